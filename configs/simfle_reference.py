@@ -1,0 +1,20 @@
+"""SimFLE exactly as published: float32 and the constant initialisation of the channel grouping.
+
+    python train.py --config=configs/simfle_reference.py --config.data.path=FACES --workdir=RUN
+
+For comparison only. The grouping starts on a saddle (grouping/separation 0, masking/agreement 1, grouping term 1934.7 at
+paper size) that only rounding errors leave, so its groups depend on the device, the batch split and the library: this
+config, alone among ours, promises no independence of the number of devices.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import simfle
+
+
+def get_config() -> ConfigDict:
+    """The settings of simfle.py with the published initialisation of the grouping."""
+    config = simfle.get_config()
+    config.model.grouping_init = "constant"
+    config.dtype = "float32"
+    return config
