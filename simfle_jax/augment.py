@@ -1,0 +1,371 @@
+"""Views of an image, drawn and computed on the device (paper section III; behaviour of torchvision's transforms).
+
+Images are float32 [B, H, W, 3] RGB in [0, 1] (uint8 where a docstring says so). All randomness of an image comes
+from its own key, keys [B], so a view depends on (seed, step, index in the global batch) and on nothing else: not on
+the batch it is computed in, nor on the number of devices.
+
+Inside, colour operations run on planes [B, 3, H, W]: three channels as the last axis would leave most of a
+vector unit idle.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import wraps
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from simfle_jax.config import Views
+
+CROP_TRIES = 10
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
+LUMA = (0.299, 0.587, 0.114)
+
+
+# ---------------------------------------------------------------- views
+
+
+class Draws(NamedTuple):
+    """Everything random about one view of each image: uniform numbers in [0, 1), by use, [B, n]."""
+
+    area: jax.Array
+    aspect: jax.Array
+    place: jax.Array
+    flip: jax.Array
+    jitter: jax.Array
+    factors: jax.Array
+    order: jax.Array
+    gray: jax.Array
+    sigma: jax.Array
+
+    @classmethod
+    def per_view(cls, keys, n_views: int) -> list[Draws]:
+        """The draws of `n_views` views, from one call of the generator per image: small calls cost most."""
+        sizes = (CROP_TRIES, CROP_TRIES, 2, 1, 1, 4, 1, 1, 1)
+        ends = np.cumsum(sizes)
+        shape = (n_views, int(ends[-1]))
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys)
+        return [cls(*jnp.split(uniform[:, v], ends[:-1], axis=1)) for v in range(n_views)]
+
+
+def two_views(keys, images, views: Views):
+    """Two independent strong augmentations of uint8 images [B, S, S, 3]: a pair of [B, views.size, views.size, 3].
+
+    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
+    """
+    x1, x2 = (_strong_view(draws, to_float(images), views) for draws in Draws.per_view(keys, 2))
+    return x1, x2
+
+
+def plain_view(images, size: int):
+    """uint8 images [B, S, S, 3] resized to [B, size, size, 3], antialiased."""
+    return resize(to_float(images), size)
+
+
+def random_crop_and_flip(keys, images, size: int, scale, ratio, flip: float):
+    """One random resized crop and flip of uint8 images [B, S, S, 3]: [B, size, size, 3]. The probe's training view."""
+    (draws,) = Draws.per_view(keys, 1)
+    boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
+    return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
+
+
+def normalise(images, mean, std):
+    """Per channel, (images - mean) / std."""
+    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+
+
+def to_float(images):
+    """uint8 0..255 to float32 0..1."""
+    return images.astype(jnp.float32) * np.float32(1 / 255)
+
+
+def blur_kernel(size: int) -> int:
+    """Taps of the blur for views of `size` pixels: a tenth of it, odd."""
+    return 2 * (int(0.1 * size) // 2) + 1
+
+
+def _strong_view(draws: Draws, images, views: Views):
+    boxes = crop_boxes(draws, images.shape[1:3], views.scale, views.ratio)
+    planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
+    if views.jitter:
+        planes = _jitter(planes, *_jitter_settings(draws, views))
+    if views.gray:
+        planes = jnp.where(_per_image(draws.gray[:, 0] < views.gray), _luma(planes), planes)
+    if max(views.blur):
+        low, high = views.blur
+        planes = _blur(planes, low + (high - low) * draws.sigma[:, 0], blur_kernel(views.size))
+    # The products of the crop may leave [0, 1] by a rounding error.
+    return _interleaved(jnp.clip(planes, 0, 1))
+
+
+def _jitter_settings(draws: Draws, views: Views):
+    """Factors [B, 4] and orders [B, 4]; neutral factors for the images that are left alone."""
+    amplitude = np.array([views.brightness, views.contrast, views.saturation, views.hue], np.float32)
+    neutral = np.array([1, 1, 1, 0], np.float32)
+    low = np.where(neutral > 0, np.maximum(neutral - amplitude, 0), -amplitude)
+    high = neutral + amplitude
+    factors = low + (high - low) * draws.factors
+    factors = jnp.where(draws.jitter < views.jitter, factors, neutral)
+    return factors, jnp.asarray(ORDERS)[_integer_below(draws.order[:, 0], len(ORDERS))]
+
+
+# ---------------------------------------------------------------- geometry
+
+
+def crop_boxes(draws: Draws, image_size, scale, ratio):
+    """Boxes [B, 4] (top, left, height, width; whole pixels) of a random resized crop of [H, W] images.
+
+    Area share uniform in `scale`, aspect (width / height) log-uniform in `ratio`; of ten draws the first that fits, else
+    the largest centred box with an allowed aspect.
+    """
+    image_height, image_width = image_size
+    area = image_height * image_width * (scale[0] + (scale[1] - scale[0]) * draws.area)
+    log_low, log_high = np.log(ratio[0]), np.log(ratio[1])
+    aspect = jnp.exp(log_low + (log_high - log_low) * draws.aspect)
+    widths, heights = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (widths > 0) & (widths <= image_width) & (heights > 0) & (heights <= image_height)
+
+    first = jnp.argmax(fits, axis=1, keepdims=True)
+    found = fits.any(axis=1)
+    fallback_height, fallback_width = _fallback_size(image_height, image_width, ratio)
+    height = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], fallback_height)
+    width = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], fallback_width)
+
+    top = _integer_below(draws.place[:, 0], image_height - height + 1)
+    left = _integer_below(draws.place[:, 1], image_width - width + 1)
+    top = jnp.where(found, top, (image_height - fallback_height) // 2)
+    left = jnp.where(found, left, (image_width - fallback_width) // 2)
+    return jnp.stack([top, left, height, width], axis=1).astype(jnp.float32)
+
+
+def _fallback_size(height: int, width: int, ratio) -> tuple[int, int]:
+    if width / height < min(ratio):
+        return round(width / min(ratio)), width
+    if width / height > max(ratio):
+        return height, round(height * max(ratio))
+    return height, width
+
+
+def _integer_below(uniform, n):
+    """Uniform [0, 1) numbers to whole numbers 0..n-1 (int32)."""
+    return jnp.minimum(jnp.floor(uniform * n), n - 1).astype(jnp.int32)
+
+
+def crop_and_resize(images, boxes, size: int):
+    """Cut boxes [B, 4] (top, left, height, width; whole pixels) out of images, resize to [B, size, size, 3].
+
+    Antialiased bilinear as in PIL: crop first, so no pixel from outside the box bleeds in.
+    """
+    return _interleaved(_crop_planes(images, boxes, size, jnp.zeros(len(boxes), bool)))
+
+
+def _crop_planes(images, boxes, size: int, flip):
+    """Two batched matrix products. `flip` [B] mirrors the columns' weights, which is cheaper than mirroring images."""
+    top, left, height, width = jnp.asarray(boxes, jnp.float32).T
+    rows = _resize_weights(top, height, images.shape[1], size)
+    columns = _resize_weights(left, width, images.shape[2], size)
+    columns = jnp.where(flip[:, None, None], columns[:, ::-1], columns)
+    return _resample(images, rows, columns)
+
+
+def _resize_weights(start, length, source: int, size: int):
+    """Weights [B, size, source] of an antialiased bilinear resize of source[start : start + length] to `size` pixels.
+
+    A triangle as wide as an output pixel (never narrower than an input pixel), normalised over the pixels inside.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    step = length / size
+    centres = start + (jnp.arange(size, dtype=jnp.float32)[:, None] + 0.5) * step
+    pixels = jnp.arange(source, dtype=jnp.float32)
+    weights = jnp.maximum(0, 1 - jnp.abs(pixels + 0.5 - centres) / jnp.maximum(step, 1))
+    weights = jnp.where((pixels >= start) & (pixels < start + length), weights, 0)
+    return weights / weights.sum(axis=2, keepdims=True)
+
+
+def _resample(images, rows, columns):
+    """[B, H, W, 3], weights [B or 1, h, H] and [B or 1, w, W] -> planes [B, 3, h, w], in full float32 on every device."""
+    batch, height, width, channels = images.shape
+    rows = jnp.broadcast_to(rows, (batch, *rows.shape[1:]))
+    columns = jnp.broadcast_to(columns, (batch, *columns.shape[1:]))
+    highest = jax.lax.Precision.HIGHEST
+    short = jnp.matmul(rows, images.reshape(batch, height, width * channels), precision=highest)
+    short = short.reshape(batch, -1, width, channels).transpose(0, 3, 1, 2).reshape(batch, -1, width)
+    small = jnp.matmul(short, columns.swapaxes(1, 2), precision=highest)
+    return small.reshape(batch, channels, rows.shape[1], columns.shape[1])
+
+
+def resize(images, size: int):
+    """Shorter side to `size`, antialiased bilinear, then the central [B, size, size, 3]."""
+    height, width = images.shape[1:3]
+    shorter = min(height, width)
+    rows = _central_weights(height, int(size * height / shorter), size)
+    columns = _central_weights(width, int(size * width / shorter), size)
+    return _interleaved(_resample(images, rows, columns))
+
+
+def _central_weights(source: int, resized: int, size: int):
+    """Weights [1, size, source]: the central `size` of `resized` output pixels."""
+    first = round((resized - size) / 2)
+    weights = _resize_weights(jnp.zeros(1), jnp.full(1, source, jnp.float32), source, resized)
+    return weights[:, first : first + size]
+
+
+# ---------------------------------------------------------------- colour, on planes
+
+
+def _planes(images):
+    return images.transpose(0, 3, 1, 2)
+
+
+def _interleaved(planes):
+    return planes.transpose(0, 2, 3, 1)
+
+
+def _per_image(values):
+    """[B] to a shape that broadcasts against planes."""
+    return values[:, None, None, None]
+
+
+def _luma(planes):
+    """ITU-R 601-2 luma, [B, 1, H, W]."""
+    red, green, blue = (weight * planes[:, c : c + 1] for c, weight in enumerate(LUMA))
+    return red + green + blue
+
+
+def _jitter(planes, factors, orders):
+    """The four operations in each image's own order, factors and orders [B, 4].
+
+    Hue is the expensive one and every image needs it once, so it has one fixed place. The other three are one blend
+    with different partners; three slots before hue and three after hold them in any order, unused slots blending by 1.
+    """
+    place_of_hue = jnp.argmax(orders == HUE, axis=1)
+    slots = [_slot(factors, orders, slot + (slot >= place_of_hue)) for slot in range(3)]
+    for slot, (operation, factor) in enumerate(slots):
+        planes = _blend(planes, operation, jnp.where(slot < place_of_hue, factor, 1))
+    planes = _hue(planes, factors[:, HUE])
+    for slot, (operation, factor) in enumerate(slots):
+        planes = _blend(planes, operation, jnp.where(slot >= place_of_hue, factor, 1))
+    return planes
+
+
+def _slot(factors, orders, position):
+    """Operation and factor [B] at each image's `position` [B] in its order."""
+    operation = jnp.take_along_axis(orders, position[:, None], 1)
+    return operation[:, 0], jnp.take_along_axis(factors, operation, 1)[:, 0]
+
+
+def _blend(planes, operation, factor):
+    """factor * image + (1 - factor) * partner: black (brightness), the mean luma (contrast) or the luma (saturation)."""
+    luma = _luma(planes)
+    mean = luma.mean(axis=(1, 2, 3), keepdims=True)
+    rest, operation = _per_image(1 - factor), _per_image(operation)
+    constant = jnp.where(operation == CONTRAST, rest * mean, 0)
+    share = jnp.where(operation == SATURATION, rest, 0)
+    return jnp.clip(_per_image(factor) * planes + share * luma + constant, 0, 1)
+
+
+def _hue(planes, shift):
+    """Rotate the hue by `shift` turns, keeping value and chroma: HSV there and back without its case distinctions."""
+    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
+    per_chroma = 1 / jnp.where(chroma > 0, chroma, 1)
+    sixths = jnp.where(
+        value == red,
+        (green - blue) * per_chroma,
+        jnp.where(value == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma),
+    )
+    sixths = sixths + 6 * shift[:, None, None]
+
+    def channel(offset):
+        k = sixths + offset
+        k = k - 6 * jnp.floor(k * np.float32(1 / 6))
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return jnp.stack([channel(5), channel(3), channel(1)], axis=1)
+
+
+def _blur(planes, sigmas, kernel: int):
+    """Separable, as shifted sums: `kernel` multiply-adds per pixel and axis, and the taps are symmetric."""
+    half = kernel // 2
+    distance = jnp.arange(half, -1, -1, dtype=jnp.float32)
+    taps = jnp.exp(-0.5 * (distance / sigmas[:, None]) ** 2)
+    taps = taps / (2 * taps[:, :half].sum(axis=1, keepdims=True) + taps[:, half:])
+    for axis in (2, 3):
+        planes = _filter(planes, taps, axis)
+    return planes
+
+
+def _filter(planes, taps, axis: int):
+    """Reflect-pad along `axis`, then sum pairs of equally distant neighbours, taps [B, half + 1] outermost first."""
+    half, length = taps.shape[1] - 1, planes.shape[axis]
+    widths = [(half, half) if a == axis else (0, 0) for a in range(4)]
+    padded = jnp.pad(planes, widths, mode="reflect")
+
+    def shifted(start):
+        return jax.lax.slice_in_dim(padded, start, start + length, axis=axis)
+
+    total = _per_image(taps[:, half]) * planes
+    for i in range(half):
+        total = total + _per_image(taps[:, i]) * (shifted(i) + shifted(2 * half - i))
+    return total
+
+
+# ---------------------------------------------------------------- single operations, on images
+
+
+def _on_images(operation):
+    """A function of planes as a function of images."""
+
+    @wraps(operation)
+    def of_images(images, *args):
+        return _interleaved(operation(_planes(images), *args))
+
+    return of_images
+
+
+@_on_images
+def adjust_brightness(planes, factors):
+    """Scale images by factors [B]: 0 black, 1 unchanged."""
+    return _blend(planes, jnp.full(len(planes), BRIGHTNESS), factors)
+
+
+@_on_images
+def adjust_contrast(planes, factors):
+    """Scale the distance to the image's mean luma by factors [B]."""
+    return _blend(planes, jnp.full(len(planes), CONTRAST), factors)
+
+
+@_on_images
+def adjust_saturation(planes, factors):
+    """Scale the distance to the luma of each pixel by factors [B]: 0 gray, 1 unchanged."""
+    return _blend(planes, jnp.full(len(planes), SATURATION), factors)
+
+
+@_on_images
+def adjust_hue(planes, shifts):
+    """Rotate the hue by shifts [B] in turns, -0.5 to 0.5."""
+    return _hue(planes, shifts)
+
+
+@_on_images
+def color_jitter(planes, factors, orders):
+    """Brightness, contrast, saturation, hue (0 to 3) by factors [B, 4] in the order orders [B, 4] of each image."""
+    return _jitter(planes, factors, orders)
+
+
+@_on_images
+def grayscale(planes):
+    """Luma in all three channels."""
+    return jnp.broadcast_to(_luma(planes), planes.shape)
+
+
+@_on_images
+def gaussian_blur(planes, sigmas, kernel: int):
+    """Gaussian of sigmas [B] pixels over `kernel` (odd, below twice the image's side) taps, reflected at the borders."""
+    return _blur(planes, sigmas, kernel)
