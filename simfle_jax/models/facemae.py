@@ -1,0 +1,72 @@
+"""FaceMAE: a masked autoencoder on the plain face that restores the patches which semantic masking hid."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from simfle_jax.config import Config
+from simfle_jax.models.channel_grouping import ChannelGrouping
+from simfle_jax.models.layers import Linear
+from simfle_jax.models.semantic_masking import Masking
+from simfle_jax.models.vit import Transformer, positions
+
+
+def patchify(images: jax.Array, patch: int) -> jax.Array:
+    """Images [B, H, W, 3] to patches [B, N, patch * patch * 3]; pixels in (row, column, channel) order."""
+    batch, height, width, channels = images.shape
+    x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
+
+
+def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
+    """The inverse of `patchify` for square images."""
+    batch, count, _ = patches.shape
+    grid = round(count**0.5)
+    x = patches.reshape(batch, grid, grid, patch, patch, -1).swapaxes(2, 3)
+    return x.reshape(batch, grid * patch, grid * patch, -1)
+
+
+class Autoencoder(nnx.Module):
+    """MAE: a ViT encoder on the kept patches, a narrow ViT decoder that predicts every patch's pixels."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        m = config.model
+        self.patch, self.grid = m.patch, config.grid
+        pixels = m.patch**2 * 3
+        normal = jax.nn.initializers.normal(0.02)
+        self.patch_embed = Linear(pixels, m.vit_width, rngs, xavier=True)
+        self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, m.vit_width)))
+        self.encoder = Transformer(m.vit_width, m.vit_depth, m.vit_heads, config.remat, rngs)
+        self.decoder_embed = Linear(m.vit_width, m.decoder_width, rngs, xavier=True)
+        self.mask_token = nnx.Param(normal(rngs.params(), (1, 1, m.decoder_width)))
+        self.decoder = Transformer(m.decoder_width, m.decoder_depth, m.decoder_heads, config.remat, rngs)
+        self.decoder_pred = Linear(m.decoder_width, pixels, rngs, xavier=True)
+
+    def encode(self, patches: jax.Array, masking: Masking) -> jax.Array:
+        """Patches [B, N, pixels] to latent tokens [B, 1 + K, width] of the kept ones, class token first."""
+        tokens = self.patch_embed(patches)
+        where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)
+        tokens = jnp.take_along_axis(tokens + where[1:], masking.kept[:, :, None], axis=1)
+        cls = jnp.broadcast_to(self.cls_token[...].astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
+        return self.encoder(jnp.concatenate([cls, tokens], axis=1))
+
+    def decode(self, latent: jax.Array, masking: Masking) -> jax.Array:
+        """Latent tokens [B, 1 + K, width] to predicted pixels [B, N, pixels] of all patches."""
+        x = self.decoder_embed(latent)
+        batch, count, width = x.shape
+        hidden = masking.restore.shape[1] - (count - 1)
+        blanks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype), (batch, hidden, width))
+        tokens = jnp.concatenate([x[:, 1:], blanks], axis=1)
+        tokens = jnp.take_along_axis(tokens, masking.restore[:, :, None], axis=1)
+        x = jnp.concatenate([x[:, :1], tokens], axis=1) + jnp.asarray(positions(width, self.grid), x.dtype)
+        return self.decoder_pred(self.decoder(x))[:, 1:]
+
+
+class FaceMAE(nnx.Module):
+    """The autoencoder and, for semantic masking, the channel grouping that chooses what it sees."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        m = config.model
+        self.autoencoder = Autoencoder(config, rngs)
+        if m.masking == "semantic":
+            self.channel_grouping = ChannelGrouping(m.features, config.n_groups, m.grouping_init, rngs)

@@ -1,0 +1,74 @@
+"""The trunk: a residual network of bottleneck blocks in torchvision's v1.5 layout (stride on the 3x3)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from simfle_jax.models.layers import BatchNorm, Conv
+
+
+class Bottleneck(nnx.Module):
+    """1x1 - 3x3 - 1x1 with a shortcut; the output has four times `width` channels."""
+
+    def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs):
+        self.conv1 = Conv(inputs, width, 1, 1, rngs)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, stride, rngs)
+        self.bn2 = BatchNorm(width)
+        self.conv3 = Conv(width, 4 * width, 1, 1, rngs)
+        self.bn3 = BatchNorm(4 * width)
+        self.project = stride != 1 or inputs != 4 * width
+        if self.project:
+            self.downsample_conv = Conv(inputs, 4 * width, 1, stride, rngs)
+            self.downsample_bn = BatchNorm(4 * width)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = jax.nn.relu(self.bn2(self.conv2(y), train))
+        y = self.bn3(self.conv3(y), train)
+        if self.project:
+            x = self.downsample_bn(self.downsample_conv(x), train)
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """Images [B, H, W, 3], normalised, to a feature map [B, H / 32, W / 32, 2048] (sizes of ResNet-50).
+
+    `stage_sizes` counts the blocks of each stage; `last_stride` is the stride of the last one.
+    """
+
+    def __init__(self, stage_sizes: tuple[int, ...], width: int, last_stride: int, remat: bool, rngs: nnx.Rngs):
+        self.remat = remat
+        self.conv1 = Conv(3, width, 7, 2, rngs)
+        self.bn1 = BatchNorm(width)
+        stages = []
+        inputs = width
+        for i, size in enumerate(stage_sizes):
+            planes = width * 2**i
+            stride = 1 if i == 0 else last_stride if i == len(stage_sizes) - 1 else 2
+            blocks = []
+            for j in range(size):
+                blocks.append(Bottleneck(inputs, planes, stride if j == 0 else 1, rngs))
+                inputs = 4 * planes
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = jax.nn.relu(self.bn1(self.conv1(x), train))
+        x = _max_pool(x)
+        apply = nnx.remat(Bottleneck.__call__, static_argnums=2) if self.remat else Bottleneck.__call__
+        for stage in self.stages:
+            for block in stage:
+                x = apply(block, x, train)
+        return x
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum with stride 2, padded by one, as in torchvision."""
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+
+def pool(features: jax.Array) -> jax.Array:
+    """Global average [B, C] of a feature map [B, h, w, C]."""
+    return features.mean((1, 2))

@@ -1,0 +1,105 @@
+"""One training step, from uint8 images to the next state: the whole method in one function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from simfle_jax import augment, losses
+from simfle_jax.config import Config
+from simfle_jax.models.simfle import Global, Local, draw_masking
+from simfle_jax.training import metrics
+from simfle_jax.training.optimizer import optimizer, schedule
+from simfle_jax.training.state import TrainState, Tree, statistics, structures
+
+Metrics = dict[str, jax.Array]
+
+
+def image_keys(seed: int, step: jax.Array, batch: int) -> jax.Array:
+    """One key [B] per image of the global batch: all randomness is a function of (seed, step, index)."""
+    step_key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))
+
+
+def make_views(keys: jax.Array, images: jax.Array, config: Config) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The two augmented views and the plain image of uint8 canvases [B, S, S, 3], normalised, in the compute type."""
+    x1, x2 = augment.two_views(keys, images, config.views)
+    plain = augment.plain_view(images, config.views.plain_size)
+    normalised = (augment.normalise(x, config.data.mean, config.data.std) for x in (x1, x2, plain))
+    x1, x2, plain = (x.astype(config.dtype) for x in normalised)
+    return x1, x2, plain
+
+
+def loss_terms(seen: Global, local: Local | None, targets: tuple[jax.Array, jax.Array], config: Config) -> Metrics:
+    """The terms of the loss and their weighted sum, `loss/*`, as scalars."""
+    terms = {"similarity": sum(losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets))}
+    total = terms["similarity"]
+    if local is not None:
+        terms["reconstruction"] = losses.reconstruction(local.predicted, local.patches, local.masking.masked)
+        total += terms["reconstruction"]
+    if local is not None and local.distilled is not None:
+        vectors = [*seen.distilled, local.distilled]
+        terms["distillation"] = losses.mutual_distillation(vectors, config.temperature)
+        total += config.alpha * terms["distillation"]
+    if local is not None and local.matrix is not None:
+        terms["grouping"] = losses.grouping(local.matrix, config.n_groups) ** 2
+        total += config.beta * terms["grouping"]
+    return {f"loss/{name}": term for name, term in {"total": total, **terms}.items()}
+
+
+class Method:
+    """SimFLE's computations for one config, as pure functions of a TrainState's plain dicts."""
+
+    def __init__(self, config: Config, steps_per_epoch: int):
+        self.config = config
+        self.graph, self.target_graph = structures(config)
+        self.tx = optimizer(config, steps_per_epoch)
+        self.learning_rate = schedule(config, steps_per_epoch)
+
+    def target_projections(self, params: Tree, stats: Tree, x1: jax.Array, x2: jax.Array) -> tuple[Any, Tree]:
+        """(q1, q2) = (f'(x2), f'(x1)) in training mode, and the target's new statistics. Takes no gradient."""
+        target = nnx.merge(self.target_graph, params, stats)
+        _, q2 = target(x1, train=True)
+        _, q1 = target(x2, train=True)
+        return (q1, q2), statistics(target)
+
+    def loss(self, params: Tree, stats: Tree, views: Any, draw: jax.Array, targets: Any) -> tuple[jax.Array, Any]:
+        """The total loss and (metrics, new statistics, outputs of both branches)."""
+        x1, x2, plain = views
+        model = nnx.merge(self.graph, params, stats)
+        seen = model.global_branch(x1, x2)
+        local = model.local_branch(plain, draw) if self.config.model.facemae else None
+        terms = loss_terms(seen, local, targets, self.config)
+        return terms["loss/total"], (terms, statistics(model), (seen, local))
+
+    def gradients(self, state: TrainState, views: Any, draw: jax.Array) -> tuple[Tree, Metrics, Tree, Tree]:
+        """Gradients, metrics and the new statistics of both networks for one batch of views."""
+        targets, target_stats = self.target_projections(state.target_params, state.target_stats, *views[:2])
+        (_, (terms, stats, outputs)), grads = jax.value_and_grad(self.loss, has_aux=True)(
+            state.params, state.stats, views, draw, targets
+        )
+        return grads, terms | metrics.of_outputs(*outputs, self.config), stats, target_stats
+
+    def update(self, state: TrainState, grads: Tree, stats: Tree, target_stats: Tree) -> TrainState:
+        """The optimizer's step, then the target's EMA step."""
+        updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        target_params = optax.incremental_update(params["online"], state.target_params, 1 - self.config.ema_decay)
+        return TrainState(state.step + 1, params, stats, target_params, target_stats, opt_state)
+
+    def train_step(self, state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        """One step on uint8 canvases [B, S, S, 3]: the next state and the metrics of this step."""
+        keys = image_keys(self.config.seed, state.step, len(images))
+        views = make_views(keys, images, self.config)
+        draw = draw_masking(jax.vmap(jax.random.fold_in, (0, None))(keys, 2), self.config)
+        grads, terms, stats, target_stats = self.gradients(state, views, draw)
+        terms["learning_rate"] = self.learning_rate(state.step)
+        return self.update(state, grads, stats, target_stats), terms
+
+
+def make_train_step(config: Config, steps_per_epoch: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
+    """The step for one config, not yet compiled."""
+    return Method(config, steps_per_epoch).train_step
