@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import itertools
 from functools import wraps
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING:
-    from simfle_jax.config import Views
+from simfle_jax.config import Views
 
 CROP_TRIES = 10
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -31,7 +30,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class Draws(NamedTuple):
-    """Everything random about one view of each image: uniform numbers in [0, 1), by use, [B, n]."""
+    """Everything random about B views: uniform numbers in [0, 1), by use, each [B, n]."""
 
     area: jax.Array
     aspect: jax.Array
@@ -44,13 +43,15 @@ class Draws(NamedTuple):
     sigma: jax.Array
 
     @classmethod
-    def per_view(cls, keys, n_views: int) -> list[Draws]:
-        """The draws of `n_views` views, from one call of the generator per image: small calls cost most."""
-        sizes = (CROP_TRIES, CROP_TRIES, 2, 1, 1, 4, 1, 1, 1)
-        ends = np.cumsum(sizes)
+    def of(cls, keys, n_views: int = 1) -> Draws:
+        """Draws for `n_views` views of each image, an image's views in succession: [B * n_views, n].
+
+        One call of the generator per image, because small calls cost most.
+        """
+        ends = np.cumsum((CROP_TRIES, CROP_TRIES, 2, 1, 1, 4, 1, 1, 1))
         shape = (n_views, int(ends[-1]))
         uniform = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys)
-        return [cls(*jnp.split(uniform[:, v], ends[:-1], axis=1)) for v in range(n_views)]
+        return cls(*jnp.split(uniform.reshape(-1, shape[1]), ends[:-1], axis=1))
 
 
 def two_views(keys, images, views: Views):
@@ -58,8 +59,11 @@ def two_views(keys, images, views: Views):
 
     Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
     """
-    x1, x2 = (_strong_view(draws, to_float(images), views) for draws in Draws.per_view(keys, 2))
-    return x1, x2
+    # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded over
+    # devices stays where it is.
+    both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(images), 2, axis=0), views)
+    both = both.reshape(-1, 2, *both.shape[1:])
+    return both[:, 0], both[:, 1]
 
 
 def plain_view(images, size: int):
@@ -69,7 +73,7 @@ def plain_view(images, size: int):
 
 def random_crop_and_flip(keys, images, size: int, scale, ratio, flip: float):
     """One random resized crop and flip of uint8 images [B, S, S, 3]: [B, size, size, 3]. The probe's training view."""
-    (draws,) = Draws.per_view(keys, 1)
+    draws = Draws.of(keys)
     boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
     return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
 
@@ -244,19 +248,19 @@ def _jitter(planes, factors, orders):
     with different partners; three slots before hue and three after hold them in any order, unused slots blending by 1.
     """
     place_of_hue = jnp.argmax(orders == HUE, axis=1)
-    slots = [_slot(factors, orders, slot + (slot >= place_of_hue)) for slot in range(3)]
-    for slot, (operation, factor) in enumerate(slots):
-        planes = _blend(planes, operation, jnp.where(slot < place_of_hue, factor, 1))
+    slots = jnp.arange(3)[:, None]
+    positions = slots + (slots >= place_of_hue)
+    operations = jnp.take_along_axis(orders.T, positions, 0)
+    strengths = jnp.take_along_axis(factors.T, operations, 0)
+
+    def blend_all(planes, used):
+        # A loop, not three calls: XLA fuses those and computes each operation anew for the next one's mean.
+        step = (operations, jnp.where(used, strengths, 1))
+        return jax.lax.scan(lambda planes, slot: (_blend(planes, *slot), None), planes, step)[0]
+
+    planes = blend_all(planes, slots < place_of_hue)
     planes = _hue(planes, factors[:, HUE])
-    for slot, (operation, factor) in enumerate(slots):
-        planes = _blend(planes, operation, jnp.where(slot >= place_of_hue, factor, 1))
-    return planes
-
-
-def _slot(factors, orders, position):
-    """Operation and factor [B] at each image's `position` [B] in its order."""
-    operation = jnp.take_along_axis(orders, position[:, None], 1)
-    return operation[:, 0], jnp.take_along_axis(factors, operation, 1)[:, 0]
+    return blend_all(planes, slots >= place_of_hue)
 
 
 def _blend(planes, operation, factor):
