@@ -1,8 +1,8 @@
-"""Views of an image, drawn and computed on the device (paper section III; behaviour of torchvision's transforms).
+"""Views of an image, drawn and computed on the device, behaving like torchvision's transforms.
 
-Images are float32 [B, H, W, 3] RGB in [0, 1] (uint8 where a docstring says so). All randomness of an image comes
-from its own key, keys [B], so a view depends on (seed, step, index in the global batch) and on nothing else: not on
-the batch it is computed in, nor on the number of devices.
+Images are float32 [B, H, W, 3] RGB in [0, 1] (uint8 where a docstring says so). All randomness of an image
+comes from its own key, keys [B], so a view depends on (seed, step, index in the global batch) and on nothing
+else: not on the batch it is computed in, nor on the number of devices.
 
 Inside, colour operations run on planes [B, 3, H, W]: three channels as the last axis would leave most of a
 vector unit idle.
@@ -55,12 +55,12 @@ class Draws(NamedTuple):
 
 
 def two_views(keys, images, views: Views):
-    """Two independent strong augmentations of uint8 images [B, S, S, 3]: a pair of [B, views.size, views.size, 3].
+    """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
     Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
     """
-    # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded over
-    # devices stays where it is.
+    # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded
+    # over devices stays where it is.
     both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(images), 2, axis=0), views)
     both = both.reshape(-1, 2, *both.shape[1:])
     return both[:, 0], both[:, 1]
@@ -72,7 +72,7 @@ def plain_view(images, size: int):
 
 
 def random_crop_and_flip(keys, images, size: int, scale, ratio, flip: float):
-    """One random resized crop and flip of uint8 images [B, S, S, 3]: [B, size, size, 3]. The probe's training view."""
+    """The probe's training view of uint8 images [B, S, S, 3]: random resized crop, flip: [B, size, size, 3]."""
     draws = Draws.of(keys)
     boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
     return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
@@ -124,8 +124,8 @@ def _jitter_settings(draws: Draws, views: Views):
 def crop_boxes(draws: Draws, image_size, scale, ratio):
     """Boxes [B, 4] (top, left, height, width; whole pixels) of a random resized crop of [H, W] images.
 
-    Area share uniform in `scale`, aspect (width / height) log-uniform in `ratio`; of ten draws the first that fits, else
-    the largest centred box with an allowed aspect.
+    Area share uniform in `scale`, aspect (width / height) log-uniform in `ratio`; of ten draws the first that
+    fits, else the largest centred box with an allowed aspect.
     """
     image_height, image_width = image_size
     area = image_height * image_width * (scale[0] + (scale[1] - scale[0]) * draws.area)
@@ -169,7 +169,7 @@ def crop_and_resize(images, boxes, size: int):
 
 
 def _crop_planes(images, boxes, size: int, flip):
-    """Two batched matrix products. `flip` [B] mirrors the columns' weights, which is cheaper than mirroring images."""
+    """Two batched matrix products. `flip` [B] mirrors the columns' weights: cheaper than mirroring images."""
     top, left, height, width = jnp.asarray(boxes, jnp.float32).T
     rows = _resize_weights(top, height, images.shape[1], size)
     columns = _resize_weights(left, width, images.shape[2], size)
@@ -178,9 +178,9 @@ def _crop_planes(images, boxes, size: int, flip):
 
 
 def _resize_weights(start, length, source: int, size: int):
-    """Weights [B, size, source] of an antialiased bilinear resize of source[start : start + length] to `size` pixels.
+    """Weights [B, size, source] that resize source[start : start + length] to `size` pixels, antialiased bilinear.
 
-    A triangle as wide as an output pixel (never narrower than an input pixel), normalised over the pixels inside.
+    A triangle that reaches one output pixel to each side (at least one input pixel), normalised inside the range.
     """
     start, length = start[:, None, None], length[:, None, None]
     step = length / size
@@ -192,7 +192,10 @@ def _resize_weights(start, length, source: int, size: int):
 
 
 def _resample(images, rows, columns):
-    """[B, H, W, 3], weights [B or 1, h, H] and [B or 1, w, W] -> planes [B, 3, h, w], in full float32 on every device."""
+    """[B, H, W, 3] by weights [B or 1, h, H] and [B or 1, w, W] to planes [B, 3, h, w].
+
+    Precision is asked for because accelerators would otherwise round the factors to 10 or 7 bits.
+    """
     batch, height, width, channels = images.shape
     rows = jnp.broadcast_to(rows, (batch, *rows.shape[1:]))
     columns = jnp.broadcast_to(columns, (batch, *columns.shape[1:]))
@@ -244,8 +247,9 @@ def _luma(planes):
 def _jitter(planes, factors, orders):
     """The four operations in each image's own order, factors and orders [B, 4].
 
-    Hue is the expensive one and every image needs it once, so it has one fixed place. The other three are one blend
-    with different partners; three slots before hue and three after hold them in any order, unused slots blending by 1.
+    Hue is the expensive one and every image needs it once, so it has one fixed place. The other three are one
+    blend with different partners; three slots before hue and three after hold them in any order, and unused slots
+    blend by 1, which changes nothing.
     """
     place_of_hue = jnp.argmax(orders == HUE, axis=1)
     slots = jnp.arange(3)[:, None]
@@ -264,7 +268,7 @@ def _jitter(planes, factors, orders):
 
 
 def _blend(planes, operation, factor):
-    """factor * image + (1 - factor) * partner: black (brightness), the mean luma (contrast) or the luma (saturation)."""
+    """factor * image + (1 - factor) * partner: black (brightness), mean luma (contrast) or luma (saturation)."""
     luma = _luma(planes)
     mean = luma.mean(axis=(1, 2, 3), keepdims=True)
     rest, operation = _per_image(1 - factor), _per_image(operation)
@@ -274,7 +278,7 @@ def _blend(planes, operation, factor):
 
 
 def _hue(planes, shift):
-    """Rotate the hue by `shift` turns, keeping value and chroma: HSV there and back without its case distinctions."""
+    """Rotate the hue by `shift` turns, keeping value and chroma: to HSV and back, without a branch."""
     red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
@@ -306,7 +310,7 @@ def _blur(planes, sigmas, kernel: int):
 
 
 def _filter(planes, taps, axis: int):
-    """Reflect-pad along `axis`, then sum pairs of equally distant neighbours, taps [B, half + 1] outermost first."""
+    """Reflect-pad `axis`, then sum pairs of equally distant neighbours, taps [B, half + 1] outermost first."""
     half, length = taps.shape[1] - 1, planes.shape[axis]
     widths = [(half, half) if a == axis else (0, 0) for a in range(4)]
     padded = jnp.pad(planes, widths, mode="reflect")
@@ -359,7 +363,7 @@ def adjust_hue(planes, shifts):
 
 @_on_images
 def color_jitter(planes, factors, orders):
-    """Brightness, contrast, saturation, hue (0 to 3) by factors [B, 4] in the order orders [B, 4] of each image."""
+    """Brightness, contrast, saturation, hue (0 to 3) by factors [B, 4], in each image's own orders [B, 4]."""
     return _jitter(planes, factors, orders)
 
 
@@ -371,5 +375,5 @@ def grayscale(planes):
 
 @_on_images
 def gaussian_blur(planes, sigmas, kernel: int):
-    """Gaussian of sigmas [B] pixels over `kernel` (odd, below twice the image's side) taps, reflected at the borders."""
+    """Gaussian of sigmas [B] pixels over `kernel` taps (odd, below twice the side), reflected at the borders."""
     return _blur(planes, sigmas, kernel)

@@ -7,7 +7,7 @@ import pytest
 
 def pytest_addoption(parser):
     default = Path(__file__).parent / "parity" / "golden"
-    parser.addoption("--golden", type=Path, default=default, help="folder of golden values (default: %(default)s)")
+    parser.addoption("--golden", type=Path, default=default, help="folder of golden values")
 
 
 @pytest.fixture(scope="session")

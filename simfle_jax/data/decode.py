@@ -1,7 +1,7 @@
 """From the bytes of an image file to one uint8 canvas.
 
-JPEG goes through libjpeg-turbo (simplejpeg), everything else, and every JPEG that is not plain, through Pillow. Both let other
-threads run while they decode.
+A plain JPEG goes through libjpeg-turbo (simplejpeg), all else through Pillow. Both let other threads run
+meanwhile.
 """
 
 import io
@@ -12,7 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-# Above this an image is refused from its header alone (Pillow's own limit): 90 Mpx would take 270 MB to decode.
+# Above this (Pillow's own limit) an image is refused from its header: it would take more than 270 MB to
+# decode.
 MAX_PIXELS = 89_478_485
 
 
@@ -23,13 +24,15 @@ class BadImage(Exception):
 def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarray:
     """Decodes an image file and fits it to the canvas.
 
-    The shorter side is resized to `canvas` (antialiased bilinear, the numbers of torchvision's Resize on a PIL image)
-    and the centre is cut out. EXIF orientation is applied; CMYK, grey, palette and 16-bit images become 8-bit RGB;
-    transparent pixels are laid on white; of an animation the first frame counts.
+    The shorter side is resized to `canvas`, antialiased bilinear, and the centre is cut out, with the numbers
+    of torchvision's Resize and CenterCrop on a PIL image; an image of that size already is only cut. EXIF
+    orientation is applied; CMYK, grey, palette and 16-bit images become 8-bit RGB; transparent pixels are
+    laid on white; of an animation the first frame counts.
 
-    A JPEG at least twice as large as the canvas is decoded at the smallest of libjpeg's reduced sizes (eighths) at
-    which both sides are still not smaller than the canvas, and resized from there. That saves most of the time for large photographs;
-    the result differs from a full decode by about as much as another resampling filter would.
+    A JPEG whose sides are both at least twice the canvas is decoded at the smallest of libjpeg's reduced
+    sizes (halves, eighths) that still covers the canvas, and resized from there. For large photographs that
+    saves most of the time; the result differs from that of a full decode as that of another antialiasing
+    filter would.
 
     Args:
         data: the bytes of the file.
@@ -48,12 +51,12 @@ def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarra
         raise BadImage("empty file")
     if data[:2] == b"\xff\xd8" and _decode_plain_jpeg(data, canvas, out):
         return out
-    out[...] = _fit(_open_with_pillow(data), canvas)
+    out[...] = _fit(open_rgb(data), canvas)
     return out
 
 
 def _decode_plain_jpeg(data: bytes, canvas: int, out: np.ndarray) -> bool:
-    """Fills `out` by libjpeg-turbo; False when the file needs Pillow (CMYK, rotated) or its judgement (damaged)."""
+    """Fills `out` by libjpeg-turbo; False when Pillow must convert it (CMYK, rotated) or judge it (damaged)."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
@@ -71,7 +74,8 @@ def _decode_plain_jpeg(data: bytes, canvas: int, out: np.ndarray) -> bool:
 
 
 def _exif_orientation(data: bytes) -> int:
-    # Looking for the marker first: most files of a face data set have none, and parsing costs more than decoding.
+    # Most files of a face data set have none, and parsing costs as much as decoding: look for the marker
+    # first.
     start = data.find(b"Exif\0\0", 0, 65536)
     if start < 0:
         return 1
@@ -83,8 +87,8 @@ def _exif_orientation(data: bytes) -> int:
         return 1
 
 
-def _open_with_pillow(data: bytes) -> Image.Image:
-    """Opens anything Pillow reads as 8-bit RGB, the right way up."""
+def open_rgb(data: bytes) -> Image.Image:
+    """Opens anything Pillow reads as 8-bit RGB, the right way up; raises BadImage as `decode` does."""
     try:
         image = Image.open(io.BytesIO(data))
         _check_size(*image.size)
@@ -116,14 +120,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, canvas: int) -> np.ndarray:
-    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3]."""
-    width, height = image.size
-    if min(width, height) != canvas:
-        short = min(width, height)
-        width, height = int(canvas * width / short), int(canvas * height / short)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - canvas) / 2), round((height - canvas) / 2)
-    return np.asarray(image)[top : top + canvas, left : left + canvas]
+    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3].
+
+    Only the part that is kept is computed, so that an image of 1 x 5,000 pixels costs no more than any other.
+    """
+    short = min(image.size)
+    scaled = [int(canvas * side / short) for side in image.size]
+    first = [round((side - canvas) / 2) for side in scaled]
+    if short == canvas:
+        return np.asarray(image.crop((*first, first[0] + canvas, first[1] + canvas)))
+    scale = [side / new for side, new in zip(image.size, scaled)]
+    box = (
+        first[0] * scale[0],
+        first[1] * scale[1],
+        (first[0] + canvas) * scale[0],
+        (first[1] + canvas) * scale[1],
+    )
+    box = (
+        box[0],
+        box[1],
+        min(box[2], image.width),
+        min(box[3], image.height),
+    )  # the product may round upwards
+    return np.asarray(image.resize((canvas, canvas), Image.Resampling.BILINEAR, box=box))
 
 
 # The limit is checked above, from the header; Pillow's warning at the same limit would only repeat it.

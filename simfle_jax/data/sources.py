@@ -1,12 +1,12 @@
 """Where images come from: a source is a list of records that can be read in any order, by any thread.
 
-Every source offers `len(source)`, `source[i] -> Record`, `source.name(i)`, `source.labels`, `source.classes` and
+A source has `len(source)`, `source[i] -> Record`, `source.name(i)`, `source.labels`, `source.classes` and
 `source.fingerprint`. Nothing is decoded here.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """What the pipeline needs of a data set. `labels` is int32 [n] or None; `classes` are sorted names or None."""
+    """What the pipeline needs of a data set. Without labels `classes` and `labels` (int32 [n]) are None."""
 
     classes: tuple[str, ...] | None
     labels: np.ndarray | None
@@ -44,31 +44,42 @@ class Source(Protocol):
     def name(self, index: int) -> str: ...
 
 
+def open_source(source: str, path: str, labelled: bool = False, split: str | None = None) -> Source:
+    """Opens the data set that `data.source` and `data.path` name.
+
+    Raises:
+        UserError: no such kind of source, or the data are not there or not laid out as it needs.
+    """
+    if source == "folder":
+        return FolderSource(path, labelled, split)
+    raise UserError(f"data.source={source!r} is none of: folder")
+
+
 class FolderSource:
     """The images below a folder, sorted by their path relative to it.
 
-    Unlabelled, every image below `path` (or `path/split`) counts, whatever the folders are called. Labelled, the
-    folders in `path/split` are the classes, in sorted order, and hold the images at any depth. Hidden files and folders are
-    skipped. Names are kept as one string of bytes with offsets, so that a million of them are cheap to hold and to
-    send to another process.
+    Unlabelled, every image below `path` (or `path/split`) counts, whatever the folders are called. Labelled,
+    the folders in `path/split` are the classes, in sorted order, and hold the images at any depth; images
+    beside them have no class and are left out. Hidden files and folders are skipped, a link to nowhere is
+    listed as any image. Names are kept as one string of bytes with offsets: a million of them are cheap to
+    hold and to pickle.
 
     Raises:
-        UserError: there is no such folder, no image in it, fewer than two classes, or a class without images.
+        UserError: no such folder, no image in it, fewer than two classes, or a class without images.
     """
 
     def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
-        self.root = os.path.join(os.fspath(path), split) if split else os.fspath(path)
-        check_folder(self.root)
+        self.root = _existing_folder(os.fspath(path), split)
         names = sorted(_images_below(self.root))
         self.classes: tuple[str, ...] | None = None
         self.labels: np.ndarray | None = None
         if labelled:
             self.classes = _class_folders(self.root)
-            names = [name for name in names if b"/" in name]  # an image beside the class folders has no class
+            names = [name for name in names if b"/" in name]
             self.labels = _labels_of(names, self.classes, self.root)
         if not names:
             raise UserError(
-                f"no image in {self.root}: looked in it and the folders below it for {' '.join(EXTENSIONS)}, "
+                f"no image in {self.root}: looked there and in the folders below for {' '.join(EXTENSIONS)} "
                 "in small or capital letters; check the path"
             )
         self._joined = b"".join(names)
@@ -85,88 +96,99 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         name = self.name(index)
-        with open(os.path.join(self.root, name), "rb", buffering=0) as file:
+        with open(f"{self.root}/{name}", "rb", buffering=0) as file:
             data = file.read()
         return Record(name, data, None if self.labels is None else int(self.labels[index]))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and sizes. Asks the size of every file on first use; a file that is gone counts as -1."""
+        """SHA-256 over names and sizes; asks the size of every file on first use (-1 for one that is gone)."""
         if self._fingerprint is None:
-            names = (self.name(i) for i in range(len(self)))
-            self._fingerprint = fingerprint((name, file_size(os.path.join(self.root, name))) for name in names)
+            names = map(self.name, range(len(self)))
+            self._fingerprint = fingerprint((name, _file_size(f"{self.root}/{name}")) for name in names)
         return self._fingerprint
 
 
-def fingerprint(names_and_sizes: Iterator[tuple[str, int]]) -> str:
-    """SHA-256 over `name\\0size\\n` of every record, in order."""
+def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:
+    """SHA-256 over `name`, a zero byte, the size in decimals and a line feed, for every record in order."""
     digest = hashlib.sha256()
     for name, size in names_and_sizes:
         digest.update(os.fsencode(name) + b"\0%d\n" % size)
     return digest.hexdigest()
 
 
-def file_size(path: str) -> int:
-    """The size in bytes, or -1 for a file that cannot be reached."""
+def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: str) -> None:
+    """Raises UserError, naming the differences, unless the classes found in `where` are those of train."""
+    missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
+    if missing or extra:
+        differences = [f"lacks {', '.join(missing)}"] if missing else []
+        differences += [f"has {', '.join(extra)} besides"] if extra else []
+        raise UserError(
+            f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal"
+        )
+
+
+def _existing_folder(path: str, split: str | None) -> str:
+    """`path` or `path/split` when it is a folder that can be listed; UserError otherwise."""
+    if not path:
+        raise UserError("data.path is empty: give the folder of the images with --config.data.path=DIR")
+    for folder in (path, os.path.join(path, split)) if split else (path,):
+        if not os.path.exists(folder):
+            needed = "" if folder == path else f" (labelled data are laid out as {split}/CLASS/IMAGE)"
+            raise UserError(f"no folder {folder}{needed}: give an existing one with --config.data.path=DIR")
+        if not os.path.isdir(folder):
+            raise UserError(f"{folder} is a file: --config.data.path must name a folder of images")
+    return folder
+
+
+def _file_size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
         return -1
 
 
-def check_folder(path: str) -> None:
-    """Raises UserError unless `path` is a folder that can be listed."""
-    if not path or not os.path.exists(path):
-        raise UserError(f"no folder {path!r}: give an existing one with --config.data.path=DIR")
-    if not os.path.isdir(path):
-        raise UserError(f"{path} is a file: --config.data.path must be a folder of images")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise UserError(f"{path} cannot be listed: its permissions do not let this user read it")
-
-
-def check_same_classes(train: tuple[str, ...] | None, other: tuple[str, ...] | None, where: str) -> None:
-    """Raises UserError, naming the differences, unless `other` (the classes found in `where`) are those of train."""
-    missing = sorted(set(train or ()) - set(other or ()))
-    extra = sorted(set(other or ()) - set(train or ()))
-    if missing or extra:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(extra)} besides"] * bool(extra)
-        raise UserError(f"{where} has other classes than train: it {' and '.join(parts)}; make their folders the same")
-
-
 def _images_below(root: str) -> Iterator[bytes]:
-    """Yields the relative path of every image below `root`, asking the system for nothing but the folders' entries."""
-    # Of a symbolic link to a folder the real path is kept, so that a loop of links ends.
-    pending, followed = [(os.fsencode(root), b"")], {os.path.realpath(os.fsencode(root))}
+    """Relative paths of the images below `root`, read from the folders alone: no file is asked for anything."""
     extensions = tuple(extension.encode() for extension in EXTENSIONS)
+    pending, followed = [(os.fsencode(root), b"")], {os.path.realpath(os.fsencode(root))}
     while pending:
         folder, prefix = pending.pop()
-        try:
-            entries = os.scandir(folder)
-        except PermissionError as error:
-            raise UserError(f"{os.fsdecode(folder)} cannot be listed: {error.strerror}; change its permissions") from None
-        with entries:
-            for entry in entries:
-                if entry.name.startswith(b"."):
-                    continue
-                if entry.is_dir():
-                    if entry.is_symlink():
-                        target = os.path.realpath(entry.path)
-                        if target in followed:
-                            continue
-                        followed.add(target)
+        for entry in _entries(folder):
+            if entry.is_dir():
+                if not entry.is_symlink() or _is_new(entry.path, followed):
                     pending.append((entry.path, prefix + entry.name + b"/"))
-                elif entry.name.lower().endswith(extensions):
-                    yield prefix + entry.name
+            elif entry.name.lower().endswith(extensions):
+                yield prefix + entry.name
+
+
+def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(b".")]
+    except OSError as error:
+        raise UserError(
+            f"{os.fsdecode(folder)} cannot be listed: {error.strerror}; mend it or move it away"
+        ) from None
+
+
+def _is_new(link: bytes, followed: set[bytes]) -> bool:
+    """Whether a linked folder was not followed yet; it is from now on, so that a loop of links ends."""
+    target = os.path.realpath(link)
+    if target in followed:
+        return False
+    followed.add(target)
+    return True
 
 
 def _class_folders(root: str) -> tuple[str, ...]:
-    with os.scandir(root) as entries:
-        classes = tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
+    classes = tuple(
+        sorted(os.fsdecode(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir())
+    )
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise UserError(
-            f"{root} must hold one folder per class, at least two of them, and has {found}: labelled data are "
-            "laid out as train/CLASS/IMAGE and val/CLASS/IMAGE"
+            f"{root} must hold at least two class folders and has {found}: lay it out as CLASS/IMAGE"
         )
     return classes
 

@@ -1,4 +1,4 @@
-"""The augmentations against torchvision's on PIL images (golden/augment.npz), which round to uint8 after every operation."""
+"""The augmentations against torchvision's on PIL images, which go through uint8 after every operation."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ def crop(values):
 
 
 def mean_levels(images, expected, to_uint8):
-    """Mean absolute difference in 8-bit levels, ours stored as uint8 the way PIL does: resizing rounds, the rest cuts."""
+    """Mean absolute difference in 8-bit levels, ours stored as PIL does: resizing and gray round, the rest cuts."""
     levels = to_uint8(np.asarray(images, np.float64) * 255 + 1e-4)
     return np.abs(levels - expected.astype(np.float64)).mean()
 
@@ -47,7 +47,7 @@ def test_colour(values, crop, name, column, levels):
 
 
 def test_gray(values, crop):
-    assert mean_levels(augment.grayscale(crop), values["gray"], np.floor) < 1
+    assert mean_levels(augment.grayscale(crop), values["gray"], np.round) < 1
 
 
 def test_blur(values, crop):
@@ -79,5 +79,6 @@ def test_random_crop_distribution(values):
     shares = np.linspace(0.05, 0.95, 19)
     # Two samples of 50,000: a quantile's standard error is below .004 for the area, .003 for the aspect.
     np.testing.assert_allclose(np.quantile(area, shares), values["rrc_area_quantiles"], atol=0.015)
-    np.testing.assert_allclose(np.quantile(log_aspect, shares), values["rrc_log_aspect_quantiles"], atol=0.012)
+    aspect_quantiles = np.quantile(log_aspect, shares)
+    np.testing.assert_allclose(aspect_quantiles, values["rrc_log_aspect_quantiles"], atol=0.012)
     np.testing.assert_allclose([area.mean(), area.std()], values["rrc_area_mean_std"], atol=0.006)

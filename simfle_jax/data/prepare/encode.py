@@ -1,0 +1,62 @@
+"""The bytes of the images that cannot be taken over as they are: cut faces, listed pixels, other formats."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from simfle_jax.data.decode import BadImage, open_rgb
+from simfle_jax.data.prepare.plan import Item
+
+JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
+LONGEST = 256  # pixels; larger cut faces are reduced to it, since a canvas is no larger and photographs are
+
+
+def encoded(item: Item) -> bytes:
+    """The file of an image with `box`, with `pixels`, or in a format to be changed.
+
+    Cut faces become JPEG of quality 95, the others PNG without loss.
+
+    Raises:
+        BadImage: the image cannot be decoded, or its box lies outside of it.
+    """
+    if item.pixels is not None:
+        side = round(len(item.pixels) ** 0.5)
+        grey = np.frombuffer(item.pixels, np.uint8).reshape(side, side)
+        return _saved(Image.fromarray(grey), format="PNG")
+    assert item.path is not None
+    with open(item.path, "rb") as file:
+        image = open_rgb(file.read())
+    if item.box is None:
+        return _saved(image, format="PNG")
+    return _saved(cut(image, item.box), **JPEG)
+
+
+def with_margin(box: tuple[float, float, float, float], margin: float) -> tuple[float, float, float, float]:
+    """The square around a face box (x, y, width, height), wider by `margin` of its longer side on each edge."""
+    x, y, width, height = box
+    side = max(width, height) * (1 + 2 * margin)
+    return x + width / 2 - side / 2, y + height / 2 - side / 2, side, side
+
+
+def cut(image: Image.Image, square: tuple[float, float, float, float]) -> Image.Image:
+    """Cuts out a square (x, y, side, side), moved inside the image and no larger than it, at most LONGEST wide.
+
+    Nothing is padded: black borders would be a feature to learn. Reduced by antialiased bilinear resizing.
+    """
+    x, y, side, _ = square
+    if x >= image.width or y >= image.height or x + side <= 0 or y + side <= 0:
+        raise BadImage("face box outside of the image")
+    size = max(1, round(min(side, image.width, image.height)))
+    left = min(max(round(x + (side - size) / 2), 0), image.width - size)
+    top = min(max(round(y + (side - size) / 2), 0), image.height - size)
+    face = image.crop((left, top, left + size, top + size))
+    return face.resize((LONGEST, LONGEST), Image.Resampling.BILINEAR) if size > LONGEST else face
+
+
+def _saved(image: Image.Image, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()

@@ -1,0 +1,72 @@
+"""Any folder of images: class folders under train/ and val/, class folders alone, or images without classes.
+
+Usual other names of the splits and of the eight expressions (`Angry`, `happy`) become the canonical ones; other
+class names stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from simfle_jax.data.prepare import plan as plans
+from simfle_jax.data.prepare.plan import Item, Plan
+from simfle_jax.errors import UserError
+
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
+SYNONYMS = {
+    "angry": "anger",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "happy": "happiness",
+    "joy": "happiness",
+    "sad": "sadness",
+    "surprised": "surprise",
+}
+LAYOUT = "train/<class>/ and val/<class>/, or <class>/, or images without class folders (for pre-training)"
+
+
+def plan(source: Path) -> Plan:
+    """Plans any folder; what has no split is train, what has no class folder goes to pre-training only."""
+    if not source.is_dir():
+        raise UserError(f"folder: no folder {source}; give the folder of images as --source")
+    found = {split: _split_folder(source, split) for split in plans.SPLITS}
+    if found["val"] and not found["train"]:
+        raise UserError(f"folder: {source} has {found['val'].name}/ but no train/; expected: {LAYOUT}")
+    folders = {split: path for split, path in found.items() if path} or {"train": source}
+    result = Plan("folder", {"splits": {split: path.name if found[split] else "." for split, path in folders.items()}})
+    for split, path in folders.items():
+        _add_split(result, split, path)
+    return result
+
+
+def class_name(folder: str) -> str:
+    """The canonical class of a folder name."""
+    name = folder.strip().lower()
+    return SYNONYMS.get(name, name if name in plans.EMOTIONS else folder)
+
+
+def _split_folder(source: Path, split: str) -> Path | None:
+    by_name = {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    return next((by_name[name] for name in SPLIT_NAMES[split] if name in by_name), None)
+
+
+def _add_split(result: Plan, split: str, folder: Path) -> None:
+    for entry in plans.images_in(folder, result.skipped):
+        if split == "train":
+            result.add(Item(split, None, entry.name, path=entry.path))
+        else:
+            result.skipped.add("no class folder", entry.name)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            _add_class(result, split, class_name(path.name), path)
+
+
+def _add_class(result: Plan, split: str, label: str, folder: Path) -> None:
+    """Takes the images of a class folder and of the folders in it (named after them, so that no two collide)."""
+    for directory, folders, _ in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(directory).relative_to(folder).parts
+        for entry in plans.images_in(Path(directory), result.skipped):
+            result.add(Item(split, label, "_".join((*inner, entry.name)), path=entry.path))

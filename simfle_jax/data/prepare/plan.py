@@ -1,0 +1,118 @@
+"""What a data set is to become, before any file is written: its images, and what was left out and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from simfle_jax.data.sources import EXTENSIONS
+from simfle_jax.errors import UserError
+
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+SPLITS = ("train", "val")
+# Images in these files are re-encoded as PNG: the sources list files of EXTENSIONS only.
+OTHER_SUFFIXES = (".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
+FIRST_NAMES = 5  # names kept for each reason of skipping: enough to go and look
+
+Published = dict[str, dict[str, int] | int]  # of a split: counts per class, or only their sum
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+    """One image to be. Exactly one of `path` and `pixels` is set; with `box`, that part of the image is cut out.
+
+    `name` is the file it becomes; a name that ends otherwise than `path` asks for re-encoding.
+    `box` is a square (x, y, side, side) in pixels of the upright image; `pixels` are 48 x 48 grey levels.
+    `label` None: an image without a class, for pre-training only.
+    """
+
+    split: str
+    label: str | None
+    name: str
+    path: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    pixels: bytes | None = None
+
+
+class Skipped:
+    """Counts what was left out by reason, with the first names of each."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str) -> None:
+        self.counts[reason] += 1
+        names = self.first.setdefault(reason, [])
+        if len(names) < FIRST_NAMES:
+            names.append(name)
+
+    def as_json(self) -> dict[str, dict]:
+        return {reason: {"count": self.counts[reason], "first": self.first[reason]} for reason in sorted(self.counts)}
+
+
+class Plan:
+    """The images of one data set, the rules that chose them, and the counts its owners published."""
+
+    def __init__(self, dataset: str, rules: dict, published: Published | None = None) -> None:
+        self.dataset = dataset
+        self.rules = rules
+        self.published = published or {}
+        self.items: list[Item] = []
+        self.skipped = Skipped()
+        self._names: set[tuple[str, str | None, str]] = set()
+
+    def add(self, item: Item) -> None:
+        """Takes an image; a second one that would get the same file is skipped."""
+        stem, suffix = os.path.splitext(item.name)
+        if suffix.lower() not in EXTENSIONS:
+            item = dataclasses.replace(item, name=stem + ".png")
+        key = (item.split, item.label, item.name)
+        if key in self._names:
+            self.skipped.add("listed twice", item.name)
+            return
+        self._names.add(key)
+        self.items.append(item)
+
+    def add_file(self, item: Item) -> None:
+        """Takes an image that is a file, if it is there."""
+        assert item.path is not None
+        if os.path.isfile(item.path):
+            self.add(item)
+        else:
+            self.skipped.add("image file missing", item.name)
+
+
+def find_root(source: Path, is_root: Callable[[Path], bool], dataset: str, looked_for: str, layout: str) -> Path:
+    """The folder of the owners' layout: `source`, or a folder in it (archives often bring a top folder along).
+
+    Raises UserError that names what was looked for and how the layout should be.
+    """
+    if not source.is_dir():
+        raise UserError(f"{dataset}: no folder {source}; give the unpacked data set as --source")
+    for candidate in [source, *sorted(folder for folder in source.iterdir() if folder.is_dir())]:
+        if is_root(candidate):
+            return candidate
+    raise UserError(f"{dataset}: looked for {looked_for} in {source} and did not find it; expected: {layout}")
+
+
+def nested(folder: Path) -> Path:
+    """`folder`, or the folder of the same name in it, which some unpackers make."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
+
+
+def images_in(folder: Path, skipped: Skipped) -> Iterator[os.DirEntry]:
+    """The image files of one folder by name; other files are counted as skipped, hidden ones passed over."""
+    with os.scandir(folder) as entries:
+        files = sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
+    for entry in files:
+        if entry.name.startswith("."):
+            continue
+        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS + OTHER_SUFFIXES:
+            yield entry
+        else:
+            skipped.add("not an image file", entry.name)

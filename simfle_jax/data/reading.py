@@ -1,0 +1,113 @@
+"""Reading and decoding whole batches, in whatever thread asks for one.
+
+`TrainBatch[step]` and `EvalBatch[number]` are random-access sources for grain whose element is a batch:
+grain's cost per element is paid once a batch, and images are decoded straight into the array that the device
+will get.
+"""
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.order import global_batch
+from simfle_jax.data.sources import Source
+from simfle_jax.errors import UserError
+
+ENDLESS = 2**62  # steps; grain asks every source for its length
+
+
+class Decoded(NamedTuple):
+    """A batch with the indices that were tried for it, int64, and the reasons of those that cannot be read."""
+
+    batch: dict[str, np.ndarray]
+    tried: np.ndarray
+    bad: dict[int, str]
+
+
+class Reader:
+    """Reads single images of a source into a canvas; all threads share what it knows about the bad ones."""
+
+    def __init__(self, source: Source, canvas: int):
+        self.source, self.canvas = source, canvas
+        self.stopped = threading.Event()
+        self._reasons: dict[int, str] = {}
+
+    def read(self, index: int, out: np.ndarray) -> str | None:
+        """Fills `out`, uint8 [S, S, 3], with image `index`; returns the reason when that is impossible."""
+        if index not in self._reasons:
+            try:
+                decode(self.source[index].data, self.canvas, out)
+                return None
+            except BadImage as error:
+                self._reasons[index] = str(error)
+            except OSError as error:
+                self._reasons[index] = f"cannot be read: {error.strerror or error}"
+        return self._reasons[index]
+
+    def blank(self, rows: int) -> np.ndarray:
+        return np.zeros((rows, self.canvas, self.canvas, 3), np.uint8)
+
+    def labels(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {} if self.source.labels is None else {"label": self.source.labels[indices].astype(np.int32)}
+
+
+class TrainBatch:
+    """This process's rows of the batch of a step, for steps without end."""
+
+    def __init__(self, reader: Reader, seed: int, batch_size: int, rows: slice):
+        self.reader, self.seed, self.batch_size, self.rows = reader, seed, batch_size, rows
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, step: int) -> Decoded:
+        wanted = global_batch(len(self.reader.source), self.seed, step, self.batch_size)[self.rows]
+        images, used, bad = self.reader.blank(len(wanted)), wanted.copy(), {}
+        for row, index in enumerate(wanted):
+            if self.reader.stopped.is_set():
+                break
+            used[row] = self._read_next_readable(int(index), images[row], bad)
+        batch = {"image": images, "index": used.astype(np.int32)} | self.reader.labels(used)
+        return Decoded(batch, np.concatenate([used, np.fromiter(bad, np.int64, len(bad))]), bad)
+
+    def _read_next_readable(self, first: int, out: np.ndarray, bad: dict[int, str]) -> int:
+        """Fills `out` with image `first` or, if unreadable, the next of the listing, which only the data decide."""
+        count = len(self.reader.source)
+        for index in (number % count for number in range(first, first + count)):
+            reason = self.reader.read(index, out)
+            if reason is None:
+                return index
+            bad[index] = reason
+        raise UserError(f"none of the {count} images can be read: {examples(self.reader.source, bad)}")
+
+
+class EvalBatch:
+    """Batch `number` of one pass over the source in order; the last one is padded."""
+
+    def __init__(self, reader: Reader, batch_size: int):
+        self.reader, self.batch_size = reader, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.reader.source) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Decoded:
+        first = number * self.batch_size
+        rows = np.arange(first, min(first + self.batch_size, len(self.reader.source)))
+        images, valid, bad = self.reader.blank(self.batch_size), np.zeros(self.batch_size, bool), {}
+        for row, index in enumerate(rows.tolist()):
+            if self.reader.stopped.is_set():
+                break
+            reason = self.reader.read(index, images[row])
+            valid[row] = reason is None
+            if reason is not None:
+                bad[index], images[row] = reason, 0
+        batch = {"index": rows.astype(np.int32)} | self.reader.labels(rows)
+        padded = {key: np.pad(value, (0, self.batch_size - len(rows))) for key, value in batch.items()}
+        return Decoded({"image": images, "valid": valid} | padded, rows, bad)
+
+
+def examples(source: Source, bad: dict[int, str]) -> str:
+    """The first three bad images with their reasons, for a message."""
+    return "; ".join(f"{source.name(index)} ({reason})" for index, reason in list(bad.items())[:3])
