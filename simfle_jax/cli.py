@@ -1,0 +1,84 @@
+"""How train.py and probe.py start: flags, a locked config, and errors told in one line."""
+
+import difflib
+import re
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from simfle_jax.errors import UserError
+
+
+def define_flags() -> None:
+    """--config FILE with every key overridable as --config.KEY=VALUE, and --workdir."""
+    config_flags.DEFINE_config_file("config", None, "File with the settings, e.g. configs/simfle.py.", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of this run: made when new, continued when it holds the same run.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+
+def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None:
+    """Parses the flags and calls main(config, workdir); a user's mistake ends in one line and exit status 2."""
+    argv = argv or sys.argv
+    try:
+        if not {"--help", "-h", "-help", "--helpfull"} & set(argv):
+            _check_overrides(argv)
+            flags.FLAGS(argv)
+    except UserError as error:
+        _fail(str(error))
+    except flags.Error as error:
+        _fail(_flag_message(_one_line(error)))
+    except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
+        _fail(f"a value on the command line does not fit its setting: {_one_line(error)}")
+    app.run(lambda _: _guarded(main), argv=argv)
+
+
+def _check_overrides(argv: list[str]) -> None:
+    """Refuses a config file that is not there and an override of a setting that it does not have."""
+    files = [match[1] for arg in argv if (match := re.match(r"--?config=(.+)", arg))]
+    if not files:
+        raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
+    try:
+        known = _keys(runpy.run_path(files[-1].partition(":")[0])["get_config"]())
+    except (OSError, KeyError, SyntaxError, ImportError) as error:
+        raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
+    for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UserError(f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}"))
+
+
+def _guarded(main: Callable[[Any, str], None]) -> None:
+    try:
+        main(flags.FLAGS.config, flags.FLAGS.workdir)
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command starts again", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _flag_message(text: str) -> str:
+    if "--workdir" in text and "None" in text:
+        return "give --workdir=DIR, the folder for this run"
+    return f"{text} (see --help)"
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    found = []
+    for key, value in (config or {}).items():
+        found += _keys(value, f"{prefix}{key}.") if hasattr(value, "items") else [prefix + key]
+    return found

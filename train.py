@@ -1,0 +1,25 @@
+"""Pre-trains a face encoder with SimFLE.
+
+    python train.py --config=configs/simfle.py --config.data.path=FACES --workdir=RUN
+
+The same command again continues the run. Any setting is overridden as --config.KEY=VALUE.
+"""
+
+from typing import Any
+
+from simfle_jax import cli
+
+
+def main(config: Any, workdir: str) -> None:
+    """Checks the settings before anything slow is imported, then trains."""
+    from simfle_jax.config import pretraining
+
+    settings = pretraining(config)
+    from simfle_jax.training.loop import train
+
+    train(settings, workdir)
+
+
+if __name__ == "__main__":
+    cli.define_flags()
+    cli.run(main)
