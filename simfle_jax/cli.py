@@ -24,17 +24,18 @@ def define_flags() -> None:
 def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None:
     """Parses the flags and calls main(config, workdir); a user's mistake ends in one line and exit status 2."""
     argv = argv or sys.argv
+    if {"--help", "-h", "-help", "--helpfull"} & set(argv):
+        app.run(lambda _: None, argv=argv)
     try:
-        if not {"--help", "-h", "-help", "--helpfull"} & set(argv):
-            _check_overrides(argv)
-            flags.FLAGS(argv)
+        _check_overrides(argv)
+        flags.FLAGS(argv)
     except UserError as error:
         _fail(str(error))
     except flags.Error as error:
         _fail(_flag_message(_one_line(error)))
     except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
         _fail(f"a value on the command line does not fit its setting: {_one_line(error)}")
-    app.run(lambda _: _guarded(main), argv=argv)
+    _guarded(main)
 
 
 def _check_overrides(argv: list[str]) -> None:

@@ -56,7 +56,7 @@ def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarra
 
 
 def _decode_plain_jpeg(data: bytes, canvas: int, out: np.ndarray) -> bool:
-    """Fills `out` by libjpeg-turbo; False when Pillow must convert it (CMYK, rotated) or judge it (damaged)."""
+    """Fills `out` by libjpeg-turbo; False when Pillow must convert (CMYK, rotated) or judge (damaged)."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)

@@ -10,12 +10,12 @@ import numpy as np
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole batches in `count` images; those left over at the end of an epoch are other ones in every epoch."""
+    """Whole batches in `count` images; those left over at the end are other ones in every epoch."""
     return count // batch_size
 
 
 def global_batch(count: int, seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Indices, int64 [batch_size], of the images of a step: epoch e walks a permutation drawn from (seed, e)."""
+    """Indices, int64 [batch_size], of a step's images: epoch e walks a permutation drawn from (seed, e)."""
     epoch, number = divmod(step, steps_per_epoch(count, batch_size))
     return _permutation(count, seed, epoch)[number * batch_size : (number + 1) * batch_size]
 

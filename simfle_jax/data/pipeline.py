@@ -121,7 +121,8 @@ def eval_batches(
     Raises:
         UserError: at the end, when no image or too few of them could be read.
     """
-    reader, found = Reader(source, canvas), {}
+    reader = Reader(source, canvas)
+    found: dict[int, str] = {}
     iterator = _prefetched(EvalBatch(reader, batch_size), threads)
     try:
         for decoded in iterator:
@@ -145,9 +146,7 @@ def _prefetched(batches: TrainBatch | EvalBatch, threads: int) -> grain.DatasetI
 
 def _check_batch(count: int, batch_size: int, process_count: int) -> None:
     if batch_size > count:
-        raise UserError(
-            f"batch_size={batch_size} is larger than the data, {count} images: give a smaller one"
-        )
+        raise UserError(f"batch_size={batch_size} is larger than the data, {count} images: give a smaller one")
     if batch_size % process_count:
         raise UserError(f"batch_size={batch_size} cannot be divided among {process_count} processes")
 
@@ -155,6 +154,6 @@ def _check_batch(count: int, batch_size: int, process_count: int) -> None:
 def _check_bad(source: Source, bad: dict[int, str], seen: int, max_bad_fraction: float) -> None:
     if len(bad) > max_bad_fraction * seen:
         raise UserError(
-            f"{len(bad)} of {seen} images cannot be read, more than data.max_bad_fraction={max_bad_fraction:g}: "
-            f"{examples(source, bad)}; mend or remove them, or raise the limit"
+            f"{len(bad)} of {seen} images cannot be read, more than "
+            f"data.max_bad_fraction={max_bad_fraction:g}: {examples(source, bad)}; mend or remove them, or raise the limit"
         )

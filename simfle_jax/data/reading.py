@@ -19,7 +19,7 @@ ENDLESS = 2**62  # steps; grain asks every source for its length
 
 
 class Decoded(NamedTuple):
-    """A batch with the indices that were tried for it, int64, and the reasons of those that cannot be read."""
+    """A batch, the indices that were tried for it (int64), and the reasons of the unreadable ones."""
 
     batch: dict[str, np.ndarray]
     tried: np.ndarray
@@ -64,7 +64,8 @@ class TrainBatch:
 
     def __getitem__(self, step: int) -> Decoded:
         wanted = global_batch(len(self.reader.source), self.seed, step, self.batch_size)[self.rows]
-        images, used, bad = self.reader.blank(len(wanted)), wanted.copy(), {}
+        images, used = self.reader.blank(len(wanted)), wanted.copy()
+        bad: dict[int, str] = {}
         for row, index in enumerate(wanted):
             if self.reader.stopped.is_set():
                 break
@@ -73,7 +74,7 @@ class TrainBatch:
         return Decoded(batch, np.concatenate([used, np.fromiter(bad, np.int64, len(bad))]), bad)
 
     def _read_next_readable(self, first: int, out: np.ndarray, bad: dict[int, str]) -> int:
-        """Fills `out` with image `first` or, if unreadable, the next of the listing, which only the data decide."""
+        """Fills `out` with image `first` or the next readable one of the listing: only the data decide."""
         count = len(self.reader.source)
         for index in (number % count for number in range(first, first + count)):
             reason = self.reader.read(index, out)
@@ -95,7 +96,8 @@ class EvalBatch:
     def __getitem__(self, number: int) -> Decoded:
         first = number * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, len(self.reader.source)))
-        images, valid, bad = self.reader.blank(self.batch_size), np.zeros(self.batch_size, bool), {}
+        images, valid = self.reader.blank(self.batch_size), np.zeros(self.batch_size, bool)
+        bad: dict[int, str] = {}
         for row, index in enumerate(rows.tolist()):
             if self.reader.stopped.is_set():
                 break

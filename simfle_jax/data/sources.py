@@ -102,7 +102,7 @@ class FolderSource:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and sizes; asks the size of every file on first use (-1 for one that is gone)."""
+        """SHA-256 over names and sizes; asks for every size on first use (-1: the file is gone)."""
         if self._fingerprint is None:
             names = map(self.name, range(len(self)))
             self._fingerprint = fingerprint((name, _file_size(f"{self.root}/{name}")) for name in names)
@@ -123,9 +123,7 @@ def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: st
     if missing or extra:
         differences = [f"lacks {', '.join(missing)}"] if missing else []
         differences += [f"has {', '.join(extra)} besides"] if extra else []
-        raise UserError(
-            f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal"
-        )
+        raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal")
 
 
 def _existing_folder(path: str, split: str | None) -> str:
@@ -149,7 +147,7 @@ def _file_size(path: str) -> int:
 
 
 def _images_below(root: str) -> Iterator[bytes]:
-    """Relative paths of the images below `root`, read from the folders alone: no file is asked for anything."""
+    """Relative paths of the images below `root`, from the folders alone: no file is asked for anything."""
     extensions = tuple(extension.encode() for extension in EXTENSIONS)
     pending, followed = [(os.fsencode(root), b"")], {os.path.realpath(os.fsencode(root))}
     while pending:
@@ -167,9 +165,7 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(b".")]
     except OSError as error:
-        raise UserError(
-            f"{os.fsdecode(folder)} cannot be listed: {error.strerror}; mend it or move it away"
-        ) from None
+        raise UserError(f"{os.fsdecode(folder)} cannot be listed: {error.strerror}; mend it or move it away") from None
 
 
 def _is_new(link: bytes, followed: set[bytes]) -> bool:
@@ -182,14 +178,10 @@ def _is_new(link: bytes, followed: set[bytes]) -> bool:
 
 
 def _class_folders(root: str) -> tuple[str, ...]:
-    classes = tuple(
-        sorted(os.fsdecode(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir())
-    )
+    classes = tuple(sorted(os.fsdecode(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir()))
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
-        raise UserError(
-            f"{root} must hold at least two class folders and has {found}: lay it out as CLASS/IMAGE"
-        )
+        raise UserError(f"{root} must hold at least two class folders and has {found}: lay it out as CLASS/IMAGE")
     return classes
 
 

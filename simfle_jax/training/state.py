@@ -48,8 +48,14 @@ def structures(config: Config) -> tuple[Any, Any]:
     return split(model)[0], split(target)[0]
 
 
-def init_state(config: Config, tx: optax.GradientTransformation) -> TrainState:
-    """A fresh state from config.seed. Trace it under jit with shardings, so that large arrays are born in place."""
+def init_state(config: Config, tx: optax.GradientTransformation, trunk: dict[str, Tree] | None = None) -> TrainState:
+    """A fresh state from config.seed. Trace it under jit with shardings, so that large arrays are born in place.
+
+    trunk: 'params' and 'stats' of a trunk to start from instead of a random one.
+    """
     _, params, stats = split(SimFLE(config, nnx.Rngs(config.seed)))
+    if trunk is not None:
+        params["online"]["encoder"] = jax.tree.map(jnp.asarray, trunk["params"])
+        stats["online"]["encoder"] = jax.tree.map(jnp.asarray, trunk["stats"])
     copies = jax.tree.map(jnp.copy, (params["online"], stats["online"]))
     return TrainState(jnp.zeros((), jnp.int32), params, stats, *copies, tx.init(params))

@@ -1,0 +1,199 @@
+"""A pre-training run from its settings to its encoder; the same call continues it."""
+
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from simfle_jax import compilation, parallel
+from simfle_jax import config as settings
+from simfle_jax.config import Config
+from simfle_jax.data.pipeline import TrainBatches
+from simfle_jax.data.sources import Source, open_source
+from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
+from simfle_jax.training import workdir as folders
+from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.training.state import TrainState, init_state
+from simfle_jax.training.step import Method
+from simfle_jax.training.writers import optional_writers
+from simfle_jax.weights.encoder import export_encoder
+from simfle_jax.weights.init import initial_trunk
+
+
+def train(config: Config, workdir: str) -> TrainState:
+    """Trains to the end, or until a signal asks to stop; returns the last state.
+
+    Raises:
+        UserError: whatever the user can mend, before anything is overwritten.
+    """
+    # ---------------------------------------------------------------- data
+    source = open_source(config.data.source, config.data.path)
+    steps_per_epoch = len(source) // config.batch_size
+    if not steps_per_epoch:
+        raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
+
+    # ---------------------------------------------------------------- devices and run folder
+    compilation.use_cache()
+    mesh = parallel.data_mesh()
+    parallel.check_batch(config.batch_size, mesh, config.accumulate)
+    identity = settings.as_dict(config) | {"data_fingerprint": source.fingerprint}
+    folder = folders.claim(workdir, identity, write=jax.process_index() == 0)
+
+    # ---------------------------------------------------------------- state: new, or the newest checkpoint
+    method = Method(config, steps_per_epoch)
+    with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
+        state, step_function = prepare(config, method, mesh, checkpoints)
+        run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch)
+        return run.until_done(state, step_function)
+
+
+def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
+    """The state to start from, in place on the devices, and the compiled step with its state donated."""
+    initial = initial_trunk(config.model)
+
+    def fresh() -> TrainState:
+        return init_state(config, method.tx, initial)
+
+    shapes = jax.eval_shape(fresh)
+    shardings = parallel.state_shardings(mesh, shapes, config.shard_state)
+    state = checkpoints.restore(shapes, shardings)
+    if state is None:
+        state = jax.jit(fresh, out_shardings=shardings)()
+    step = jax.jit(
+        method.train_step,
+        in_shardings=(shardings, parallel.over_data(mesh)),
+        out_shardings=(shardings, parallel.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return state, step
+
+
+class Stop:
+    """Remembers a signal that asks to stop: Ctrl-C, SIGTERM, or Slurm's SIGUSR1. A second Ctrl-C stops at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> "Stop":
+        try:
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        except ValueError:  # not in the main thread: signals belong to somebody else
+            self._before = {}
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Run:
+    """The loop: batch, step, and now and then metrics, a checkpoint and the encoder."""
+
+    def __init__(
+        self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int
+    ):
+        self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
+        self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
+        self.total = config.epochs * steps_per_epoch
+        self.main = jax.process_index() == 0
+        self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
+        self.pending: tuple[int, dict[str, jax.Array], float] | None = None
+
+    def until_done(self, state: TrainState, step_function: Any) -> TrainState:
+        """Trains from the state's step to the last one."""
+        start = int(state.step)
+        if self.main:
+            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder))
+        self.progress = Progress(self.total, "pre-training", start)
+        self.began, self.logged = time.monotonic(), (start, time.monotonic())
+        if start == self.total:
+            logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
+        with Stop() as stop, self._batches(start) as batches:
+            for step in range(start, self.total):
+                images = parallel.to_devices(next(batches)["image"], self.mesh)
+                state, metrics = step_function(state, images)
+                self._after_step(step + 1, state, metrics)
+                if stop.received:
+                    self._leave(state, metrics, stop.received)
+            if batches.bad and self.main:
+                self._list_bad(batches.bad)
+        self._flush()
+        return state
+
+    def _batches(self, start: int) -> TrainBatches:
+        c = self.config
+        return TrainBatches(
+            self.source, seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
+            max_bad_fraction=c.data.max_bad_fraction,
+        )  # fmt: skip
+
+    def _after_step(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
+        if step % self.config.log_steps == 0 or step == self.total:
+            # The values of the step before this one's: fetching them now does not make the device wait.
+            self._flush()
+            self.pending = step, metrics, time.monotonic()
+        if step % self.checkpoint_steps == 0 or step == self.total:
+            self._save(state, metrics, step)
+
+    def _save(self, state: TrainState, metrics: dict[str, jax.Array], step: int, wait: bool = False) -> None:
+        """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
+        check_finite(jax.device_get(metrics), step)
+        self._flush()
+        self.checkpoints.save(state, wait=wait or step == self.total)
+        if self.main:
+            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
+            export_encoder(self.folder / "encoder.safetensors", state, self.config, metadata)
+
+    def _flush(self) -> None:
+        """Writes the metrics that were put off."""
+        if self.pending is None:
+            return
+        (step, metrics, when), self.pending = self.pending, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        check_finite(values, step)
+        steps, seconds = step - self.logged[0], when - self.logged[1]
+        speed = steps * self.config.batch_size / max(seconds, 1e-9)
+        self.logged = step, when
+        self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
+        if self.main:
+            line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
+            self.log.write(
+                line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
+            )
+
+    def _list_bad(self, bad: dict[str, str]) -> None:
+        path = self.folder / "bad_images.txt"
+        path.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
+        logging.warning("%d images could not be read and were replaced by others; see %s", len(bad), path)
+
+    def _leave(self, state: TrainState, metrics: dict[str, jax.Array], received: signal.Signals) -> None:
+        step = int(state.step)
+        self._save(state, metrics, step, wait=True)
+        print(f"{received.name}: saved at step {step}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + received)
+
+
+def check_finite(values: dict[str, Any], step: int) -> None:
+    """Raises UserError naming the first loss term that is not finite."""
+    terms = sorted((name for name in values if name.startswith("loss/")), key=lambda name: name == "loss/total")
+    for name in terms:
+        if not math.isfinite(float(np.asarray(values[name]))):
+            raise UserError(
+                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. "
+                "Lower lr, or use --config.dtype=float32"
+            )

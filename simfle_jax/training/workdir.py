@@ -1,0 +1,132 @@
+"""The folder of a run: which run it belongs to, where it ran, and its metrics."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from simfle_jax.errors import UserError
+
+# What may change when a run goes on: it decides where and how fast, not what comes out.
+FREE = {
+    "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
+    "data.threads", "data.cache", "data.source",
+}  # fmt: skip
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg", "simfle-jax")
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {'data.path': ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def claim(workdir: str | os.PathLike, settings: dict[str, Any], write: bool = True) -> Path:
+    """Makes the folder of a new run, or accepts that of the same run.
+
+    Raises:
+        UserError: the folder belongs to a run with other settings (which are named), or to something else.
+    """
+    folder = Path(workdir)
+    recorded = folder / "config.json"
+    if recorded.exists():
+        _check_same(json.loads(recorded.read_text()), settings, folder)
+    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"{folder} holds something else than a run; give another --workdir")
+    if write:
+        _write(folder, settings)
+    return folder
+
+
+def _write(folder: Path, settings: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", settings)
+        write_json(folder / "environment.json", environment())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}; give another --workdir") from None
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    before, now = flatten(old), flatten(new)
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in FREE]
+    if changed:
+        key = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise UserError(
+            f"{folder} is a run with {key} = {before.get(key)!r}, now {now.get(key)!r}{more}; "
+            "give the same settings to continue it, or another --workdir"
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """What this runs on: versions, devices, git commit, time."""
+    import jax
+
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off."""
+
+    def __init__(self, folder: Path, resume_step: int, writers: tuple[Any, ...] = ()):
+        self.path, self.writers = folder / "metrics.jsonl", writers
+        kept = [line for line in self._lines() if line["step"] <= resume_step]
+        self.seconds = kept[-1]["seconds"] if kept else 0.0
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        temporary = self.path.with_name(".metrics.jsonl")
+        temporary.write_text(text)
+        os.replace(temporary, self.path)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        for text in self.path.read_text().splitlines() if self.path.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # the last line of a killed run may be half written
+                break
+        return lines
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Appends one line and hands the same values to the other writers."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+        for writer in self.writers:
+            writer(values)

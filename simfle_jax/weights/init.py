@@ -1,0 +1,26 @@
+"""Starting pre-training from a trunk that exists."""
+
+from typing import Any
+
+from simfle_jax.config import Model
+from simfle_jax.weights import torch_names
+from simfle_jax.weights.files import check_names, read_arrays
+
+Tree = Any
+
+
+def initial_trunk(model: Model) -> dict[str, Tree] | None:
+    """The trunk's 'params' and 'stats' from the file `model.init_from`, or None when that is empty.
+
+    The file holds a trunk under torchvision's names (`fc` is left out), as a torch or safetensors file.
+
+    Raises:
+        UserError: the file is not there, or holds another architecture.
+    """
+    if not model.init_from:
+        return None
+    arrays, _ = read_arrays(model.init_from)
+    entries = torch_names.torchvision_trunk(model)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
+    check_names(arrays, entries, model.init_from)
+    return torch_names.to_ours(entries, arrays)
