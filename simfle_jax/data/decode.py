@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 # Above this (Pillow's own limit) an image is refused from its header: it would take more than 270 MB to
 # decode.
 MAX_PIXELS = 89_478_485
+LONGEST = 16  # ratio of the sides beyond which only the central square is looked at
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # says the same, in four lines
 
 
 class BadImage(Exception):
@@ -120,30 +122,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, canvas: int) -> np.ndarray:
-    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3].
-
-    Only the part that is kept is computed, so that an image of 1 x 5,000 pixels costs no more than any other.
-    """
+    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3]."""
     short = min(image.size)
-    scaled = [int(canvas * side / short) for side in image.size]
-    first = [round((side - canvas) / 2) for side in scaled]
-    if short == canvas:
-        return np.asarray(image.crop((*first, first[0] + canvas, first[1] + canvas)))
-    scale = [side / new for side, new in zip(image.size, scaled)]
-    box = (
-        first[0] * scale[0],
-        first[1] * scale[1],
-        (first[0] + canvas) * scale[0],
-        (first[1] + canvas) * scale[1],
-    )
-    box = (
-        box[0],
-        box[1],
-        min(box[2], image.width),
-        min(box[3], image.height),
-    )  # the product may round upwards
-    return np.asarray(image.resize((canvas, canvas), Image.Resampling.BILINEAR, box=box))
+    if max(image.size) > LONGEST * short:
+        image = _cut_centre(image, short)  # 1 x 5,000 pixels would grow to gigabytes
+    if short != canvas:
+        width, height = (int(canvas * side / short) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(_cut_centre(image, canvas))
 
 
-# The limit is checked above, from the header; Pillow's warning at the same limit would only repeat it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+def _cut_centre(image: Image.Image, side: int) -> Image.Image:
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))

@@ -1,0 +1,182 @@
+import io
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from images import damaged, encode, huge_png, smooth
+from PIL import Image
+
+from simfle_jax.data import decode as module
+from simfle_jax.data.decode import BadImage, decode
+
+
+def resize_then_cut(image: Image.Image, canvas: int) -> np.ndarray:
+    """torchvision's Resize(canvas) and CenterCrop(canvas) on a PIL image, written out."""
+    width, height = image.size
+    short = min(width, height)
+    size = (int(canvas * width / short), int(canvas * height / short))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - canvas) / 2), round((size[1] - canvas) / 2)
+    return np.asarray(image.crop((left, top, left + canvas, top + canvas)))
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (50, 81), (81, 50), (20, 33), (37, 200), (31, 31)])
+def test_equals_resize_and_centre_crop(height, width):
+    pixels = noise(height, width)
+    expected = resize_then_cut(Image.fromarray(pixels), 32)
+    np.testing.assert_array_equal(decode(encode(pixels, "PNG"), 32), expected)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 45), (60, 32)])
+def test_an_image_of_the_right_size_is_only_cut(size):
+    pixels = noise(*size)
+    top, left = round((size[0] - 32) / 2), round((size[1] - 32) / 2)
+    np.testing.assert_array_equal(decode(encode(pixels, "PNG"), 32), pixels[top : top + 32, left : left + 32])
+
+
+def test_jpeg_of_canvas_size_agrees_with_pillow():
+    data = encode(smooth(64, 64))
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(decode(data, 64) - expected).max() <= 2  # two builds of libjpeg-turbo
+
+
+def test_fills_the_array_it_is_given():
+    batch = np.zeros((3, 24, 24, 3), np.uint8)
+    for data in (encode(smooth(24, 24)), encode(smooth(40, 40)), encode(smooth(24, 24), "PNG")):
+        batch[:] = 7
+        assert decode(data, 24, batch[1]) is not None
+        np.testing.assert_array_equal(batch[1], decode(data, 24))
+        assert (batch[0] == 7).all() and (batch[2] == 7).all()
+
+
+def test_scaled_decoding_stays_close_to_a_full_decode_and_never_enlarges(monkeypatch):
+    data, sizes = encode(smooth(600, 900)), []
+    original = module._fit
+    monkeypatch.setattr(module, "_fit", lambda image, canvas: sizes.append(image.size) or original(image, canvas))
+    got = decode(data, 112).astype(int)
+    assert 112 <= sizes[0][1] <= 300  # read smaller than stored, not smaller than wanted
+    full = resize_then_cut(Image.open(io.BytesIO(data)).convert("RGB"), 112)
+    assert np.abs(got - full).mean() < 1.5
+
+
+@pytest.mark.parametrize("size", [(120, 90), (150, 223), (300, 113)])
+def test_files_less_than_twice_the_canvas_are_decoded_in_full(size, monkeypatch):
+    sizes = []
+    original = module._fit
+    monkeypatch.setattr(module, "_fit", lambda image, canvas: sizes.append(image.size) or original(image, canvas))
+    decode(encode(smooth(*size)), 90 if size == (120, 90) else 112)
+    assert sizes == [] or sizes[0] == size[::-1]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind, orientation):
+    turn = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a),
+    }[orientation]  # fmt: skip
+    pixels, exif = smooth(32, 32), Image.Exif()
+    exif[0x0112] = orientation
+    got = decode(encode(pixels, kind, exif=exif), 32).astype(int)
+    assert np.abs(got - turn(pixels)).max() <= 12
+
+
+def test_broken_exif_is_no_reason_to_refuse():
+    data = encode(smooth(32, 32))
+    segment = b"\xff\xe1\x00\x0eExif\0\0garbage!"[:16]
+    assert decode(data[:2] + segment + data[2:], 32).shape == (32, 32, 3)
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    pixels = smooth(40, 40)
+    got = decode(encode(Image.fromarray(pixels).convert("CMYK")), 40).astype(int)
+    assert np.abs(got - pixels).max() <= 12
+
+
+def test_grey_has_three_equal_channels():
+    grey = Image.fromarray(smooth(32, 32)).convert("L")
+    for kind in ("JPEG", "PNG"):
+        got = decode(encode(grey, kind), 32)
+        assert (got == got[..., :1]).all()
+        assert np.abs(got[..., 0].astype(int) - np.asarray(grey)).max() <= 4
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    got = decode(encode(ramp, "PNG"), 32)
+    np.testing.assert_array_equal(got[..., 1], ramp >> 8)
+
+
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_palettes_and_bits(mode):
+    image = Image.fromarray(smooth(32, 32)).convert(mode)
+    np.testing.assert_array_equal(decode(encode(image, "PNG"), 32), np.asarray(image.convert("RGB")))
+
+
+def test_transparent_pixels_are_laid_on_white():
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:, 16:] = (200, 10, 30, 255)
+    expected = np.where(np.arange(32)[None, :, None] < 16, 255, [200, 10, 30]) * np.ones((32, 1, 1), int)
+    np.testing.assert_array_equal(decode(encode(pixels, "PNG"), 32), expected)
+    palette = Image.new("P", (32, 32), 0)
+    palette.putpalette([9, 9, 9, 200, 10, 30])
+    palette.paste(1, (16, 0, 32, 32))
+    np.testing.assert_array_equal(decode(encode(palette, "PNG", transparency=0), 32), expected)
+    np.testing.assert_array_equal(decode(encode(palette, "PNG", transparency=b"\0\xff"), 32), expected)
+
+
+def test_first_frame_of_an_animation():
+    first, second = smooth(32, 32, 1), smooth(32, 32, 2)
+    data = encode(first, "WEBP", save_all=True, append_images=[Image.fromarray(second)], lossless=True)
+    np.testing.assert_array_equal(decode(data, 32), first)
+
+
+def test_a_very_long_image_costs_no_more_than_another():
+    data = encode(np.zeros((5000, 1, 3), np.uint8), "PNG")
+    tracemalloc.start()
+    assert decode(data, 224).shape == (224, 224, 3)
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zero.jpg", "empty file"),
+        ("text.jpg", "not an image"),
+        ("html.png", "not an image"),
+        ("truncated.jpg", "damaged: .*truncated"),
+        ("header.jpg", "damaged|not an image"),
+        ("truncated.png", "damaged: .*truncated"),
+        ("truncated.webp", "damaged|not an image"),
+        ("bomb.png", "pixels"),
+        ("bomb.jpg", "30000 x 30000 pixels, more than 89,478,485"),
+    ],
+)
+def test_damaged_files_are_refused_with_a_reason(name, reason):
+    with pytest.raises(BadImage, match=reason) as caught:
+        decode(damaged()[name], 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [9_500, 30_000])
+def test_an_enormous_image_is_refused_from_its_header(side):
+    data = huge_png(side)
+    tracemalloc.start()
+    start = time.process_time()
+    with pytest.raises(BadImage, match="pixels"):
+        decode(data, 32)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert time.process_time() - start < 1  # decoding it takes many seconds
+
+
+def test_a_jpeg_with_rubbish_after_its_end_is_used():
+    data = encode(smooth(32, 32))
+    np.testing.assert_array_equal(decode(data + b"rubbish" * 100, 32), decode(data, 32))
