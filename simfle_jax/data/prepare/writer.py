@@ -9,13 +9,13 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.prepare.encode import encoded
-from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Skipped
+from simfle_jax.data.prepare.plan import SPLITS, Item, Plan
 from simfle_jax.data.prepare.progress import Progress
 from simfle_jax.errors import UserError
 
@@ -34,34 +34,45 @@ def write(plan: Plan, out: Path, link: str) -> list[Item]:
     Raises:
         UserError: `out` holds images that are not of this plan, links do not work, or the disk is full.
     """
-    targets = {_target(item): item for item in plan.items}
-    flat = dict(zip(flat_names(plan.items), (item for item in plan.items if item.split == "train")))
+    flat = flat_names(plan.items)
+    targets = {_target(item, flat): item for item in plan.items}
+    views = {f"{UNLABELLED}/{name}": target for target, name in _labelled_train(targets, flat)}
     present = _present(out)
-    strangers = sorted(present - targets.keys() - {f"{UNLABELLED}/{name}" for name in flat})
-    if strangers:
-        raise UserError(
-            f"{out} holds {len(strangers)} files that are not of this preparation ({strangers[0]}): "
-            "remove them or choose another --out"
-        )
-    for folder in sorted({os.path.dirname(target) for target in targets} | ({UNLABELLED} if flat else set())):
+    _refuse_strangers(out, present - targets.keys() - views.keys())
+    for folder in {os.path.dirname(name) for name in (*targets, *views)}:
         (out / folder).mkdir(parents=True, exist_ok=True)
-    missing = [(target, item) for target, item in targets.items() if target not in present]
-    failed = _in_threads(missing, lambda pair: _produce(pair[1], out / pair[0], link), "writing", plan.skipped)
-    views = [(f"{UNLABELLED}/{name}", item) for name, item in flat.items() if item.label is not None]
-    views = [(name, item) for name, item in views if name not in present and id(item) not in failed]
-    _in_threads(views, lambda pair: _view(out / _target(pair[1]), out / pair[0]), "listing", plan.skipped)
-    return [item for item in plan.items if id(item) not in failed]
+    missing = [target for target in targets if target not in present]
+    bad = _in_threads(missing, lambda target: _produce(targets[target], out / target, link), "writing")
+    for target, reason in bad.items():
+        plan.skipped.add(reason, targets[target].name)
+    unlisted = [view for view, target in views.items() if view not in present and target not in bad]
+    _in_threads(unlisted, lambda view: _view(out / views[view], out / view), "listing")
+    return [item for target, item in targets.items() if target not in bad]
 
 
-def flat_names(items: Iterable[Item]) -> list[str]:
+def flat_names(items: Iterable[Item]) -> dict[Item, str]:
     """Names of the train images in one folder: their own, with the class in front where two would collide."""
     train = [item for item in items if item.split == "train"]
     times = Counter(item.name for item in train)
-    return [item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train]
+    return {item: item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train}
 
 
-def _target(item: Item) -> str:
-    return f"{UNLABELLED}/{item.name}" if item.label is None else f"{item.split}/{item.label}/{item.name}"
+def _target(item: Item, flat: dict[Item, str]) -> str:
+    return f"{UNLABELLED}/{flat[item]}" if item.label is None else f"{item.split}/{item.label}/{item.name}"
+
+
+def _labelled_train(targets: dict[str, Item], flat: dict[Item, str]) -> Iterator[tuple[str, str]]:
+    for target, item in targets.items():
+        if item.split == "train" and item.label is not None:
+            yield target, flat[item]
+
+
+def _refuse_strangers(out: Path, strangers: set[str]) -> None:
+    if strangers:
+        raise UserError(
+            f"{out} holds {len(strangers)} files that are not of this preparation (first: {min(strangers)}): "
+            "remove them or choose another --out"
+        )
 
 
 def _present(out: Path) -> set[str]:
@@ -74,35 +85,38 @@ def _present(out: Path) -> set[str]:
     return found
 
 
-def _in_threads(pairs: list[tuple[str, Item]], act, verb: str, skipped: Skipped) -> set[int]:
-    """Applies `act` to all pairs; returns the ids of the items that could not be decoded or read."""
-    progress, failed = Progress(len(pairs), verb), []
+def _in_threads(names: list[str], act: Callable[[str], None], verb: str) -> dict[str, str]:
+    """Applies `act` to all names; returns those whose image could not be read, with the reason."""
+    progress, bad = Progress(len(names), verb), {}
 
-    def run(chunk: list[tuple[str, Item]]) -> list[tuple[Item, str]]:
-        bad = []
-        for pair in chunk:
-            try:
-                act(pair)
-            except BadImage as error:
-                bad.append((pair[1], f"image not usable: {error}"))
-            except PermissionError:
-                bad.append((pair[1], "image not readable: no permission"))
+    def run(chunk: list[str]) -> dict[str, str]:
+        reasons = {name: reason for name in chunk if (reason := _attempt(act, name))}
         progress.step(len(chunk))
-        return bad
+        return reasons
 
-    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for bad in pool.map(run, chunks):
-            failed.extend(bad)
+        for reasons in pool.map(run, (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))):
+            bad.update(reasons)
     except OSError as error:
-        raise _explained(error) from None
+        if error.errno in FULL:
+            raise UserError("the disk is full: free some space and give the same command again, it goes on") from None
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         progress.close()
-    for item, reason in failed:
-        skipped.add(reason, item.name)
-    return {id(item) for item, _ in failed}
+    return bad
+
+
+def _attempt(act: Callable[[str], None], name: str) -> str:
+    """Why the image could not be read, or ''. Failures to write are the caller's."""
+    try:
+        act(name)
+    except BadImage as error:
+        return f"image not usable: {error}"
+    except (PermissionError, FileNotFoundError) as error:
+        return f"image not readable: {error.strerror}"
+    return ""
 
 
 def _produce(item: Item, target: Path, link: str) -> None:
@@ -111,9 +125,7 @@ def _produce(item: Item, target: Path, link: str) -> None:
     elif link == "hard":
         _link(str(item.path), target)
     else:
-        part = _part(target)
-        shutil.copyfile(str(item.path), part)
-        os.replace(part, target)
+        _copy(str(item.path), target)
 
 
 def _link(path: str, target: Path) -> None:
@@ -125,6 +137,12 @@ def _link(path: str, target: Path) -> None:
         raise UserError(f"cannot hard-link {path} to {target} ({error.strerror}): use --link copy") from None
 
 
+def _copy(path: str | Path, target: Path) -> None:
+    part = _part(target)
+    shutil.copyfile(path, part)
+    os.replace(part, target)
+
+
 def _view(path: Path, target: Path) -> None:
     """Links within `out`; copies on file systems without links."""
     try:
@@ -132,9 +150,7 @@ def _view(path: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
-        part = _part(target)
-        shutil.copyfile(path, part)
-        os.replace(part, target)
+        _copy(path, target)
 
 
 def _replace(target: Path, data: bytes) -> None:
@@ -146,8 +162,3 @@ def _replace(target: Path, data: bytes) -> None:
 def _part(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
-
-def _explained(error: OSError) -> Exception:
-    if error.errno in FULL:
-        return UserError("no space left on the disk: free some and give the same command again, it goes on from here")
-    return error

@@ -1,0 +1,33 @@
+"""One preparation from its plan to its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from simfle_jax.data.prepare import manifest
+from simfle_jax.data.prepare.plan import Plan
+from simfle_jax.data.prepare.writer import write
+from simfle_jax.errors import UserError
+
+
+def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: str = "hard") -> dict:
+    """Prepares `source` into `out`, or goes on where an earlier run stopped, and returns the manifest.
+
+    The source is only read. Raises UserError with what to do when the layout is not the expected one, when one folder
+    lies in the other, or when `out` holds something else.
+    """
+    check_apart(source, out)
+    plan = make_plan(source)
+    if not plan.items:
+        reasons = "; ".join(f"{number:,} {reason}" for reason, number in plan.skipped.counts.items())
+        raise UserError(f"{plan.dataset}: no usable image in {source}" + (f" (skipped: {reasons})" if reasons else ""))
+    manifest.begin(plan, out)
+    return manifest.finish(plan, out, write(plan, out, link), link)
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Raises UserError when one of the folders is the other or lies in it."""
+    one, other = source.resolve(), out.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise UserError(f"--out {out} and --source {source} overlap: choose an --out beside the source, not in it")

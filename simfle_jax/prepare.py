@@ -1,0 +1,92 @@
+"""Prepares a data set as its owners ship it, checks any folder of images, or packs one into ArrayRecord shards.
+
+    python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
+    python -m simfle_jax.prepare --check data/rafdb
+    python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+from simfle_jax.data.prepare import affectnet, ferplus, folder, manifest, rafdb, sfew
+from simfle_jax.data.prepare.run import prepare
+from simfle_jax.errors import UserError
+
+PLANS = {
+    "affectnet": (affectnet.plan, ("classes", "margin")),
+    "rafdb": (rafdb.plan, ("alignment",)),
+    "ferplus": (ferplus.plan, ("labels", "test_split")),
+    "sfew": (sfew.plan, ("alignment",)),
+    "folder": (folder.plan, ()),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prepare: stopped; give the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m simfle_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", nargs="?", choices=tuple(PLANS), help="layout of --source")
+    parser.add_argument("--source", type=Path, metavar="DIR", help="the unpacked data set; it is only read")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write, not inside the source")
+    parser.add_argument("--link", choices=("hard", "copy"), default="hard", help="how unchanged files get there")
+    parser.add_argument("--check", type=Path, metavar="DIR", help="examine a folder instead: counts, duplicates, leaks")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=Path("check.json"), help="where --check reports")
+    parser.add_argument("--pack", type=Path, metavar="DIR", help="write the images of a folder as shards to --out")
+    rules = parser.add_argument_group("rules of the data sets")
+    rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
+    rules.add_argument("--margin", type=_share, help="affectnet, older: widening of the face box per edge (0.1)")
+    rules.add_argument("--alignment", choices=("aligned", "original"), help="rafdb (aligned), sfew (as found)")
+    rules.add_argument("--labels", choices=("majority", "argmax"), help="ferplus: from votes to a class (majority)")
+    rules.add_argument("--test-split", choices=("test", "valid"), help="ferplus: which part becomes val (test)")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
+    if len(chosen) != 1:
+        raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR or --pack DIR; see --help")
+    {"dataset": _prepare, "check": _check, "pack": _pack}[chosen[0]](options)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    if options.source is None or options.out is None:
+        raise UserError(f"{options.dataset} needs --source DIR and --out DIR")
+    make_plan, known = PLANS[options.dataset]
+    rules = {name: getattr(options, name) for name in ("classes", "margin", "alignment", "labels", "test_split")}
+    given = {name: value for name, value in rules.items() if value is not None}
+    for name in given.keys() - set(known):
+        raise UserError(f"--{name.replace('_', '-')} is not an option of {options.dataset}")
+    result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link)
+    print(manifest.table(result))
+    print(f"written: {options.out} (details in {manifest.NAME})")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
