@@ -23,7 +23,7 @@ class BadImage(Exception):
     """An image that cannot be used; the message is the reason in a few words."""
 
 
-def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarray:
+def decode(data: bytes | np.ndarray, canvas: int, out: np.ndarray | None = None) -> np.ndarray:
     """Decodes an image file and fits it to the canvas.
 
     The shorter side is resized to `canvas`, antialiased bilinear, and the centre is cut out, with the numbers
@@ -37,7 +37,7 @@ def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarra
     filter would.
 
     Args:
-        data: the bytes of the file.
+        data: the bytes of the file, or pixels, uint8 [H, W, 3] RGB, which are only fitted.
         canvas: side of the result, in pixels.
         out: uint8 [canvas, canvas, 3], contiguous, filled when given.
 
@@ -49,6 +49,9 @@ def decode(data: bytes, canvas: int, out: np.ndarray | None = None) -> np.ndarra
     """
     if out is None:
         out = np.empty((canvas, canvas, 3), np.uint8)
+    if isinstance(data, np.ndarray):
+        out[...] = data if data.shape == out.shape else _fit(Image.fromarray(data), canvas)
+        return out
     if not data:
         raise BadImage("empty file")
     if data[:2] == b"\xff\xd8" and _decode_plain_jpeg(data, canvas, out):

@@ -3,8 +3,9 @@
 The order is a function of (seed, step) alone (`order.global_batch`); neither threads nor processes change it.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import grain
 import numpy as np
@@ -121,27 +122,38 @@ def eval_batches(
     Raises:
         UserError: at the end, when no image or too few of them could be read.
     """
-    reader = Reader(source, canvas)
     found: dict[int, str] = {}
-    iterator = _prefetched(EvalBatch(reader, batch_size), threads)
-    try:
-        for decoded in iterator:
+    with contextlib.closing(decoded_in_order(source, batch_size, canvas, threads)) as batches:
+        for decoded in batches:
             found |= decoded.bad
             if bad is not None:
                 bad |= {source.name(index): reason for index, reason in decoded.bad.items()}
             yield decoded.batch
-    finally:
-        reader.stopped.set()
-        iterator.close()
     if len(found) == len(source):
         raise UserError(f"none of the {len(source)} images can be read: {examples(source, found)}")
     _check_bad(source, found, len(source), max_bad_fraction)
 
 
+def decoded_in_order(source: Source, batch_size: int, canvas: int, threads: int) -> Generator[Decoded, None, None]:
+    """The batches of one pass with the indices of their bad images; closing the generator stops the threads."""
+    reader = Reader(source, canvas)
+    iterator = _prefetched(EvalBatch(reader, batch_size), threads)
+    try:
+        yield from iterator
+    finally:
+        reader.stopped.set()
+        iterator.close()
+
+
 def _prefetched(batches: TrainBatch | EvalBatch, threads: int) -> grain.DatasetIterator:
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or _cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + BATCHES_AHEAD)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container or a job are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_batch(count: int, batch_size: int, process_count: int) -> None:
@@ -155,5 +167,6 @@ def _check_bad(source: Source, bad: dict[int, str], seen: int, max_bad_fraction:
     if len(bad) > max_bad_fraction * seen:
         raise UserError(
             f"{len(bad)} of {seen} images cannot be read, more than "
-            f"data.max_bad_fraction={max_bad_fraction:g}: {examples(source, bad)}; mend or remove them, or raise the limit"
+            f"data.max_bad_fraction={max_bad_fraction:g}: {examples(source, bad)}; "
+            "mend or remove them, or raise the limit"
         )

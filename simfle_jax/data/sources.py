@@ -17,10 +17,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Record(NamedTuple):
-    """One stored image: its name in the data set, the bytes of its file, and its class when it has one."""
+    """One stored image: its name in the data set, its content, and its class when it has one.
+
+    The content is the bytes of its file or, from sources that hold pixels, uint8 [H, W, 3] RGB.
+    """
 
     name: str
-    data: bytes
+    data: bytes | np.ndarray
     label: int | None
 
 

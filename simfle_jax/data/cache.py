@@ -1,0 +1,154 @@
+"""Decoded canvases kept in one memory-mapped file, for data sets that are read a hundred times.
+
+The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the list of unreadable images as JSON. It is
+built once, under a name of its own, and takes its place by renaming: a run that is killed leaves the old file, and
+two runs that build the same one put the same file there one after the other.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from simfle_jax.data.decode import BadImage
+from simfle_jax.data.pipeline import decoded_in_order
+from simfle_jax.data.sources import Record, Source
+from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
+
+FORMAT = "simfle canvases 1"  # the number changes with the layout of the file and with the numbers that decode gives
+PAGE = 4096
+ROWS = 64  # images written at a time
+
+
+class CachedSource:
+    """A source whose records hold the canvas, uint8 [S, S, 3], in place of the bytes of the file."""
+
+    def __init__(self, source: Source, canvases: np.ndarray, bad: dict[int, str]):
+        self._source, self._canvases, self._bad = source, canvases, bad
+        self.classes, self.labels = source.classes, source.labels
+
+    @property
+    def fingerprint(self) -> str:
+        return self._source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, index: int) -> str:
+        return self._source.name(index)
+
+    def __getitem__(self, index: int) -> Record:
+        if index in self._bad:
+            raise BadImage(self._bad[index])
+        label = None if self.labels is None else int(self.labels[index])
+        return Record(self.name(index), self._canvases[index], label)
+
+
+def cached(source: Source, canvas: int, path: str, threads: int = 0) -> Source:
+    """The same source read from the cache at `path`, which is built or replaced when it is not that of the source.
+
+    Where it cannot be written (a full disk, no permission) a warning tells so and the source comes back as it was.
+
+    Args:
+        source: what to keep.
+        canvas: side S of the canvases in pixels; the file takes about n * S * S * 3 bytes.
+        path: the file; a folder gets one file for each data set and canvas.
+        threads: for decoding; 0: one per core.
+
+    Raises:
+        UserError: `path` is a file of another kind, or no image can be read.
+    """
+    key = hashlib.sha256(f"{FORMAT}\n{source.fingerprint}\n{canvas}".encode()).hexdigest()
+    if os.path.isdir(path):
+        path = os.path.join(path, f"canvases-{key[:16]}")
+    _check_replaceable(path)
+    if (found := _open(path, source, canvas, key)) is not None:
+        return found
+    try:
+        _build(path, source, canvas, key, threads)
+    except OSError as error:
+        logging.warning("cannot write the cache %s (%s): decoding every time instead", path, error.strerror)
+        return source
+    return _open(path, source, canvas, key) or source
+
+
+def _open(path: str, source: Source, canvas: int, key: str) -> CachedSource | None:
+    """The cache at `path` if it is whole and of this source and canvas."""
+    header, shape = _read_header(path), (len(source), canvas, canvas, 3)
+    pixels = int(np.prod(shape, dtype=np.int64))
+    if header.get("key") != key or os.path.getsize(path) != PAGE + pixels + header["tail"]:
+        return None
+    with open(path, "rb") as file:
+        file.seek(PAGE + pixels)
+        bad = {int(index): reason for index, reason in json.load(file).items()}
+    return CachedSource(source, np.memmap(path, np.uint8, "r", PAGE, shape), bad)
+
+
+def _read_header(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(PAGE))
+        return header if str(header["format"]).startswith("simfle canvases") else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _check_replaceable(path: str) -> None:
+    if os.path.exists(path) and not _read_header(path):
+        raise UserError(f"{path} is not a cache and will not be overwritten: give another --config.data.cache=FILE")
+
+
+def _build(path: str, source: Source, canvas: int, key: str, threads: int) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        tail = _write_canvases(file, source, canvas, threads)
+        header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": canvas, "tail": tail})
+        _write(file, header.encode().ljust(PAGE), 0)
+        os.fsync(file)
+        os.replace(temporary, path)
+    finally:
+        os.close(file)
+        with contextlib.suppress(FileNotFoundError):  # it has its name by now
+            os.unlink(temporary)
+
+
+def _write_canvases(file: int, source: Source, canvas: int, threads: int) -> int:
+    """Writes the pixels and the list of bad images; returns the length of the latter in bytes."""
+    size, count, bad = canvas * canvas * 3, len(source), dict[int, str]()
+    progress = Progress(count, "decoding into the cache")
+    _reserve(file, PAGE + count * size)
+    with contextlib.closing(decoded_in_order(source, ROWS, canvas, threads)) as batches:
+        for batch, indices, found in batches:
+            _write(file, batch["image"][: len(indices)].reshape(-1).data, PAGE + int(indices[0]) * size)
+            bad |= found
+            progress.update(int(indices[-1]) + 1)
+    tail = json.dumps(bad).encode()
+    _write(file, tail, PAGE + count * size)
+    return len(tail)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Takes the space now, so that a disk that is too small says so before hours of decoding."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except AttributeError:
+        return  # not on every operating system
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on every file system
+            raise
+
+
+def _write(file: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
