@@ -14,6 +14,7 @@ from absl import logging
 from simfle_jax import compilation, parallel
 from simfle_jax import config as settings
 from simfle_jax.config import Config
+from simfle_jax.data.cache import cached
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
@@ -136,8 +137,10 @@ class Run:
 
     def _batches(self, start: int) -> TrainBatches:
         c = self.config
+        keep = c.data.cache
+        source = cached(self.source, c.data.canvas, keep, c.data.threads) if keep else self.source
         return TrainBatches(
-            self.source, seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            source, seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
             process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
             max_bad_fraction=c.data.max_bad_fraction,
         )  # fmt: skip
