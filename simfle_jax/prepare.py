@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from simfle_jax.data.prepare import affectnet, ferplus, folder, manifest, rafdb, sfew
+from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew
+from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import prepare
 from simfle_jax.errors import UserError
 
-PLANS = {
+PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "affectnet": (affectnet.plan, ("classes", "margin")),
     "rafdb": (rafdb.plan, ("alignment",)),
     "ferplus": (ferplus.plan, ("labels", "test_split")),
@@ -65,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
     chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
     if len(chosen) != 1:
         raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR or --pack DIR; see --help")
-    {"dataset": _prepare, "check": _check, "pack": _pack}[chosen[0]](options)
+    {"dataset": _prepare, "check": _check, "pack": _prepare}[chosen[0]](options)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -79,6 +81,19 @@ def _prepare(options: argparse.Namespace) -> None:
     result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link)
     print(manifest.table(result))
     print(f"written: {options.out} (details in {manifest.NAME})")
+
+
+def _check(options: argparse.Namespace) -> None:
+    report = check.check(options.check)
+    print(check.table(report))
+    check.save(report, options.json)
+    print(f"written: {options.json}")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    if options.out is None:
+        raise UserError("--pack DIR needs --out DIR for the shards")
+    raise UserError("x")
 
 
 def _share(text: str) -> float:

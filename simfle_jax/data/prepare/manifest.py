@@ -15,7 +15,7 @@ from PIL import features
 import simfle_jax
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published
 from simfle_jax.data.prepare.writer import UNLABELLED
-from simfle_jax.data.sources import file_size, fingerprint
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 
 NAME = "manifest.json"
@@ -53,7 +53,7 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
         "skipped": plan.skipped.as_json(),
         "link": link,
         "versions": versions(),
-        "listing_sha256": {folder: listing_hash(out / folder) for folder in (*SPLITS, UNLABELLED)},
+        "listing_sha256": {folder: listing_hash(out, folder) for folder in (*SPLITS, UNLABELLED)},
     }
     _save(out / NAME, manifest)
     return manifest
@@ -84,15 +84,9 @@ def differences(counts: Counts, published: Published) -> dict[str, dict[str, lis
     return {split: pairs for split, pairs in result.items() if pairs}
 
 
-def listing_hash(folder: Path) -> str:
+def listing_hash(out: Path, folder: str) -> str | None:
     """SHA-256 over the names and sizes below a folder: the fingerprint that training records for it."""
-    names = (
-        os.path.relpath(os.path.join(directory, name), folder).replace(os.sep, "/")
-        for directory, _, files in os.walk(folder)
-        for name in files
-        if not name.startswith(".")
-    )
-    return fingerprint((name, file_size(str(folder / name))) for name in sorted(names, key=os.fsencode))
+    return FolderSource(out, split=folder).fingerprint if (out / folder).is_dir() else None
 
 
 def versions() -> dict[str, str | None]:

@@ -86,7 +86,7 @@ class Plan:
             self.skipped.add("image file missing", item.name)
 
 
-def find_root(source: Path, is_root: Callable[[Path], bool], dataset: str, looked_for: str, layout: str) -> Path:
+def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, looked_for: str, layout: str) -> Path:
     """The folder of the owners' layout: `source`, or a folder in it (archives often bring a top folder along).
 
     Raises UserError that names what was looked for and how the layout should be.

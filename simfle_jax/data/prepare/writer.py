@@ -77,7 +77,7 @@ def _refuse_strangers(out: Path, strangers: set[str]) -> None:
 
 def _present(out: Path) -> set[str]:
     """The files below the folders that are written here, relative to `out`; hidden ones are unfinished."""
-    found = set()
+    found: set[str] = set()
     for top in (*SPLITS, UNLABELLED):
         for directory, _, names in os.walk(out / top):
             prefix = Path(directory).relative_to(out).as_posix()

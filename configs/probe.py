@@ -1,0 +1,42 @@
+"""Linear probe of a frozen encoder, with the paper's settings.
+
+    python probe.py --config=configs/probe.py --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
+
+DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Every epoch puts new random crops of all training images through the
+trunk: 100 epochs of RAF-DB's 12,271 images are 1.2 million ResNet-50 forward passes, minutes on a GPU and a day on a CPU.
+--config.protocol=cached computes the features once, without crops and flips, and takes a hundredth of that.
+--config.untrained=True probes a fresh network of the encoder's architecture: the number to compare with.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The settings; what each means stands in simfle_jax/evaluation/settings.py."""
+    config = ConfigDict()
+    config.encoder = ""
+    config.untrained = False
+    config.dataset = ""
+    config.protocol = "paper"
+    config.seed = 0
+    config.epochs = 100
+    config.batch_size = 1024
+    config.lr = 0.5
+    config.momentum = 0.9
+    config.balance = "none"
+    config.select_on = "val"
+    config.holdout = 0.1
+    config.eval_only = False
+    config.data = _data()
+    return config
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.path = ""
+    data.source = "folder"
+    data.val = ()
+    data.canvas = 0
+    data.threads = 0
+    data.max_bad_fraction = 0.1
+    return data

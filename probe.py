@@ -1,0 +1,25 @@
+"""Probes a frozen face encoder with a linear classifier.
+
+    python probe.py --config=configs/probe.py --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
+
+DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. With --config.eval_only=True the probe in PROBE is only evaluated.
+"""
+
+from typing import Any
+
+from simfle_jax import cli
+
+
+def main(config: Any, workdir: str) -> None:
+    """Checks the settings before anything slow is imported, then probes."""
+    from simfle_jax.evaluation.settings import probing
+
+    settings = probing(config)
+    from simfle_jax.evaluation.probe import run_probe
+
+    run_probe(settings, workdir)
+
+
+if __name__ == "__main__":
+    cli.define_flags()
+    cli.run(main)

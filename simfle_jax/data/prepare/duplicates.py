@@ -1,0 +1,101 @@
+"""Images that are there more than once: the same bytes, or the same picture re-encoded or resized.
+
+Near copies are proposed by a 64-bit perceptual hash and confirmed on 16 x 16 thumbnails. Pairs are found without
+comparing all with all: two hashes that differ in at most four bits agree in at least two of six blocks, so it
+suffices to sort by each of the fifteen pairs of blocks and to compare neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+BLOCKS = np.array_split(np.arange(64), 6)
+MAX_BITS = 4  # by which near copies may differ: more would need more blocks
+MIN_CORRELATION = 0.99  # of thumbnails; frames of one video reach .98
+NEIGHBOURS = 64  # with which an image is compared in each order: bounds the work where many hashes agree
+HASHES_AT_ONCE = 8192
+
+
+def exact_groups(digests: list[bytes]) -> list[list[int]]:
+    """Positions that share a digest, of every digest that occurs more than once."""
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for place, digest in enumerate(digests):
+        places[digest].append(place)
+    return [group for group in places.values() if len(group) > 1]
+
+
+def near_groups(thumbnails: np.ndarray) -> list[list[int]]:
+    """Groups of positions whose pictures are near copies. thumbnails: uint8 [n, 16, 16]."""
+    if len(thumbnails) < 2:
+        return []
+    normal = _normalised(thumbnails)
+    pairs = candidates(perceptual_hash(thumbnails))
+    alike = [pair for pair in pairs if normal[pair[0]] @ normal[pair[1]] >= MIN_CORRELATION]
+    return joined(alike)
+
+
+def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
+    """uint64 [n] of uint8 [n, 16, 16]: which of the 64 lowest frequencies lie above their median (Zauner 2010)."""
+    return np.concatenate(
+        [_hash(thumbnails[start : start + HASHES_AT_ONCE]) for start in range(0, len(thumbnails), HASHES_AT_ONCE)]
+    )
+
+
+def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (i < j) of hashes (uint64 [n]) that differ in at most MAX_BITS bits."""
+    found: set[tuple[int, int]] = set()
+    for one, other in itertools.combinations(BLOCKS, 2):
+        mask = np.bitwise_or.reduce(np.uint64(1) << np.concatenate([one, other]).astype(np.uint64))
+        found.update(_neighbouring_pairs(hashes, hashes & mask))
+    return sorted(found)
+
+
+def joined(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The groups that the pairs connect, each sorted."""
+    parent: dict[int, int] = {}
+
+    def root(place: int) -> int:
+        while parent.setdefault(place, place) != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for one, other in pairs:
+        parent[root(one)] = root(other)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place in sorted(parent):
+        groups[root(place)].append(place)
+    return list(groups.values())
+
+
+def _neighbouring_pairs(hashes: np.ndarray, keys: np.ndarray) -> Iterable[tuple[int, int]]:
+    order = np.lexsort((hashes, keys))
+    keys, hashes = keys[order], hashes[order]
+    for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
+        same = np.flatnonzero(keys[step:] == keys[:-step])
+        if not len(same):
+            return
+        near = same[np.bitwise_count(hashes[same] ^ hashes[same + step]) <= MAX_BITS]
+        ends = np.sort(np.stack([order[near], order[near + step]]), axis=0)
+        yield from zip(*ends.tolist())
+
+
+def _hash(thumbnails: np.ndarray) -> np.ndarray:
+    side = thumbnails.shape[-1]
+    waves = np.cos(np.pi / side * np.outer(np.arange(8), np.arange(side) + 0.5)).astype(np.float32)  # DCT-II
+    frequencies = (waves @ thumbnails.astype(np.float32) @ waves.T).reshape(-1, 64)
+    frequencies[:, 0] = 0.0  # the brightness says nothing about the picture
+    bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+    return (bits.astype(np.uint64) << np.arange(64, dtype=np.uint64)).sum(1, dtype=np.uint64)
+
+
+def _normalised(thumbnails: np.ndarray) -> np.ndarray:
+    """float32 [n, 256] of mean 0 and length 1, so that a product of two is their correlation; flat images are 0."""
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat -= flat.mean(1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat / np.where(length > 0, length, 1)

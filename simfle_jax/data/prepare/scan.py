@@ -1,0 +1,86 @@
+"""Reads every image of a folder once and keeps what a check needs of it: a few hundred bytes each."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.prepare.progress import Progress
+from simfle_jax.data.sources import FolderSource
+
+CANVAS = 128  # pixels; statistics and hashes are of the image as training decodes it, at this side
+THUMBNAIL = 16  # pixels
+CHUNK = 64  # images that a thread takes at a time
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """One image. `path` is relative to the checked folder; `bad` says why it cannot be used, or is ''."""
+
+    path: str
+    split: str  # 'train', 'val', or '' where the folder has no splits
+    label: str  # class folder, or ''
+    size: int  # bytes
+    digest: bytes = b""  # SHA-256 of the file
+    bad: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""  # Pillow's: RGB, L, P, CMYK, I;16 ...
+    format: str = ""
+    thumbnail: np.ndarray | None = None  # uint8 [16, 16], grey
+    sums: np.ndarray | None = None  # float64 [2, 3]: sum of the values in [0, 1] and of their squares, per channel
+
+
+def scan(root: Path) -> list[Facts]:
+    """Examines all images that training would list, in threads. Raises UserError where there is none."""
+    splits = [split for split in ("train", "val") if (root / split).is_dir()]
+    parts = [(split, FolderSource(root, split=split)) for split in splits] or [("", FolderSource(root))]
+    places = [(split, source, index) for split, source in parts for index in range(len(source))]
+    progress = Progress(len(places), "checking")
+
+    def run(start: int) -> list[Facts]:
+        found = [_examine(*place) for place in places[start : start + CHUNK]]
+        progress.step(len(found))
+        return found
+
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return [facts for found in pool.map(run, range(0, len(places), CHUNK)) for facts in found]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.close()
+
+
+def _examine(split: str, source: FolderSource, index: int) -> Facts:
+    name = source.name(index)
+    path = f"{split}/{name}" if split else name
+    label = name.partition("/")[0] if "/" in name else ""
+    try:
+        data = source[index].data
+    except OSError as error:
+        return Facts(path, split, label, 0, bad=f"cannot be read: {error.strerror}")
+    assert isinstance(data, bytes)  # of a folder they are files
+    facts = Facts(path, split, label, len(data), hashlib.sha256(data).digest())
+    try:
+        return dataclasses.replace(facts, **_measured(data))
+    except BadImage as error:
+        return dataclasses.replace(facts, bad=str(error))
+
+
+def _measured(data: bytes) -> dict:
+    pixels = decode(data, CANVAS)
+    with Image.open(io.BytesIO(data)) as image:  # reads the header only
+        header = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format or ""}
+    cells = pixels.reshape(THUMBNAIL, CANVAS // THUMBNAIL, THUMBNAIL, CANVAS // THUMBNAIL, 3)
+    values = pixels.reshape(-1, 3).astype(np.float32) / 255
+    sums = np.stack([values.sum(0, dtype=np.float64), (values**2).sum(0, dtype=np.float64)])
+    grey = cells.mean((1, 3)) @ np.array([0.299, 0.587, 0.114])
+    return {**header, "thumbnail": np.round(grey).astype(np.uint8), "sums": sums}

@@ -1,0 +1,111 @@
+"""Features of whole data sets from a frozen trunk, in big batches."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from simfle_jax import augment, parallel
+from simfle_jax.data.pipeline import eval_batches
+from simfle_jax.data.sources import Source
+from simfle_jax.evaluation.linear import Labelled
+from simfle_jax.progress import Progress
+from simfle_jax.weights.encoder import Encoder
+
+CROP_SCALE = (0.08, 1.0)  # of the probe's random crops, as published
+CROP_RATIO = (3 / 4, 4 / 3)
+FLIP = 0.5
+
+
+class Extractor:
+    """Turns sources into features, split over all devices.
+
+    Args:
+        encoder: the frozen trunk.
+        canvas: side of the decoded images; 0: that of the encoder's views.
+        seed: of the random crops and flips.
+        threads, max_bad_fraction: of the decoding, as in the settings.
+
+    Unreadable images are left out and noted in `bad` (name -> reason).
+    """
+
+    def __init__(self, encoder: Encoder, *, canvas: int = 0, seed: int = 0, threads: int = 0, max_bad_fraction: float = 1.0):
+        self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
+        self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
+        self.bad: dict[str, str] = {}
+        self.mesh = parallel.data_mesh()
+        self.batch_size = images_at_once() * self.mesh.size
+        self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
+        self._plain = jax.jit(self._plain_features)
+        self._augmented = jax.jit(self._augmented_features)
+
+    def plain(self, source: Source, name: str) -> Labelled:
+        """Features of the resized images, as in evaluation: [readable images, D], in the order of the listing."""
+        progress = Progress(len(source), f"features of {name}, images")
+
+        def features(batch: dict[str, np.ndarray]) -> jax.Array:
+            return self._plain(self.arrays, self._put(batch["image"]))
+
+        return self._collect(source, name, features, progress.update)
+
+    def augmented(self, source: Source, epoch: int, tell: Callable[[int], None]) -> Labelled:
+        """Features of one random crop of every training image, drawn from (seed, epoch, index).
+
+        `tell` is called with the number of images done.
+        """
+
+        def features(batch: dict[str, np.ndarray]) -> jax.Array:
+            return self._augmented(self.arrays, self._put(batch["image"]), self._put(batch["index"]), np.int32(epoch))
+
+        return self._collect(source, "train", features, tell)
+
+    def _put(self, rows: np.ndarray) -> jax.Array:
+        return jax.device_put(rows, parallel.over_data(self.mesh))
+
+    def _plain_features(self, arrays: Any, images: jax.Array) -> jax.Array:
+        return self._through_trunk(arrays, augment.resize(augment.to_float(images), self.encoder.size))
+
+    def _augmented_features(self, arrays: Any, images: jax.Array, indices: jax.Array, epoch: jax.Array) -> jax.Array:
+        epoch_key = jax.random.fold_in(jax.random.key(self.seed), epoch)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, indices)
+        views = augment.random_crop_and_flip(keys, images, self.encoder.size, CROP_SCALE, CROP_RATIO, FLIP)
+        return self._through_trunk(arrays, views)
+
+    def _through_trunk(self, arrays: Any, views: jax.Array) -> jax.Array:
+        return self.encoder.apply(augment.normalise(views, self.encoder.mean, self.encoder.std), arrays)
+
+    def _collect(
+        self, source: Source, name: str, features: Callable[[dict[str, np.ndarray]], jax.Array], tell: Callable[[int], None]
+    ) -> Labelled:
+        found, labels, done, bad = [], [], 0, dict[str, str]()
+        for batch, computed in _one_behind(self._batches(source, bad), features):
+            found.append(np.asarray(computed)[batch["valid"]])
+            labels.append(batch["label"][batch["valid"]])
+            done = min(done + len(batch["valid"]), len(source))
+            tell(done)
+        self.bad |= {f"{name}/{image}": reason for image, reason in bad.items()}
+        return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
+
+    def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
+        # A small source needs no more rows than a power of two above its size: few shapes, so few compilations.
+        size = min(self.batch_size, self.mesh.size << (-(-len(source) // self.mesh.size) - 1).bit_length())
+        return eval_batches(source, batch_size=size, canvas=self.canvas, bad=bad, **self.reading)
+
+
+def _one_behind(batches: Iterator[Any], compute: Any) -> Iterator[tuple[Any, Any]]:
+    """Pairs of batch and result, given out while the device already works on the next."""
+    waiting = None
+    for batch in batches:
+        following = batch, compute(batch)
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+def images_at_once() -> int:
+    """Rows per device: an accelerator needs many to be busy, a CPU's caches are small."""
+    return 64 if jax.default_backend() == "cpu" else 512

@@ -1,0 +1,178 @@
+"""The paper's linear probe: one linear layer on frozen features, trained by SGD with momentum.
+
+Everything random is a function of (seed, epoch), so a probe that is continued ends where an uninterrupted one does.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+INIT_STD = 0.01
+
+
+class Linear(NamedTuple):
+    """The layer: kernel [D, K], bias [K]."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """Features [..., D] to logits [..., K]."""
+        return jnp.matmul(features, self.kernel, precision=jax.lax.Precision.HIGHEST) + self.bias
+
+    def predict(self, features: jax.Array) -> jax.Array:
+        """Features [..., D] to the numbers of the likeliest classes [...]."""
+        return jnp.argmax(self.logits(features), -1)
+
+
+class Labelled(NamedTuple):
+    """Features [n, D] and their labels [n]."""
+
+    features: jax.Array
+    labels: jax.Array
+
+
+class Fit(NamedTuple):
+    """A probe in training, and the best it has been."""
+
+    epoch: jax.Array  # epochs done
+    layer: Linear
+    velocity: Linear
+    best: Linear
+    best_epoch: jax.Array  # counted from 1
+    best_accuracy: jax.Array
+
+
+class History(NamedTuple):
+    """Of every epoch: the mean loss over its images [epochs], the accuracy on every set apart [epochs, sets]."""
+
+    loss: Any
+    accuracy: Any
+
+    def followed_by(self, other: "History") -> "History":
+        """Both, as numpy arrays."""
+        return History(*(np.concatenate(pair) for pair in zip(self, other)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd:
+    """How the layer is trained; hashable, so that it can be a static argument of a compiled function."""
+
+    batch_size: int
+    lr: float  # for a batch of 256
+    momentum: float
+    balance: str  # 'none', 'sampling' or 'loss'
+    seed: int
+
+    def batch_of(self, count: int) -> int:
+        """The batch when there are `count` images: a smaller set is one batch."""
+        return min(self.batch_size, count)
+
+    def scaled_lr(self, count: int) -> float:
+        """The learning rate when there are `count` images."""
+        return self.lr * self.batch_of(count) / 256
+
+
+def new_layer(seed: int, dim: int, n_classes: int) -> Linear:
+    """Kernel ~ N(0, 0.01), bias zero."""
+    kernel = INIT_STD * jax.random.normal(jax.random.key(seed), (dim, n_classes), jnp.float32)
+    return Linear(kernel, jnp.zeros(n_classes, jnp.float32))
+
+
+def start(layer: Linear) -> Fit:
+    """A fit before its first epoch."""
+    velocity = jax.tree.map(jnp.zeros_like, layer)
+    return Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
+
+
+def cross_entropy(layer: Linear, features: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean of the images' cross-entropies weighted by weights [n]: a scalar."""
+    log_p = jax.nn.log_softmax(layer.logits(features))
+    own = jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
+    return -(own * weights).sum() / weights.sum()
+
+
+def sgd_step(
+    layer: Linear, velocity: Linear, batch: Labelled, weights: jax.Array, lr: float, momentum: float
+) -> tuple[Linear, Linear, jax.Array]:
+    """One step as PyTorch takes it: velocity = momentum * velocity + gradient; layer -= lr * velocity."""
+    loss, grads = jax.value_and_grad(cross_entropy)(layer, *batch, weights)
+    velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
+    return jax.tree.map(lambda w, v: w - lr * v, layer, velocity), velocity, loss
+
+
+@partial(jax.jit, static_argnames=("sgd", "epochs"))
+def fit_epochs(fit: Fit, train: Labelled, apart: Sequence[Labelled], sgd: Sgd, epochs: int) -> tuple[Fit, History]:
+    """Trains `epochs` more epochs as one compiled loop.
+
+    After each, accuracy is measured on every set in `apart`; the best epoch is chosen on the first of them.
+    """
+
+    def one(fit: Fit, _: None) -> tuple[Fit, History]:
+        layer, velocity, loss = _epoch(fit, train, sgd)
+        accuracies = jnp.stack([_accuracy(layer, held) for held in apart])
+        return _keep_best(fit, layer, velocity, accuracies[0]), History(loss, accuracies)
+
+    return jax.lax.scan(one, fit, length=epochs)
+
+
+def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Array]:
+    """All images once (or as many drawn with replacement, for balance = 'sampling')."""
+    count, n_classes = len(train.labels), fit.layer.bias.size
+    size = sgd.batch_of(count)
+    order = _order(jax.random.fold_in(jax.random.key(sgd.seed), fit.epoch), train.labels, n_classes, sgd)
+    class_weights = _class_weights(train.labels, n_classes) if sgd.balance == "loss" else jnp.ones(n_classes)
+    short = -count % size  # the last batch is filled up with images that weigh nothing
+    indices = jnp.pad(order, (0, short)).reshape(-1, size)
+    counted = jnp.pad(jnp.ones(count), (0, short)).reshape(-1, size)
+
+    def step(carry: tuple[Linear, Linear], batch: tuple[jax.Array, jax.Array]) -> tuple[tuple[Linear, Linear], jax.Array]:
+        rows, valid = batch
+        images = Labelled(train.features[rows], train.labels[rows])
+        weights = (valid * class_weights[images.labels]).astype(images.features.dtype)
+        layer, velocity, loss = sgd_step(*carry, images, weights, sgd.scaled_lr(count), sgd.momentum)
+        return (layer, velocity), loss * valid.sum()
+
+    (layer, velocity), losses = jax.lax.scan(step, (fit.layer, fit.velocity), (indices, counted))
+    return layer, velocity, losses.sum() / count
+
+
+def _order(key: jax.Array, labels: jax.Array, n_classes: int, sgd: Sgd) -> jax.Array:
+    if sgd.balance == "sampling":
+        return jax.random.choice(key, len(labels), (len(labels),), p=_class_weights(labels, n_classes)[labels])
+    return jax.random.permutation(key, len(labels))
+
+
+def _class_weights(labels: jax.Array, n_classes: int) -> jax.Array:
+    """Weights [K] that let every class weigh the same, 1 on average over the images; 0 for a class without any."""
+    counts = jnp.bincount(labels, length=n_classes)
+    return jnp.where(counts > 0, len(labels) / (jnp.maximum(counts, 1) * (counts > 0).sum()), 0)
+
+
+def _accuracy(layer: Linear, held: Labelled) -> jax.Array:
+    return (layer.predict(held.features) == held.labels).mean(dtype=jnp.float32)
+
+
+def _keep_best(fit: Fit, layer: Linear, velocity: Linear, accuracy: jax.Array) -> Fit:
+    """The first of equally good epochs stays."""
+    better = accuracy > fit.best_accuracy
+    best, best_epoch, best_accuracy = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old),
+        (layer, fit.epoch + 1, accuracy),
+        (fit.best, fit.best_epoch, fit.best_accuracy),
+    )
+    return Fit(fit.epoch + 1, layer, velocity, best, best_epoch, best_accuracy)
+
+
+def holdout_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which images [n], bool, are kept apart: of every class its share, at least one, never all of them."""
+    rng, apart = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    for number in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == number))
+        apart[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return apart

@@ -1,0 +1,90 @@
+"""Scores of a classifier, all of them read off its confusion matrix."""
+
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 1000
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts [K, K], int64: row the true class, column the predicted one."""
+    cells = np.bincount(np.asarray(labels) * n_classes + np.asarray(predictions), minlength=n_classes**2)
+    return cells.reshape(n_classes, n_classes)
+
+
+def accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Share of right predictions; matrix [..., K, K]."""
+    return _ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum((-2, -1)))
+
+
+def recall(matrix: np.ndarray) -> np.ndarray:
+    """Share of each class that is found, [..., K]; 0 for a class without images."""
+    return _ratio(_hits(matrix), matrix.sum(-1))
+
+
+def precision(matrix: np.ndarray) -> np.ndarray:
+    """Share of right ones among the predictions of each class, [..., K]; 0 for one that is never predicted."""
+    return _ratio(_hits(matrix), matrix.sum(-2))
+
+
+def f1(matrix: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and recall of each class, [..., K]."""
+    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
+
+
+def balanced_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that have images."""
+    return _mean_over(recall(matrix), matrix.sum(-1) > 0)
+
+
+def macro_f1(matrix: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that have images or predictions."""
+    return _mean_over(f1(matrix), matrix.sum(-1) + matrix.sum(-2) > 0)
+
+
+SUMMARY = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+
+
+def intervals(matrix: np.ndarray, seed: int) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of the three summary scores.
+
+    Drawing n predictions with replacement is one multinomial draw of the confusion matrix's cells.
+    """
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(matrix.sum(), matrix.ravel() / matrix.sum(), RESAMPLES)
+    draws = draws.reshape(RESAMPLES, *matrix.shape)
+    return {name: np.percentile(score(draws), [2.5, 97.5]).tolist() for name, score in SUMMARY.items()}
+
+
+def per_class(matrix: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Precision, recall, f1 and count of every class by its name."""
+    columns = zip(classes, precision(matrix), recall(matrix), f1(matrix), matrix.sum(-1), strict=True)
+    return {
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)} for name, p, r, f, n in columns
+    }
+
+
+def report(matrix: np.ndarray, classes: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Everything about one confusion matrix as plain JSON values."""
+    summary: dict[str, Any] = {name: float(score(matrix)) for name, score in SUMMARY.items()}
+    return summary | {
+        "intervals_95": intervals(matrix, seed),
+        "per_class": per_class(matrix, classes),
+        "confusion": matrix.tolist(),
+        "classes": list(classes),
+        "count": int(matrix.sum()),
+    }
+
+
+def _hits(matrix: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, 0 where both are."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+
+def _mean_over(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    return _ratio((values * counted).sum(-1), counted.sum(-1))

@@ -1,0 +1,158 @@
+"""What every preparation promises: nothing lost, nothing done twice, nothing of the user's touched."""
+
+import json
+import os
+import time
+
+import layout_fakes as fakes
+import pytest
+
+from simfle_jax import prepare as command
+from simfle_jax.data.prepare import affectnet, encode, manifest, rafdb, writer
+from simfle_jax.data.prepare.plan import Item
+from simfle_jax.data.prepare.progress import Progress
+from simfle_jax.data.prepare.run import prepare
+from simfle_jax.data.sources import FolderSource
+from simfle_jax.errors import UserError
+
+
+def state(folder):
+    """Path, size and time of change of every file: equal when nothing was written."""
+    return {p: (p.stat().st_size, p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_second_run_writes_no_image_and_the_source_stays(tmp_path):
+    source, out = fakes.rafdb(tmp_path / "in"), tmp_path / "out"
+    before = state(source)
+    first = prepare(rafdb.plan, source, out, "copy")
+    written = state(out)
+    assert prepare(rafdb.plan, source, out, "copy") == first
+    after = state(out)
+    after.pop(out / manifest.NAME), written.pop(out / manifest.NAME)
+    assert after == written
+    assert state(source) == before
+    assert not (out / "train/sadness/train_00001_aligned.jpg").samefile(source / "Image/aligned/train_00001_aligned.jpg")
+
+
+def test_an_interrupted_run_is_completed(tmp_path):
+    source, out, whole = fakes.rafdb(tmp_path / "in"), tmp_path / "out", tmp_path / "whole"
+    expected = prepare(rafdb.plan, source, whole)
+    prepare(rafdb.plan, source, out)
+    lost = out / "train/surprise/train_00002_aligned.jpg"
+    lost.unlink()
+    (out / "unlabelled/train_00002_aligned.jpg").unlink()
+    lost.with_name(f".{lost.name}.part").write_bytes(b"half")
+    manifest._save(out / manifest.NAME, {"dataset": "rafdb", "rules": expected["rules"], "complete": False})
+    assert prepare(rafdb.plan, source, out) == expected
+    assert fakes.tree(out, "train", "val", "unlabelled") - {
+        "train/surprise/.train_00002_aligned.jpg.part"
+    } == fakes.tree(whole, "train", "val", "unlabelled")
+
+
+def test_other_rules_another_tree_or_overlap_are_refused(tmp_path):
+    source, out = fakes.rafdb(tmp_path / "in"), tmp_path / "out"
+    prepare(rafdb.plan, source, out)
+    with pytest.raises(UserError, match="alignment aligned -> original"):
+        prepare(lambda path: rafdb.plan(path, "original"), source, out)
+    fakes.put(out / "train/anger/mine.png", 1)
+    with pytest.raises(UserError, match=r"train/anger/mine\.png"):
+        prepare(rafdb.plan, source, out)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="something else"):
+        prepare(rafdb.plan, source, tmp_path / "home")
+    for overlapping in (source, source / "out", tmp_path):
+        with pytest.raises(UserError, match="overlap"):
+            prepare(rafdb.plan, source, overlapping)
+
+
+def test_a_link_that_the_system_refuses_is_explained(tmp_path, monkeypatch):
+    source = fakes.rafdb(tmp_path / "in")
+
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UserError, match="--link copy"):
+        prepare(rafdb.plan, source, tmp_path / "hard")
+    prepare(rafdb.plan, source, tmp_path / "copy", "copy")
+    assert fakes.tree(tmp_path / "copy", "train", "val") == fakes.RAFDB
+
+
+def test_a_full_disk_is_explained_and_leaves_no_half_file(tmp_path, monkeypatch):
+    source, out = fakes.rafdb(tmp_path / "in"), tmp_path / "out"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer.shutil, "copyfile", full)
+    with pytest.raises(UserError, match="disk is full"):
+        prepare(rafdb.plan, source, out, "copy")
+    assert fakes.tree(out, "train", "val", "unlabelled") == set()
+    assert json.loads((out / manifest.NAME).read_text())["complete"] is False
+
+
+def test_manifest_hash_is_the_fingerprint_of_the_source(tmp_path):
+    out = tmp_path / "out"
+    result = prepare(rafdb.plan, fakes.rafdb(tmp_path / "in"), out)
+    for split in ("train", "val", "unlabelled"):
+        assert result["listing_sha256"][split] == FolderSource(out, split=split).fingerprint
+    assert json.loads((out / manifest.NAME).read_text()) == result
+
+
+def test_counts_are_held_against_the_published_ones():
+    published = {"anger": 2, "fear": 1}
+    assert manifest.agrees({"anger": 2, "fear": 1}, published)
+    assert not manifest.agrees({"anger": 2}, published)
+    assert manifest.agrees({"anger": 2, "fear": 1}, 3)
+    found = {"train": {"anger": 2, "joy": 4}, "val": {"anger": 7}}
+    assert manifest.differences(found, {"train": published, "val": 7}) == {"train": {"fear": [0, 1], "joy": [4, 0]}}
+
+
+def test_published_totals():
+    assert sum(rafdb.PUBLISHED["train"].values()) == 12271
+    assert sum(rafdb.PUBLISHED["val"].values()) == 3068
+    assert sum(affectnet.TRAIN_COUNTS) == 287651
+    assert sum(affectnet.VAL_COUNTS["newer"]) == 3999
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "expected"),
+    [
+        ((10, 10, 20, 20), (100, 100), (20, 20)),
+        ((-5, -5, 30, 30), (100, 100), (30, 30)),  # moved inside
+        ((0, 0, 90, 90), (100, 50), (50, 50)),  # no larger than the image
+    ],
+)
+def test_cut_is_square_and_unpadded(box, size, expected):
+    image = fakes.picture(1, size)
+    assert encode.cut(image, encode.with_margin(box, 0.0)).size == expected
+
+
+def test_margin_widens_both_edges():
+    assert encode.with_margin((10, 20, 40, 20), 0.25) == (0, 0, 60, 60)
+
+
+def test_flat_names_do_not_collide():
+    items = [Item("train", label, name, path="x") for label, name in [("a", "1.png"), ("b", "1.png"), (None, "2.png")]]
+    assert list(writer.flat_names(items).values()) == ["a_1.png", "b_1.png", "2.png"]
+
+
+def test_progress_says_when_it_ends():
+    progress = Progress(1000, "writing")
+    progress.done = 250
+    noon = 1_700_000_000
+    line = progress.line(30.0, noon)
+    assert line == f"writing 250 of 1,000 (25 %), done at {time.strftime('%H:%M:%S', time.localtime(noon + 90))}"
+
+
+def test_command(tmp_path, capsys):
+    source = fakes.rafdb(tmp_path / "in")
+    assert command.main(["rafdb", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "published 1,290" in output and "skipped 3: line not readable" in output
+    assert command.main(["rafdb", "--source", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
+    assert command.main(["rafdb", "--source", str(source), "--out", "x", "--labels", "argmax"]) == 2
+    assert command.main([]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("prepare: ") for line in errors)
