@@ -21,10 +21,10 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, l2: f
 
     The returned layer takes the features as they are: standardisation is folded into it.
     """
-    features = jnp.asarray(features)
-    mean, std = features.mean(0), features.std(0)
+    x = jnp.asarray(features)
+    mean, std = x.mean(0), x.std(0)
     scale = 1 / jnp.where(std > 0, std, 1)
-    layer = _minimise((features - mean) * scale, jnp.asarray(labels), jnp.asarray(l2, features.dtype), n_classes)
+    layer = _minimise((x - mean) * scale, jnp.asarray(labels), jnp.asarray(l2, x.dtype), n_classes)
     kernel = layer.kernel * scale[:, None]
     return Linear(kernel, layer.bias - jnp.matmul(mean, kernel, precision=jax.lax.Precision.HIGHEST))
 

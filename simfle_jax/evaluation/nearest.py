@@ -23,10 +23,10 @@ def knn(
 
     A neighbour's vote weighs exp(cosine / 0.07), as is usual for self-supervised encoders.
     """
-    bank, labels = unit_rows(jnp.asarray(features)), jnp.asarray(labels)
+    bank, bank_labels = unit_rows(jnp.asarray(features)), jnp.asarray(labels)
     k = min(k, len(bank))
     parts = [queries[i : i + QUERIES_AT_ONCE] for i in range(0, len(queries), QUERIES_AT_ONCE)]
-    return np.concatenate([np.asarray(_vote(bank, labels, jnp.asarray(part), n_classes, k)) for part in parts])
+    return np.concatenate([np.asarray(_vote(bank, bank_labels, jnp.asarray(part), n_classes, k)) for part in parts])
 
 
 @partial(jax.jit, static_argnames=("n_classes", "k"))
