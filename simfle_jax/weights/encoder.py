@@ -89,6 +89,11 @@ class Encoder:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return pool(self._map(images, arrays if arrays is not None else self.arrays)).astype(jnp.float32)
 
+    def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[jax.Array, Any]:
+        """Features in training mode, and the new BatchNorm statistics as `statistics(trunk)` gives them; traceable."""
+        trunk = nnx.merge(self.graph, arrays["params"], arrays["stats"])
+        return pool(trunk(images, train=True)), statistics(trunk)
+
     def _map(self, images: jax.Array, arrays: Any) -> jax.Array:
         return nnx.merge(self.graph, arrays["params"], arrays["stats"])(images, train=False)
 

@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine with Python and make; both set up .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test setup clean
+
+setup: .venv/.installed
+
+# The pinned versions of requirements.txt apply to whatever extra is installed.
+.venv/.installed: pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable .
+	touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[test]'
+	touch $@
+
+# Pre-trains on generated faces, probes, prints the table. MINUTES is for each of the two runs, side by side.
+demo: .venv/.installed
+	$(BIN)/python -m simfle_jax.demo --workdir runs/demo
+
+test: .venv/.tested
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,190 @@
+"""The whole way in minutes on a CPU: faces, pre-training with and without FaceMAE, probes, one table.
+
+    python -m simfle_jax.demo --workdir runs/demo
+
+Generated faces stand in for a data set; the probe is scored on identities that no training saw. SimFLE and BYOL alone
+train side by side, one on each half of the processor's cores, as two ordinary runs of train.py.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
+from simfle_jax.errors import UserError
+from simfle_jax.faces import write_faces
+
+ROOT = Path(__file__).parents[1]
+FACES, HELD_OUT, SIZE = 8000, 1600, 40
+METHODS = {"SimFLE": ["--config=configs/demo.py"], "BYOL": ["--config=configs/demo_byol.py"]}
+FEW_LABELS, RETRIEVED = 400, 256
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; a user's mistake ends in one line and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simfle_jax.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", default="runs/demo", help="folder for faces, runs and results (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the faces, the runs and the probes (default %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        run(Path(args.workdir), args.seed)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(workdir: Path, seed: int) -> None:
+    """Faces, both runs, evaluation; results.json and the table. What is done already is not done again."""
+    began = time.monotonic()
+    write_faces(workdir / "faces", FACES, HELD_OUT, seed, SIZE, DEMO)
+    # The clock of the table starts here: an interrupted demo goes on where it was.
+    pretrain(workdir, seed)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    results = evaluate(workdir, seed)
+    results["minutes"] = round((time.monotonic() - began) / 60, 1)
+    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+def pretrain(workdir: Path, seed: int) -> None:
+    """Runs train.py once for each method, side by side, each on its share of the cores; waits for all.
+
+    Raises:
+        UserError: one of them failed; names its log.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // len(METHODS))
+    running = {}
+    for i, (method, flags) in enumerate(METHODS.items()):
+        mine = {cores[(i * share + j) % len(cores)] for j in range(share)}
+        log = workdir / f"{method.lower()}.log"
+        command = [sys.executable, "train.py", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
+        command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
+        running[method] = (_start(command, mine, None if i == 0 else log), log)
+    for method, (process, log) in running.items():
+        if process.wait():
+            raise UserError(f"the {method} run ended with status {process.returncode}; see above or {log}")
+
+
+def _start(command: list[str], cores: set[int], log: Path | None) -> subprocess.Popen:
+    """A process on some cores; its output goes to `log`, or to ours."""
+    out = log.open("w") if log else None
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
+    os.sched_setaffinity(process.pid, cores)
+    return process
+
+
+def evaluate(workdir: Path, seed: int) -> dict:
+    """Every number of the table, for an untrained encoder, both methods, and the supervised ceiling."""
+    from simfle_jax.evaluation.supervised import train_supervised
+    from simfle_jax.training.restore import run_state
+    from simfle_jax.weights.encoder import load_encoder, untrained_encoder
+
+    train, test = (load_faces(workdir / "faces", split) for split in ("train", "val"))
+    encoders = {method: load_encoder(workdir / method.lower()) for method in METHODS}
+    fresh = untrained_encoder(encoders["SimFLE"], seed)
+    supervised = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=5, batch_size=32, seed=seed)
+    config, state = run_state(workdir / "simfle")
+    rows = {"untrained": fresh} | encoders | {"supervised": supervised}
+    return {
+        "rows": {name: score(encoder, config, train, test, seed) for name, encoder in rows.items()},
+        "reconstruction": reconstruction(config, state, train[0], test[0]),
+        "metrics": {method: first_and_last(workdir / method.lower()) for method in METHODS},
+        "seed": seed,
+    }
+
+
+def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All faces of a split, uint8 [n, S, S, 3], and their labels [n]."""
+    from simfle_jax.data.pipeline import eval_batches
+    from simfle_jax.data.sources import open_source
+
+    source = open_source("folder", str(folder), labelled=True, split=split)
+    batches = list(eval_batches(source, batch_size=500, canvas=SIZE))
+    images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
+    return images[valid], labels[valid]
+
+
+def score(encoder, config, train, test, seed: int) -> dict[str, float]:
+    """Linear probe with all and with few labels (balanced accuracy), and retrieval of the other view."""
+    from simfle_jax.evaluation.logistic import logistic_probe
+    from simfle_jax.evaluation.scores import balanced_accuracy
+
+    known = encoder(train[0]), train[1]
+    asked = encoder(test[0]), test[1]
+    few = np.random.default_rng(seed).permutation(len(train[0]))[:FEW_LABELS]
+    all_labels = logistic_probe(known, asked, len(EXPRESSIONS), seed)
+    few_labels = logistic_probe((known[0][few], known[1][few]), asked, len(EXPRESSIONS), seed)
+    return {
+        "probe": float(balanced_accuracy(all_labels)),
+        "probe_few": float(balanced_accuracy(few_labels)),
+        "retrieval": retrieval(encoder, config, test[0]),
+    }
+
+
+def retrieval(encoder, config, images: np.ndarray) -> float:
+    """Of 256 faces, how often an augmented view's nearest neighbour is the other view of its own face."""
+    import jax
+    import jax.numpy as jnp
+
+    from simfle_jax.evaluation.nearest import view_retrieval
+    from simfle_jax.training.step import image_keys, make_views
+
+    chosen = images[np.random.default_rng(0).permutation(len(images))[:RETRIEVED]]
+    x1, x2, _ = make_views(image_keys(0, jnp.asarray(0), len(chosen)), jnp.asarray(chosen), config)
+    apply = jax.jit(encoder.apply)
+    return view_retrieval(np.asarray(apply(x1)), np.asarray(apply(x2)))
+
+
+def reconstruction(config, state, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """FaceMAE on held-out faces beside the mean of the training faces."""
+    from simfle_jax.evaluation.reconstruction import reconstruction_errors
+
+    return reconstruction_errors(config, state, test[:512], train[:2000])
+
+
+def first_and_last(run: Path) -> dict[str, dict[str, float]]:
+    """The first and the last line of a run's metrics; the last with every value averaged over ten lines."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    late = {key: float(np.mean([line[key] for line in lines[-10:]])) for key in lines[-1]}
+    return {"start": lines[0], "end": late | {key: lines[-1][key] for key in ("step", "epoch", "seconds")}}
+
+
+def table(results: dict) -> str:
+    """The results as text."""
+    lines = ["", "Training                      start      end"]
+    for method, metrics in results["metrics"].items():
+        start, end = metrics["start"], metrics["end"]
+        lines.append(f"{method}, step {start['step']} and {end['step']}, {end['seconds'] / 60:.1f} min")
+        for key in start:
+            if key.startswith(("loss/", "grouping/", "masking/", "features/")):
+                lines.append(f"  {key:25s}{start[key]:9.4g}{end[key]:9.4g}")
+    error = results["reconstruction"]
+    lines += [
+        "",
+        f"Masked patches of held-out faces: squared error {error['facemae']:.3f}, by the mean face {error['mean_image']:.3f}",
+        "",
+        "On held-out identities   probe, all labels   probe, 400 labels   view retrieval",
+    ]
+    for name, row in results["rows"].items():
+        gain = "" if name == "untrained" else f"({100 * (row['probe'] - results['rows']['untrained']['probe']):+.1f})"
+        lines.append(
+            f"  {name:22s}{100 * row['probe']:9.1f} {gain:9s}{100 * row['probe_few']:16.1f}{100 * row['retrieval']:18.1f}"
+        )
+    lines.append("Probe: logistic regression on frozen features, balanced accuracy in %. Retrieval: top-1 of 256 in %.")
+    if "minutes" in results:
+        lines.append(f"{results['minutes']} minutes in all, seed {results['seed']}.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

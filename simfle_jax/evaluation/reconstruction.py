@@ -1,0 +1,42 @@
+"""How well FaceMAE restores what it cannot see, beside what the mean face would give."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from simfle_jax import losses
+from simfle_jax.config import Config
+from simfle_jax.models.facemae import patchify
+from simfle_jax.models.simfle import draw_masking
+from simfle_jax.training.state import TrainState, structures
+from simfle_jax.training.step import image_keys, make_views
+
+
+def reconstruction_errors(config: Config, state: TrainState, images: np.ndarray, mean_of: np.ndarray) -> dict[str, float]:
+    """Mean squared error on masked patches, in pixels normalised per patch as in the loss.
+
+    images: uint8 [B, S, S, 3] to restore; mean_of: uint8 [N, S, S, 3] whose mean patches are the baseline's guess.
+    Returns 'facemae' and 'mean_image'.
+    """
+    graph, _ = structures(config)
+
+    @jax.jit
+    def restore(params, stats, images):
+        keys = image_keys(config.seed, jnp.asarray(0), len(images))
+        plain = make_views(keys, images, config)[2]
+        local = nnx.merge(graph, params, stats).local_branch(plain, draw_masking(keys, config))
+        return losses.reconstruction(local.predicted, local.patches, local.masking.masked), local
+
+    error, local = restore(state.params, state.stats, images)
+    keys = image_keys(0, jnp.asarray(0), len(mean_of))
+    known = normalised_patches(patchify(make_views(keys, mean_of, config)[2], config.model.patch))
+    guess = jnp.broadcast_to(known.mean(0), local.patches.shape)
+    baseline = losses.reconstruction(guess, local.patches, local.masking.masked)
+    return {"facemae": float(error), "mean_image": float(baseline)}
+
+
+def normalised_patches(patches: jax.Array) -> jax.Array:
+    """Every patch [..., pixels] with mean 0 and unbiased variance 1, the decoder's target."""
+    mean, var = patches.mean(-1, keepdims=True), patches.var(-1, keepdims=True, ddof=1)
+    return (patches - mean) * jax.lax.rsqrt(var + 1e-6)

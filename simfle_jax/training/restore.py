@@ -1,0 +1,40 @@
+"""A run's settings and its newest state, for whoever wants more of it than the encoder."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from simfle_jax import parallel
+from simfle_jax.config import Config, pretraining
+from simfle_jax.errors import UserError
+from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.training.state import TrainState, init_state
+from simfle_jax.training.step import Method
+
+
+def run_config(workdir: str | Path) -> Config:
+    """The settings that a run was started with.
+
+    Raises:
+        UserError: the folder is not that of a pre-training run.
+    """
+    file = Path(workdir) / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no config.json: is it the --workdir of a pre-training run?")
+    settings = json.loads(file.read_text())
+    settings.pop("data_fingerprint", None)
+    return pretraining(settings)
+
+
+def run_state(workdir: str | Path) -> tuple[Config, TrainState]:
+    """The settings and the newest checkpoint of a run, on every device of this process."""
+    config = run_config(workdir)
+    method = Method(config, steps_per_epoch=1)
+    shapes = jax.eval_shape(lambda: init_state(config, method.tx))
+    shardings = parallel.state_shardings(parallel.data_mesh(), shapes, shard_state=False)
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(shapes, shardings)
+    if state is None:
+        raise UserError(f"{workdir} has no checkpoint yet; let the run reach its first one")
+    return config, state
