@@ -31,7 +31,9 @@ class Extractor:
     Unreadable images are left out and noted in `bad` (name -> reason).
     """
 
-    def __init__(self, encoder: Encoder, *, canvas: int = 0, seed: int = 0, threads: int = 0, max_bad_fraction: float = 1.0):
+    def __init__(
+        self, encoder: Encoder, *, canvas: int = 0, seed: int = 0, threads: int = 0, max_bad_fraction: float = 1.0
+    ):
         self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
@@ -77,7 +79,11 @@ class Extractor:
         return self.encoder.apply(augment.normalise(views, self.encoder.mean, self.encoder.std), arrays)
 
     def _collect(
-        self, source: Source, name: str, features: Callable[[dict[str, np.ndarray]], jax.Array], tell: Callable[[int], None]
+        self,
+        source: Source,
+        name: str,
+        features: Callable[[dict[str, np.ndarray]], jax.Array],
+        tell: Callable[[int], None],
     ) -> Labelled:
         found, labels, done, bad = [], [], 0, dict[str, str]()
         for batch, computed in _one_behind(self._batches(source, bad), features):

@@ -131,7 +131,9 @@ def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Arr
     indices = jnp.pad(order, (0, short)).reshape(-1, size)
     counted = jnp.pad(jnp.ones(count), (0, short)).reshape(-1, size)
 
-    def step(carry: tuple[Linear, Linear], batch: tuple[jax.Array, jax.Array]) -> tuple[tuple[Linear, Linear], jax.Array]:
+    def step(
+        carry: tuple[Linear, Linear], batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Linear, Linear], jax.Array]:
         rows, valid = batch
         images = Labelled(train.features[rows], train.labels[rows])
         weights = (valid * class_weights[images.labels]).astype(images.features.dtype)

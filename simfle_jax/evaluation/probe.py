@@ -108,7 +108,17 @@ def fit_layer(
         records.save_progress(folder, fit, history)
         records.write_metrics(folder, history, tuple(apart), sgd.scaled_lr(len(images.labels)))
         progress.update(done * count, epoch=done, loss=history.loss[-1], accuracy=history.accuracy[-1, 0])
+    _warn_of_divergence(history, len(sets.classes))
     return fit, history
+
+
+def _warn_of_divergence(history: History, n_classes: int) -> None:
+    """The published rate fits the features of a ResNet-50; larger features make the layer jump about."""
+    if history.loss[-1] > np.log(n_classes):
+        logging.warning(
+            "the loss after the last epoch, %.3g, is above that of guessing, %.3g: the learning rate is too high for "
+            "these features, try a tenth of it (--config.lr)", history.loss[-1], np.log(n_classes),
+        )  # fmt: skip
 
 
 def _tell(progress: Progress, before: int, images: int) -> None:
@@ -149,7 +159,9 @@ def about(probe: Probe, encoder: Encoder, extractor: Extractor) -> Results:
 
 def report(trained: records.TrainedProbe, sets: dict[str, Labelled], seed: int) -> Results:
     """Scores on val, and below `further` those on the other sets."""
-    reports = {name: scores.report(confusion(trained, labelled), trained.classes, seed) for name, labelled in sets.items()}
+    reports = {
+        name: scores.report(confusion(trained, labelled), trained.classes, seed) for name, labelled in sets.items()
+    }
     first = reports.pop("val")
     return first | {"further": reports}
 

@@ -13,7 +13,9 @@ from simfle_jax.training.state import TrainState, structures
 from simfle_jax.training.step import image_keys, make_views
 
 
-def reconstruction_errors(config: Config, state: TrainState, images: np.ndarray, mean_of: np.ndarray) -> dict[str, float]:
+def reconstruction_errors(
+    config: Config, state: TrainState, images: np.ndarray, mean_of: np.ndarray
+) -> dict[str, float]:
     """Mean squared error on masked patches, in pixels normalised per patch as in the loss.
 
     images: uint8 [B, S, S, 3] to restore; mean_of: uint8 [N, S, S, 3] whose mean patches are the baseline's guess.

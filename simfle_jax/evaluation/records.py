@@ -25,7 +25,10 @@ class TrainedProbe(NamedTuple):
 
 def save_probe(folder: Path, probe: TrainedProbe) -> None:
     """Writes probe.safetensors: fc.weight [K, D] and fc.bias [K], as torch.nn.Linear names and lays them out."""
-    arrays = {"fc.weight": np.ascontiguousarray(np.asarray(probe.layer.kernel).T), "fc.bias": np.asarray(probe.layer.bias)}
+    arrays = {
+        "fc.weight": np.ascontiguousarray(np.asarray(probe.layer.kernel).T),
+        "fc.bias": np.asarray(probe.layer.bias),
+    }
     metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash}
     temporary = folder / ".probe.safetensors"
     save_file(arrays, temporary, metadata=metadata)

@@ -61,7 +61,8 @@ def per_class(matrix: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[st
     """Precision, recall, f1 and count of every class by its name."""
     columns = zip(classes, precision(matrix), recall(matrix), f1(matrix), matrix.sum(-1), strict=True)
     return {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)} for name, p, r, f, n in columns
+        name: {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
+        for name, p, r, f, n in columns
     }
 
 
