@@ -60,7 +60,7 @@ def measure(source: FolderSource, arguments: argparse.Namespace) -> dict:
         name: dict(zip(("per_core", "in_all"), (statistics.median(column) for column in zip(*pairs))))
         for name, pairs in rates.items()
     }
-    first, last = list(pipelines)[0], list(pipelines)[-1]
+    first, last = next(iter(pipelines)), list(pipelines)[-1]
     ratios = {
         "pipeline per core / published recipe": ratio(medians, first, "published recipe", "per_core"),
         "pipeline per core / decode alone": ratio(medians, first, "decode alone", "per_core"),

@@ -1,4 +1,4 @@
-"""Prepares a data set as its owners ship it, checks any folder of images, or packs one into ArrayRecord shards.
+"""Prepares a data set as its owners ship it, or checks any folder of images.
 
     python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
     python -m simfle_jax.prepare --check data/rafdb

@@ -68,7 +68,7 @@ class TrainBatches:
         self._bad: dict[int, str] = {}
         self._seen = np.zeros(len(source), bool)
         self._max_bad_fraction = max_bad_fraction
-        self._reader = Reader(source, canvas)
+        self._reader = Reader(source, canvas, local)
         self._iterator = _prefetched(TrainBatch(self._reader, seed, batch_size, rows), threads)
         self._iterator.set_state({"next_index": start_step})
 
@@ -136,7 +136,7 @@ def eval_batches(
 
 def decoded_in_order(source: Source, batch_size: int, canvas: int, threads: int) -> Generator[Decoded, None, None]:
     """The batches of one pass with the indices of their bad images; closing the generator stops the threads."""
-    reader = Reader(source, canvas)
+    reader = Reader(source, canvas, batch_size)
     iterator = _prefetched(EvalBatch(reader, batch_size), threads)
     try:
         yield from iterator

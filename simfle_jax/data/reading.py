@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simfle_jax.data.buffers import Buffers
 from simfle_jax.data.decode import BadImage, decode
 from simfle_jax.data.order import global_batch
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 
+KEEP = 4  # batches whose memory waits to be used again
 ENDLESS = 2**62  # steps; grain asks every source for its length
 
 
@@ -27,10 +29,14 @@ class Decoded(NamedTuple):
 
 
 class Reader:
-    """Reads single images of a source into a canvas; all threads share what it knows about the bad ones."""
+    """Reads single images of a source into a canvas; all threads share what it knows about the bad ones.
 
-    def __init__(self, source: Source, canvas: int):
+    `buffers` holds the memory of batches of `rows` canvases.
+    """
+
+    def __init__(self, source: Source, canvas: int, rows: int):
         self.source, self.canvas = source, canvas
+        self.buffers = Buffers((rows, canvas, canvas, 3), KEEP)
         self.stopped = threading.Event()
         self._reasons: dict[int, str] = {}
 
@@ -45,9 +51,6 @@ class Reader:
             except OSError as error:
                 self._reasons[index] = f"cannot be read: {error.strerror or error}"
         return self._reasons[index]
-
-    def blank(self, rows: int) -> np.ndarray:
-        return np.zeros((rows, self.canvas, self.canvas, 3), np.uint8)
 
     def labels(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return {} if self.source.labels is None else {"label": self.source.labels[indices].astype(np.int32)}
@@ -64,7 +67,7 @@ class TrainBatch:
 
     def __getitem__(self, step: int) -> Decoded:
         wanted = global_batch(len(self.reader.source), self.seed, step, self.batch_size)[self.rows]
-        images, used = self.reader.blank(len(wanted)), wanted.copy()
+        images, used = self.reader.buffers.take(), wanted.copy()
         bad: dict[int, str] = {}
         for row, index in enumerate(wanted):
             if self.reader.stopped.is_set():
@@ -96,7 +99,7 @@ class EvalBatch:
     def __getitem__(self, number: int) -> Decoded:
         first = number * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, len(self.reader.source)))
-        images, valid = self.reader.blank(self.batch_size), np.zeros(self.batch_size, bool)
+        images, valid = self.reader.buffers.take(), np.zeros(self.batch_size, bool)
         bad: dict[int, str] = {}
         for row, index in enumerate(rows.tolist()):
             if self.reader.stopped.is_set():
@@ -105,6 +108,7 @@ class EvalBatch:
             valid[row] = reason is None
             if reason is not None:
                 bad[index], images[row] = reason, 0
+        images[len(rows) :] = 0
         batch = {"index": rows.astype(np.int32)} | self.reader.labels(rows)
         padded = {key: np.pad(value, (0, self.batch_size - len(rows))) for key, value in batch.items()}
         return Decoded({"image": images, "valid": valid} | padded, rows, bad)

@@ -99,9 +99,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         name = self.name(index)
-        with open(f"{self.root}/{name}", "rb", buffering=0) as file:
-            data = file.read()
-        return Record(name, data, None if self.labels is None else int(self.labels[index]))
+        return Record(name, read_file(f"{self.root}/{name}"), None if self.labels is None else int(self.labels[index]))
 
     @property
     def fingerprint(self) -> str:
@@ -140,6 +138,16 @@ def _existing_folder(path: str, split: str | None) -> str:
         if not os.path.isdir(folder):
             raise UserError(f"{folder} is a file: --config.data.path must name a folder of images")
     return folder
+
+
+def read_file(path: str) -> bytes:
+    """The whole file, in half the system calls of open().read(): these count when files are small and many."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(file, os.fstat(file).st_size)
+    finally:
+        os.close(file)
+    return data
 
 
 def _file_size(path: str) -> int:

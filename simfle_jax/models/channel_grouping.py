@@ -17,7 +17,7 @@ class ChannelGrouping(nnx.Module):
 
     def __init__(self, channels: int, groups: int, init: str, rngs: nnx.Rngs):
         self.kernel = nnx.Param(_kernel(rngs.params(), channels, groups, init))
-        self.bias = nnx.Param(jnp.full(channels, 0.1 if init == "constant" else 0.0))
+        self.bias = nnx.Param(jnp.full(channels, 0.1 if init == "constant" else 0.0, jnp.float32))
         self.bn = BatchNorm(channels)
 
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:

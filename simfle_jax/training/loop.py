@@ -66,7 +66,9 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
     shardings = parallel.state_shardings(mesh, shapes, config.shard_state)
     state = checkpoints.restore(shapes, shardings)
     if state is None:
-        state = jax.jit(fresh, out_shardings=shardings)()
+        # Drawing numbers once is not worth optimising: on a CPU that would take longer than the first hundred steps.
+        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+        state = jax.jit(fresh, out_shardings=shardings, compiler_options=options)()
     step = jax.jit(
         method.train_step,
         in_shardings=(shardings, parallel.over_data(mesh)),

@@ -55,7 +55,7 @@ def test_separable_classes_do_not_run_away():
     assert (np.asarray(layer.predict(jnp.asarray(features))) == labels).all()
 
 
-def test_noise_asks_for_more_regularisation_than_signal():
+def test_probe_of_other_images_with_a_chosen_strength():
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((90, 60)).astype(np.float32)
     noise[:, 0] += 1.5 * (np.arange(90) % 3)

@@ -1,0 +1,189 @@
+"""probe.py from folders and an encoder to results, as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_probe import write_encoder, write_split
+
+from configs import probe as probe_config
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation import probe as probes
+from simfle_jax.evaluation.settings import probing
+
+ROOT = Path(__file__).parents[2]
+COUNTS = {"blue": 12, "green": 12, "red": 12}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write_encoder(folder / "encoder.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_split(folder / "train", COUNTS)
+    write_split(folder / "val", dict.fromkeys(COUNTS, 6), seed=1)
+    return folder
+
+
+@pytest.fixture
+def settings(run, data):
+    def make(**changes):
+        config = probe_config.get_config()
+        config.update(encoder=str(run), epochs=12, batch_size=16, protocol="cached", lr=0.1)
+        config.data.path = str(data)
+        config.update(changes)
+        return probing(config)
+
+    return make
+
+
+def read(folder, name="results.json"):
+    return json.loads((folder / name).read_text())
+
+
+def command(*arguments):
+    call = [sys.executable, "probe.py", "--config=configs/probe.py", *arguments]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_probes_and_evaluates(run, data, tmp_path):
+    work = tmp_path / "probe"
+    flags = [
+        f"--config.encoder={run}", f"--config.data.path={data}", f"--workdir={work}", "--config.epochs=12",
+        "--config.protocol=cached", "--config.lr=0.1",
+    ]  # fmt: skip
+    trained = command(*flags)
+    assert trained.returncode == 0, trained.stderr
+    assert "macro f1" in trained.stdout and "ends" not in trained.stdout
+    results = read(work)
+    assert results["accuracy"] > 0.8  # three colours: even random features tell them apart
+    assert np.trace(results["confusion"]) / results["count"] == results["accuracy"]
+    assert results["classes"] == ["blue", "green", "red"] and results["count"] == 18
+    assert {path.name for path in work.iterdir()} >= {
+        "config.json", "environment.json", "metrics.jsonl", "probe.safetensors", "confusion.png", "results.json",
+    }  # fmt: skip
+
+    evaluated = command(*flags, "--config.eval_only=True")
+    assert evaluated.returncode == 0, evaluated.stderr
+    for key in ("accuracy", "balanced_accuracy", "macro_f1", "per_class", "confusion", "classes", "encoder_hash"):
+        assert read(work, "evaluation.json")[key] == results[key]
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--config.epoch=3", "there is no setting epoch; did you mean epochs?"),
+        ("--config.data.pth=x", "there is no setting data.pth; did you mean data.path?"),
+        ("--wrkdir=x", "workdir"),
+        ("--config.encoder=/nowhere", "no encoder at /nowhere"),
+        ("--config.dataset=imagenet", "must be one of affectnet8"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(run, data, tmp_path, flag, message):
+    done = command(f"--config.encoder={run}", f"--config.data.path={data}", f"--workdir={tmp_path / 'p'}", flag)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "p").exists()
+
+
+def test_best_epoch_and_last_epoch_are_those_of_the_metrics(settings, tmp_path):
+    results = probes.run_probe(settings(), str(tmp_path / "p"))
+    lines = [json.loads(line) for line in (tmp_path / "p" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 12
+    on_val = [line["accuracy/val"] for line in lines]
+    assert results["best_epoch"] == 1 + np.argmax(on_val)
+    assert results["accuracy"] == pytest.approx(max(on_val))
+    assert results["last_epoch_accuracy"] == pytest.approx(on_val[-1])
+    assert "as published" in results["selected_on"]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "cached"])
+def test_an_interrupted_probe_ends_like_an_uninterrupted_one(settings, tmp_path, monkeypatch, protocol):
+    monkeypatch.setattr(probes, "EPOCHS_AT_ONCE", 2)
+    whole = probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "whole"))
+    fit_epochs, calls = probes.fit_epochs, []
+
+    def stopped_in_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_epochs(*arguments)
+
+    monkeypatch.setattr(probes, "fit_epochs", stopped_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "part"))
+    again = probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "part"))
+    assert len(calls) == (8 - 1 if protocol == "paper" else 3 + 1)
+    for name in ("metrics.jsonl", "probe.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
+    assert again["confusion"] == whole["confusion"]
+
+
+def test_the_holdout_chooses_and_val_is_reported(settings, data, tmp_path):
+    changes = {"select_on": "train-holdout", "holdout": 0.25, "data": {"val": (str(data / "train"),)}}
+    results = probes.run_probe(settings(**changes), str(tmp_path / "p"))
+    lines = [json.loads(line) for line in (tmp_path / "p" / "metrics.jsonl").read_text().splitlines()]
+    assert results["best_epoch"] == 1 + np.argmax([line["accuracy/train-holdout"] for line in lines])
+    assert results["accuracy"] == pytest.approx(lines[results["best_epoch"] - 1]["accuracy/val"])
+    assert results["train_count"] == 27 and results["count"] == 18
+    assert results["further"][str(data / "train")]["count"] == 36
+
+
+def test_untrained_is_another_encoder_and_repeats(settings, tmp_path):
+    trained = probes.run_probe(settings(), str(tmp_path / "a"))
+    fresh = probes.run_probe(settings(untrained=True), str(tmp_path / "b"))
+    again = probes.run_probe(settings(untrained=True), str(tmp_path / "c"))
+    assert fresh["encoder_hash"] != trained["encoder_hash"]
+    assert (fresh["encoder_hash"], fresh["confusion"]) == (again["encoder_hash"], again["confusion"])
+    assert fresh["untrained"] and not trained["untrained"]
+
+
+def test_unreadable_images_are_counted_and_listed(settings, tmp_path):
+    folder = tmp_path / "data"
+    write_split(folder / "train", COUNTS)
+    write_split(folder / "val", dict.fromkeys(COUNTS, 6), seed=1)
+    (folder / "train" / "red" / "003.jpg").write_bytes(b"")
+    (folder / "val" / "blue" / "001.jpg").write_bytes(b"not an image")
+    results = probes.run_probe(settings(data={"path": str(folder)}), str(tmp_path / "p"))
+    assert results["skipped"] == 2 and results["count"] == 17
+    listed = (tmp_path / "p" / "bad_images.txt").read_text().splitlines()
+    assert [line.partition("\t")[0] for line in listed] == ["train/red/003.jpg", "val/blue/001.jpg"]
+    with pytest.raises(UserError, match=r"max_bad_fraction=0\.01"):
+        strict = settings(data={"path": str(folder), "max_bad_fraction": 0.01})
+        probes.run_probe(strict, str(tmp_path / "q"))
+
+
+def test_a_workdir_of_another_probe_is_refused_and_kept(settings, tmp_path):
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
+    with pytest.raises(UserError, match=r"is a run with lr = 0\.1, now 0\.2"):
+        probes.run_probe(settings(lr=0.2), str(tmp_path / "p"))
+    with pytest.raises(UserError, match="encoder_hash"):
+        probes.run_probe(settings(untrained=True), str(tmp_path / "p"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        probes.run_probe(settings(), str(tmp_path / "other"))
+
+
+def test_evaluation_needs_a_probe_of_this_encoder(settings, tmp_path):
+    with pytest.raises(UserError, match="holds no trained probe"):
+        probes.run_probe(settings(eval_only=True), str(tmp_path / "p"))
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    with pytest.raises(UserError, match="belongs to encoder"):
+        probes.run_probe(settings(eval_only=True, untrained=True), str(tmp_path / "p"))
+    assert not (tmp_path / "p" / "evaluation.json").exists()
+
+
+def test_a_rate_that_is_too_high_is_told(settings, tmp_path, caplog):
+    probes.run_probe(settings(lr=3000.0, epochs=3), str(tmp_path / "p"))
+    assert "the learning rate is too high" in caplog.text

@@ -1,0 +1,41 @@
+"""A tiny encoder and tiny labelled folders that the probe's tests share."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from simfle_jax.weights import torch_names
+from simfle_jax.weights.encoder import _trees, architecture
+
+SIZES = {"stage_sizes": [1, 1], "width": 4, "last_stride": 1}
+METADATA = {
+    "architecture": json.dumps(SIZES),
+    "size": "24",
+    "mean": "[0.5, 0.5, 0.5]",
+    "std": "[0.25, 0.25, 0.25]",
+}
+COLOURS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
+
+
+def write_encoder(path: Path, seed: int = 0) -> Path:
+    """An encoder.safetensors with random weights."""
+    entries = torch_names.torchvision_trunk(architecture(SIZES))
+    arrays = torch_names.to_torch(entries, jax.device_get(_trees(architecture(SIZES), seed)))
+    save_file(arrays, path, metadata=METADATA)
+    return path
+
+
+def write_split(root: Path, counts: dict[str, int], seed: int = 0, size: int = 32) -> Path:
+    """JPEGs of noisy colours, root/COLOUR/NNN.jpg."""
+    rng = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            noise = rng.normal(0, 30, (size // 8, size // 8, 3))
+            coarse = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(coarse).resize((size, size)).save(root / name / f"{number:03d}.jpg", quality=95)
+    return root

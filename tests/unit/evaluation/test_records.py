@@ -1,0 +1,60 @@
+"""What a probe's folder holds comes back as it was."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation import records
+from simfle_jax.evaluation.linear import History, Linear, new_layer, start
+
+
+def test_a_probe_comes_back_and_lies_as_torch_wants_it(tmp_path):
+    layer = Linear(jnp.arange(12.0).reshape(4, 3), jnp.array([1.0, 2.0, 3.0]))
+    records.save_probe(tmp_path, records.TrainedProbe(layer, ("a", "b", "c"), "hash"))
+    found = records.load_probe(tmp_path)
+    assert (found.classes, found.encoder_hash) == (("a", "b", "c"), "hash")
+    np.testing.assert_array_equal(found.layer.kernel, layer.kernel)
+    arrays = load_file(tmp_path / "probe.safetensors")
+    assert arrays["fc.weight"].shape == (3, 4)
+    np.testing.assert_array_equal(arrays["fc.weight"][:, 1], layer.kernel[1])
+    np.testing.assert_array_equal(arrays["fc.bias"], layer.bias)
+
+
+def test_a_missing_or_damaged_probe_is_told(tmp_path):
+    with pytest.raises(UserError, match="holds no trained probe"):
+        records.load_probe(tmp_path)
+    (tmp_path / "probe.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        records.load_probe(tmp_path)
+
+
+def test_progress_comes_back_to_the_bit_and_damage_starts_anew(tmp_path):
+    fit = start(new_layer(0, 4, 3))._replace(epoch=jnp.int32(5))
+    history = History(np.arange(5, dtype=np.float32), np.ones((5, 2), np.float32))
+    fresh = start(new_layer(1, 4, 3)), History(np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
+    assert records.load_progress(tmp_path, fresh) is fresh
+    records.save_progress(tmp_path, fit, history)
+    for a, b in zip(jax.tree.leaves(records.load_progress(tmp_path, fresh)), jax.tree.leaves((fit, history))):
+        np.testing.assert_array_equal(a, b)
+    (tmp_path / "progress.npz").write_bytes(b"half a fil")
+    assert records.load_progress(tmp_path, fresh) is fresh
+
+
+def test_metrics_are_one_line_an_epoch(tmp_path):
+    history = History(np.array([2.0, 1.0]), np.array([[0.25, 0.5], [0.75, 1.0]]))
+    records.write_metrics(tmp_path, history, ("val", "test"), 0.5)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[1] == {
+        "epoch": 2, "loss/train": 1.0, "learning_rate": 0.5, "accuracy/val": 0.75, "accuracy/test": 1.0,
+    }  # fmt: skip
+    assert len(lines) == 2
+
+
+def test_the_picture_is_drawn(tmp_path):
+    records.draw_confusion(tmp_path / "c.png", np.array([[3, 1], [0, 0]]), ("a", "b"), "title")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
