@@ -18,6 +18,7 @@ import numpy as np
 from simfle_jax.data.prepare import plan as plans
 from simfle_jax.data.prepare.encode import with_margin
 from simfle_jax.data.prepare.plan import Item, Plan, Published
+from simfle_jax.data.prepare.progress import Progress
 from simfle_jax.errors import UserError
 
 CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
@@ -80,8 +81,7 @@ def _add_newer(result: Plan, root: Path, classes: int) -> None:
                 raise UserError(f"{result.dataset}: no folder {needed}; expected: {LAYOUT}")
         entries = list(plans.images_in(images, result.skipped))
         files = [str(annotations / f"{os.path.splitext(entry.name)[0]}_exp.npy") for entry in entries]
-        with ThreadPoolExecutor() as pool:
-            numbers = list(pool.map(_expression, files))
+        numbers = _expressions(files, folder)
         for entry, number in zip(entries, numbers):
             if isinstance(number, str):
                 result.skipped.add(number, entry.name)
@@ -90,6 +90,16 @@ def _add_newer(result: Plan, root: Path, classes: int) -> None:
             if label is not None:
                 result.add(Item(split, label, entry.name, path=entry.path))
         _count_orphans(result, annotations, {os.path.splitext(entry.name)[0] for entry in entries})
+
+
+def _expressions(files: list[str], folder: str) -> list[int | str]:
+    progress, numbers = Progress(len(files), f"{folder}: labels"), []
+    with ThreadPoolExecutor() as pool:
+        for number in pool.map(_expression, files):
+            numbers.append(number)
+            progress.step()
+    progress.close()
+    return numbers
 
 
 def _expression(path: str) -> int | str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from simfle_jax.data.prepare.duplicates import exact_groups, near_groups
+from simfle_jax.data.prepare.plan import printable
 from simfle_jax.data.prepare.scan import CANVAS, Facts, scan
 
 SHOWN = 20  # lines of a list in the table; the JSON holds all
@@ -50,7 +51,7 @@ def check(folder: Path) -> dict:
 
 
 def save(report: dict, path: Path) -> None:
-    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="surrogateescape")
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def mean_and_std(images: list[Facts]) -> tuple[list[float] | None, list[float] | None]:
@@ -82,7 +83,7 @@ def table(report: dict) -> str:
     lines += _listed("leaks between train and val", leaks)
     if report["mean"]:
         lines.append(f"  mean {tuple(report['mean'])}  std {tuple(report['std'])}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _near(good: list[Facts], exact: list[list[Facts]]) -> list[list[Facts]]:

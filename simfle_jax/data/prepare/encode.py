@@ -11,7 +11,7 @@ from simfle_jax.data.decode import BadImage, open_rgb
 from simfle_jax.data.prepare.plan import Item
 
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
-LONGEST = 256  # pixels; larger cut faces are reduced to it, since a canvas is no larger and photographs are
+LONGEST = 256  # pixels; larger cut faces are reduced to it: photographs are many times a canvas
 
 
 def encoded(item: Item) -> bytes:

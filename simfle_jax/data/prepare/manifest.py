@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import features
 
 import simfle_jax
-from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published
+from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published, printable
 from simfle_jax.data.prepare.writer import UNLABELLED
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
@@ -108,7 +108,7 @@ def table(manifest: dict) -> str:
     lines.append(f"  {UNLABELLED:<22}{manifest['counts'][UNLABELLED]:>9,}")
     for reason, entry in manifest["skipped"].items():
         lines.append(f"  skipped {entry['count']:,}: {reason} ({', '.join(entry['first'])})")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _split_lines(split: str, counts: dict[str, int], published: dict[str, int] | int | None) -> list[str]:
@@ -141,5 +141,5 @@ def _refuse_other(path: Path, settings: dict) -> None:
 
 def _save(path: Path, content: dict) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)

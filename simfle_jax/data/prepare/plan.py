@@ -86,6 +86,11 @@ class Plan:
             self.skipped.add("image file missing", item.name)
 
 
+def printable(text: str) -> str:
+    """The text with an escape for what is not valid in it: file names may be of another encoding."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, looked_for: str, layout: str) -> Path:
     """The folder of the owners' layout: `source`, or a folder in it (archives often bring a top folder along).
 

@@ -92,6 +92,21 @@ def test_a_full_disk_is_explained_and_leaves_no_half_file(tmp_path, monkeypatch)
     assert json.loads((out / manifest.NAME).read_text())["complete"] is False
 
 
+def test_names_of_another_encoding(tmp_path, capsys):
+    for seed, name in enumerate([b"caf\xe9.png", b"\xff.jpg"]):
+        fakes.put(tmp_path / f"in/train/ab/{seed}.png", seed)
+        os.rename(tmp_path / f"in/train/ab/{seed}.png", os.fsencode(tmp_path / "in/train/ab") + b"/" + name)
+    fakes.put(tmp_path / "in/train/cd/1.png", 3)
+    os.link(tmp_path / "in/train/cd/1.png", os.fsencode(tmp_path / "in/train/ab") + b"/\xfe.png")
+    (tmp_path / "in/train/ab" / os.fsdecode(b"\xfd.txt")).write_text("x")
+    out = tmp_path / "out"
+    assert command.main(["folder", "--source", str(tmp_path / "in"), "--out", str(out)]) == 0
+    assert command.main(["--check", str(out), "--json", str(tmp_path / "check.json")]) == 0
+    assert "\\udcfd.txt" in capsys.readouterr().out
+    duplicates = json.loads((tmp_path / "check.json").read_text())["exact_duplicates"]
+    assert duplicates == [["train/ab/" + os.fsdecode(b"\xfe.png"), "train/cd/1.png"]]
+
+
 def test_manifest_hash_is_the_fingerprint_of_the_source(tmp_path):
     out = tmp_path / "out"
     result = prepare(rafdb.plan, fakes.rafdb(tmp_path / "in"), out)
