@@ -79,7 +79,7 @@ def _flag_message(text: str) -> str:
 
 
 def _keys(config: Any, prefix: str = "") -> list[str]:
-    found = []
+    found: list[str] = []
     for key, value in (config or {}).items():
         found += _keys(value, f"{prefix}{key}.") if hasattr(value, "items") else [prefix + key]
     return found

@@ -74,7 +74,7 @@ def write_faces(out: Path, count: int, val_count: int | None, seed: int, size: i
         raise UserError(f"--count {count} and --val-count {val_count} must be at least {IMAGES_PER_IDENTITY}: one identity")
     if not 16 <= size <= 1024:
         raise UserError(f"--size {size} must lie in 16..1024 pixels")
-    settings = {"count": count, "val_count": val_count, "seed": seed, "size": size}
+    settings: dict[str, object] = {"count": count, "val_count": val_count, "seed": seed, "size": size}
     settings |= {"strengths": dataclasses.asdict(strengths), "images_per_identity": IMAGES_PER_IDENTITY}
     if _is_done(out, settings):
         print(f"{out} holds these faces already")

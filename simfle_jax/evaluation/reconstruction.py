@@ -32,7 +32,7 @@ def reconstruction_errors(
 
     error, local = restore(state.params, state.stats, images)
     keys = image_keys(0, jnp.asarray(0), len(mean_of))
-    known = normalised_patches(patchify(make_views(keys, mean_of, config)[2], config.model.patch))
+    known = normalised_patches(patchify(make_views(keys, jnp.asarray(mean_of), config)[2], config.model.patch))
     guess = jnp.broadcast_to(known.mean(0), local.patches.shape)
     baseline = losses.reconstruction(guess, local.patches, local.masking.masked)
     return {"facemae": float(error), "mean_image": float(baseline)}

@@ -14,7 +14,7 @@ def of_outputs(seen: Global, local: Local | None, config: Config) -> dict[str, j
         "features/std": spread(seen.projections[0]),
         "features/effective_rank": effective_rank(seen.projections[0]),
     }
-    if local is not None and local.scores is not None:
+    if local is not None and local.scores is not None and local.matrix is not None:
         found["grouping/separation"] = losses.separation(local.matrix, config.n_groups)
         found["masking/agreement"] = agreement(local.scores, config.kept_patches)
     return jax.lax.stop_gradient(found)

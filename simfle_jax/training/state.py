@@ -32,8 +32,8 @@ class TrainState:
 
 def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
     """A module's structure, its parameters and its statistics, the latter two as plain dicts."""
-    graph, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
+    return parts[0], nnx.to_pure_dict(parts[1]), nnx.to_pure_dict(parts[2])
 
 
 def statistics(module: nnx.Module) -> Tree:
@@ -57,5 +57,5 @@ def init_state(config: Config, tx: optax.GradientTransformation, trunk: dict[str
     if trunk is not None:
         params["online"]["encoder"] = jax.tree.map(jnp.asarray, trunk["params"])
         stats["online"]["encoder"] = jax.tree.map(jnp.asarray, trunk["stats"])
-    copies = jax.tree.map(jnp.copy, (params["online"], stats["online"]))
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, *copies, tx.init(params))
+    target_params, target_stats = jax.tree.map(jnp.copy, (params["online"], stats["online"]))
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, target_params, target_stats, tx.init(params))

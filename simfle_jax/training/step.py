@@ -1,6 +1,5 @@
 """One training step, from uint8 images to the next state: the whole method in one function."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,18 +34,19 @@ def make_views(keys: jax.Array, images: jax.Array, config: Config) -> tuple[jax.
 
 def loss_terms(seen: Global, local: Local | None, targets: tuple[jax.Array, jax.Array], config: Config) -> Metrics:
     """The terms of the loss and their weighted sum, `loss/*`, as scalars."""
-    terms = {"similarity": sum(losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets))}
-    total = terms["similarity"]
+    first, second = (losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets))
+    total = first + second
+    terms = {"similarity": total}
     if local is not None:
         terms["reconstruction"] = losses.reconstruction(local.predicted, local.patches, local.masking.masked)
-        total += terms["reconstruction"]
+        total = total + terms["reconstruction"]
     if local is not None and local.distilled is not None:
         vectors = [*seen.distilled, local.distilled]
         terms["distillation"] = losses.mutual_distillation(vectors, config.temperature)
-        total += config.alpha * terms["distillation"]
+        total = total + config.alpha * terms["distillation"]
     if local is not None and local.matrix is not None:
         terms["grouping"] = losses.grouping(local.matrix, config.n_groups) ** 2
-        total += config.beta * terms["grouping"]
+        total = total + config.beta * terms["grouping"]
     return {f"loss/{name}": term for name, term in {"total": total, **terms}.items()}
 
 
@@ -81,7 +81,7 @@ class Method:
         (_, (terms, stats, outputs)), grads = jax.value_and_grad(self.loss, has_aux=True)(
             state.params, state.stats, views, draw, targets
         )
-        return grads, terms | metrics.of_outputs(*outputs, self.config), stats, target_stats
+        return grads, terms | metrics.of_outputs(outputs[0], outputs[1], self.config), stats, target_stats
 
     def update(self, state: TrainState, grads: Tree, stats: Tree, target_stats: Tree) -> TrainState:
         """The optimizer's step, then the target's EMA step."""
@@ -99,7 +99,3 @@ class Method:
         terms["learning_rate"] = self.learning_rate(state.step)
         return self.update(state, grads, stats, target_stats), terms
 
-
-def make_train_step(config: Config, steps_per_epoch: int) -> Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]:
-    """The step for one config, not yet compiled."""
-    return Method(config, steps_per_epoch).train_step

@@ -125,8 +125,8 @@ def _trunk(model: Model, seed: int) -> ResNet:
 
 
 def _trees(model: Model, seed: int) -> dict[str, Any]:
-    _, params, stats = nnx.split(_trunk(model, seed), nnx.Param, nnx.BatchStat)
-    return {"params": nnx.to_pure_dict(params), "stats": nnx.to_pure_dict(stats)}
+    parts: Any = nnx.split(_trunk(model, seed), nnx.Param, nnx.BatchStat)
+    return {"params": nnx.to_pure_dict(parts[1]), "stats": nnx.to_pure_dict(parts[2])}
 
 
 def _hash(trees: Any) -> str:
