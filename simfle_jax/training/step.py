@@ -91,11 +91,45 @@ class Method:
         return TrainState(state.step + 1, params, stats, target_params, target_stats, opt_state)
 
     def train_step(self, state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
-        """One step on uint8 canvases [B, S, S, 3]: the next state and the metrics of this step."""
+        """One step on uint8 canvases [B, S, S, 3]: the next state and the metrics of this step.
+
+        In float32 products are exact on every backend; accelerators would round their factors by default.
+        """
         keys = image_keys(self.config.seed, state.step, len(images))
-        views = make_views(keys, images, self.config)
-        draw = draw_masking(jax.vmap(jax.random.fold_in, (0, None))(keys, 2), self.config)
-        grads, terms, stats, target_stats = self.gradients(state, views, draw)
+        with jax.default_matmul_precision("float32" if self.config.dtype == "float32" else "default"):
+            grads, terms, stats, target_stats = self.accumulated(state, keys, images)
         terms["learning_rate"] = self.learning_rate(state.step)
         return self.update(state, grads, stats, target_stats), terms
 
+    def from_images(self, state: TrainState, keys: jax.Array, images: jax.Array) -> tuple[Tree, Metrics, Tree, Tree]:
+        """`gradients` of uint8 images, augmented and masked by their keys [B]."""
+        views = make_views(keys, images, self.config)
+        draw = draw_masking(jax.vmap(jax.random.fold_in, (0, None))(keys, 2), self.config)
+        return self.gradients(state, views, draw)
+
+    def accumulated(self, state: TrainState, keys: jax.Array, images: jax.Array) -> tuple[Tree, Metrics, Tree, Tree]:
+        """`from_images` over `accumulate` micro-batches, one after the other: means of gradients and metrics.
+
+        BatchNorm and the grouping matrix see one micro-batch at a time and the running statistics move once for each,
+        so the result is not that of the whole batch. Micro-batch j holds the rows j, j + accumulate, ..., so that each
+        device has its share of every one.
+        """
+        parts = self.config.accumulate
+        if parts == 1:
+            return self.from_images(state, keys, images)
+
+        def split(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+        def body(carry: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            sums, *stats = carry
+            now = state.replace(stats=stats[0], target_stats=stats[1])
+            grads, terms, *stats = self.from_images(now, *chunk)
+            return (jax.tree.map(jnp.add, sums, (grads, terms)), *stats), None
+
+        chunks = split(keys), split(images)
+        shapes = jax.eval_shape(self.from_images, state, *(chunk[0] for chunk in chunks))[:2]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (sums, stats, target_stats), _ = jax.lax.scan(body, (zeros, state.stats, state.target_stats), chunks)
+        grads, terms = jax.tree.map(lambda x: x / parts, sums)
+        return grads, terms, stats, target_stats
