@@ -21,7 +21,7 @@ METADATA = {
 COLOURS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 
 
-def write_encoder(path: Path, seed: int = 0) -> Path:
+def write_encoder(path: Path, seed: int = 7) -> Path:
     """An encoder.safetensors with random weights."""
     entries = torch_names.torchvision_trunk(architecture(SIZES))
     arrays = torch_names.to_torch(entries, jax.device_get(_trees(architecture(SIZES), seed)))

@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 def settings(run, data):
     def make(**changes):
         config = probe_config.get_config()
-        config.update(encoder=str(run), epochs=12, batch_size=16, protocol="cached", lr=0.1)
+        config.update(encoder=str(run), epochs=12, batch_size=16, protocol="cached", lr=1.0)
         config.data.path = str(data)
         config.update(changes)
         return probing(config)
@@ -58,7 +58,7 @@ def test_the_command_probes_and_evaluates(run, data, tmp_path):
     work = tmp_path / "probe"
     flags = [
         f"--config.encoder={run}", f"--config.data.path={data}", f"--workdir={work}", "--config.epochs=12",
-        "--config.protocol=cached", "--config.lr=0.1",
+        "--config.protocol=cached", "--config.lr=1.0",
     ]  # fmt: skip
     trained = command(*flags)
     assert trained.returncode == 0, trained.stderr
@@ -164,7 +164,7 @@ def test_unreadable_images_are_counted_and_listed(settings, tmp_path):
 def test_a_workdir_of_another_probe_is_refused_and_kept(settings, tmp_path):
     probes.run_probe(settings(), str(tmp_path / "p"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()}
-    with pytest.raises(UserError, match=r"is a run with lr = 0\.1, now 0\.2"):
+    with pytest.raises(UserError, match=r"is a run with lr = 1\.0, now 0\.2"):
         probes.run_probe(settings(lr=0.2), str(tmp_path / "p"))
     with pytest.raises(UserError, match="encoder_hash"):
         probes.run_probe(settings(untrained=True), str(tmp_path / "p"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -17,7 +17,7 @@ BLOCKS = np.array_split(np.arange(64), 6)
 MAX_BITS = 4  # by which near copies may differ: more would need more blocks
 MIN_CORRELATION = 0.99  # of thumbnails; frames of one video reach .98
 NEIGHBOURS = 64  # with which an image is compared in each order: bounds the work where many hashes agree
-HASHES_AT_ONCE = 8192
+AT_ONCE = 8192  # images or pairs whose thumbnails are worked on as float32
 
 
 def exact_groups(digests: list[bytes]) -> list[list[int]]:
@@ -30,19 +30,15 @@ def exact_groups(digests: list[bytes]) -> list[list[int]]:
 
 def near_groups(thumbnails: np.ndarray) -> list[list[int]]:
     """Groups of positions whose pictures are near copies. thumbnails: uint8 [n, 16, 16]."""
-    if len(thumbnails) < 2:
-        return []
-    normal = _normalised(thumbnails)
-    pairs = candidates(perceptual_hash(thumbnails))
-    alike = [pair for pair in pairs if normal[pair[0]] @ normal[pair[1]] >= MIN_CORRELATION]
-    return joined(alike)
+    pairs = np.array(candidates(perceptual_hash(thumbnails)), np.int64).reshape(-1, 2)
+    parts = [pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE)]
+    return joined(tuple(pair) for part in parts for pair in part[_alike(*thumbnails[part.T])].tolist())
 
 
 def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
     """uint64 [n] of uint8 [n, 16, 16]: which of the 64 lowest frequencies lie above their median (Zauner 2010)."""
-    return np.concatenate(
-        [_hash(thumbnails[start : start + HASHES_AT_ONCE]) for start in range(0, len(thumbnails), HASHES_AT_ONCE)]
-    )
+    parts = [_hash(thumbnails[start : start + AT_ONCE]) for start in range(0, len(thumbnails), AT_ONCE)]
+    return np.concatenate([np.empty(0, np.uint64), *parts])
 
 
 def candidates(hashes: np.ndarray) -> list[tuple[int, int]]:
@@ -72,7 +68,7 @@ def joined(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _neighbouring_pairs(hashes: np.ndarray, keys: np.ndarray) -> Iterable[tuple[int, int]]:
+def _neighbouring_pairs(hashes: np.ndarray, keys: np.ndarray) -> Iterator[tuple[int, int]]:
     order = np.lexsort((hashes, keys))
     keys, hashes = keys[order], hashes[order]
     for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
@@ -91,6 +87,11 @@ def _hash(thumbnails: np.ndarray) -> np.ndarray:
     frequencies[:, 0] = 0.0  # the brightness says nothing about the picture
     bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
     return (bits.astype(np.uint64) << np.arange(64, dtype=np.uint64)).sum(1, dtype=np.uint64)
+
+
+def _alike(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [n]: whether the thumbnails of each pair, uint8 [n, 16, 16], correlate."""
+    return (_normalised(ones) * _normalised(others)).sum(1) >= MIN_CORRELATION
 
 
 def _normalised(thumbnails: np.ndarray) -> np.ndarray:
