@@ -1,5 +1,6 @@
 """One training step, from uint8 images to the next state: the whole method in one function."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -123,7 +124,7 @@ class Method:
 
         def body(carry: Any, chunk: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             sums, *stats = carry
-            now = state.replace(stats=stats[0], target_stats=stats[1])
+            now = dataclasses.replace(state, stats=stats[0], target_stats=stats[1])
             grads, terms, *stats = self.from_images(now, *chunk)
             return (jax.tree.map(jnp.add, sums, (grads, terms)), *stats), None
 
