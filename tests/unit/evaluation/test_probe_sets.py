@@ -19,10 +19,10 @@ def data(tmp_path):
     return tmp_path
 
 
-def opened(data, **changes):
+def opened(folder, **changes):
     config = probe_config.get_config()
-    config.update(encoder=str(data), **changes)
-    config.data.path = str(data)
+    config.update(encoder=str(folder), **changes)
+    config.data.path = str(folder)
     return open_sets(probing(config))
 
 
