@@ -1,0 +1,64 @@
+"""The start of both commands: flags to a locked config, and mistakes in one line with status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simfle_jax import cli
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+from simfle_jax import cli
+from simfle_jax.errors import UserError
+
+def main(config, workdir):
+    if config.seed == 13:
+        raise UserError("no thirteen")
+    if config.seed == 14:
+        raise KeyboardInterrupt
+    print(config.seed, config.data.path, workdir)
+
+cli.define_flags()
+cli.run(main)
+"""
+
+
+def start(*flags):
+    call = [sys.executable, "-c", PROGRAM, *flags]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_flags_become_the_config():
+    done = start("--config=configs/simfle.py", "--config.seed=5", "--config.data.path=faces", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, "5 faces w\n")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--workdir=w"], "give --config=FILE"),
+        (["--config=configs/simfle.py"], "give --workdir=DIR"),
+        (["--config=configs/nothing.py", "--workdir=w"], "no config in configs/nothing.py"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean mask_ratio?"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
+        (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(flags, message):
+    done = start(*flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
+
+
+def test_an_interrupt_is_told_without_traceback():
+    done = start("--config=configs/simfle.py", "--workdir=w", "--config.seed=14")
+    assert done.returncode == 130
+    assert done.stderr == "stopped; the same command starts again\n"
+
+
+def test_keys_are_those_of_nested_settings():
+    assert cli._keys({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == ["a", "b.c", "b.d.e"]
