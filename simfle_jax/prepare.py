@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(options)
     except UserError as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prepare: stopped; give the same command again to go on", file=sys.stderr)
+        print("stopped; give the same command again to go on", file=sys.stderr)
         return 130
     return 0
 

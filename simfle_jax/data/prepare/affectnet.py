@@ -18,8 +18,8 @@ import numpy as np
 from simfle_jax.data.prepare import plan as plans
 from simfle_jax.data.prepare.encode import with_margin
 from simfle_jax.data.prepare.plan import Item, Plan, Published
-from simfle_jax.data.prepare.progress import Progress
 from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
 
 CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 OTHER_LABELS = {8: "no emotion of the eight", 9: "uncertain", 10: "no face"}
@@ -93,12 +93,11 @@ def _add_newer(result: Plan, root: Path, classes: int) -> None:
 
 
 def _expressions(files: list[str], folder: str) -> list[int | str]:
-    progress, numbers = Progress(len(files), f"{folder}: labels"), []
+    progress, numbers = Progress(len(files), f"reading labels of {folder}"), []
     with ThreadPoolExecutor() as pool:
         for number in pool.map(_expression, files):
             numbers.append(number)
-            progress.step()
-    progress.close()
+            progress.update(len(numbers))
     return numbers
 
 

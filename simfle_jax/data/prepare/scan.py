@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from simfle_jax.data.decode import BadImage, decode
-from simfle_jax.data.prepare.progress import Progress
 from simfle_jax.data.sources import FolderSource
+from simfle_jax.progress import Progress
 
 CANVAS = 128  # pixels; statistics and hashes are of the image as training decodes it, at this side
 THUMBNAIL = 16  # pixels
@@ -44,19 +44,19 @@ def scan(root: Path) -> list[Facts]:
     splits = [split for split in ("train", "val") if (root / split).is_dir()]
     parts = [(split, FolderSource(root, split=split)) for split in splits] or [("", FolderSource(root))]
     places = [(split, source, index) for split, source in parts for index in range(len(source))]
-    progress = Progress(len(places), "checking")
+    progress, found = Progress(len(places), "checking"), []
 
     def run(start: int) -> list[Facts]:
-        found = [_examine(*place) for place in places[start : start + CHUNK]]
-        progress.step(len(found))
-        return found
+        return [_examine(*place) for place in places[start : start + CHUNK]]
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        return [facts for found in pool.map(run, range(0, len(places), CHUNK)) for facts in found]
+        for some in pool.map(run, range(0, len(places), CHUNK)):
+            found.extend(some)
+            progress.update(len(found))
     finally:
         pool.shutdown(cancel_futures=True)
-        progress.close()
+    return found
 
 
 def _examine(split: str, source: FolderSource, index: int) -> Facts:

@@ -16,8 +16,8 @@ from pathlib import Path
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.prepare.encode import encoded
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan
-from simfle_jax.data.prepare.progress import Progress
 from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
 
 UNLABELLED = "unlabelled"
 CHUNK = 128  # images that a thread takes at a time
@@ -89,22 +89,21 @@ def _in_threads(names: list[str], act: Callable[[str], None], verb: str) -> dict
     """Applies `act` to all names; returns those whose image could not be read, with the reason."""
     progress, bad = Progress(len(names), verb), {}
 
-    def run(chunk: list[str]) -> dict[str, str]:
-        reasons = {name: reason for name in chunk if (reason := _attempt(act, name))}
-        progress.step(len(chunk))
-        return reasons
+    def run(start: int) -> dict[str, str]:
+        return {name: reason for name in names[start : start + CHUNK] if (reason := _attempt(act, name))}
 
+    starts = range(0, len(names), CHUNK)
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for reasons in pool.map(run, (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))):
+        for start, reasons in zip(starts, pool.map(run, starts)):
             bad.update(reasons)
+            progress.update(min(start + CHUNK, len(names)))
     except OSError as error:
         if error.errno in FULL:
             raise UserError("the disk is full: free some space and give the same command again, it goes on") from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        progress.close()
     return bad
 
 
