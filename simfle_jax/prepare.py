@@ -1,7 +1,8 @@
-"""Prepares a data set as its owners ship it, or checks any folder of images.
+"""Prepares a data set as its owners ship it, checks any folder of images, or packs one into ArrayRecord shards.
 
     python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
     python -m simfle_jax.prepare --check data/rafdb
+    python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from simfle_jax.data import array_record
 from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew
 from simfle_jax.data.prepare.plan import Plan
-from simfle_jax.data.prepare.run import prepare
+from simfle_jax.data.prepare.run import check_apart, prepare
 from simfle_jax.errors import UserError
 
 PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
@@ -52,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--link", choices=("hard", "copy"), default="hard", help="how unchanged files get there")
     parser.add_argument("--check", type=Path, metavar="DIR", help="examine a folder instead: counts, duplicates, leaks")
     parser.add_argument("--json", type=Path, metavar="FILE", default=Path("check.json"), help="where --check reports")
+    parser.add_argument("--pack", type=Path, metavar="DIR", help="write the images of a folder as shards to --out instead")
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
     rules.add_argument("--margin", type=_share, help="affectnet, older: widening of the face box per edge (0.1)")
@@ -62,10 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    chosen = [name for name in ("dataset", "check") if getattr(options, name) is not None]
+    chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
     if len(chosen) != 1:
-        raise UserError(f"give one of a data set ({', '.join(PLANS)}) and --check DIR; see --help")
-    {"dataset": _prepare, "check": _check}[chosen[0]](options)
+        raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR and --pack DIR; see --help")
+    {"dataset": _prepare, "check": _check, "pack": _pack}[chosen[0]](options)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -86,6 +89,14 @@ def _check(options: argparse.Namespace) -> None:
     print(check.table(report))
     check.save(report, options.json)
     print(f"written: {options.json}")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    if options.out is None:
+        raise UserError("--pack DIR needs --out DIR for the shards")
+    check_apart(options.pack, options.out)
+    for split, count in array_record.pack(str(options.pack), str(options.out)).items():
+        print(f"packed {count:,} images: {options.out / split}")
 
 
 def _share(text: str) -> float:

@@ -30,4 +30,4 @@ def check_apart(source: Path, out: Path) -> None:
     """Raises UserError when one of the folders is the other or lies in it."""
     one, other = source.resolve(), out.resolve()
     if one == other or one in other.parents or other in one.parents:
-        raise UserError(f"--out {out} and --source {source} overlap: choose an --out beside the source, not in it")
+        raise UserError(f"--out {out} overlaps {source}: choose an --out beside it, not in or around it")

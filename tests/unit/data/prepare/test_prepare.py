@@ -7,6 +7,7 @@ import layout_fakes as fakes
 import pytest
 
 from simfle_jax import prepare as command
+from simfle_jax.data.array_record import ArrayRecordSource
 from simfle_jax.data.prepare import affectnet, encode, manifest, rafdb, writer
 from simfle_jax.data.prepare.plan import Item
 from simfle_jax.data.prepare.run import prepare
@@ -161,3 +162,17 @@ def test_command(tmp_path, capsys):
     assert command.main([]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
+
+
+def test_command_packs_what_it_prepared(tmp_path, capsys):
+    out, packed = tmp_path / "out", tmp_path / "packed"
+    prepare(rafdb.plan, fakes.rafdb(tmp_path / "in"), out)
+    assert command.main(["--pack", str(out), "--out", str(packed)]) == 0
+    assert "packed 3 images" in capsys.readouterr().out
+    for split in ("train", "val"):
+        folder, pack = FolderSource(out, True, split), ArrayRecordSource(packed, True, split)
+        assert [pack[i] for i in range(len(pack))] == [folder[i] for i in range(len(folder))]
+        assert pack.classes == folder.classes and pack.fingerprint == folder.fingerprint
+    assert command.main(["--pack", str(out)]) == 2
+    assert command.main(["--pack", str(out), "--out", str(out / "packed")]) == 2
+    assert "needs --out" in capsys.readouterr().err

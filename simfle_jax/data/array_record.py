@@ -1,0 +1,150 @@
+"""Images in ArrayRecord shards (see `packing`): few large files in place of many small ones.
+
+    PACK/index.json                     format, count, classes, fingerprint, names and counts of the shards
+    PACK/index.npz                      joined names (uint8), their ends, labels (-1: none), sizes (-1: unreadable)
+    PACK/00000-of-00004.array_record    records in the order of the listing
+    PACK/train/... PACK/val/...         the same for each split, where the folder had splits
+
+A record is: label (int32), length of the name (uint32), both little-endian; the name; the file's own bytes.
+So a pack gives the same names, labels, fingerprint and batches as the folder it was made of.
+"""
+
+import bisect
+import json
+import os
+import struct
+import threading
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from simfle_jax.data.sources import Record, fingerprint
+from simfle_jax.errors import UserError
+
+FORMAT = "simfle pack 1"
+HEADER = struct.Struct("<iI")
+SPLITS = ("train", "val")
+
+
+class ArrayRecordSource:
+    """The images of a pack; see `FolderSource` for what the same arguments give.
+
+    Raises:
+        UserError: no pack there, one without the split or without labels, or a shard missing or cut short.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
+        self.root = os.fspath(path)
+        folders = _pack_folders(self.root, split)
+        parts = [_Part(folder, prefix) for folder, prefix in folders]
+        if labelled and (len(parts) > 1 or parts[0].classes is None):
+            raise UserError(f"the pack {folders[0][0]} has no labels: pack a folder of train/CLASS and val/CLASS")
+        self._parts, self._starts = parts, np.cumsum([0, *(len(part) for part in parts)]).tolist()
+        self.classes = parts[0].classes if labelled else None
+        self.labels = parts[0].labels if labelled else None
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def name(self, index: int) -> str:
+        part, position = self._find(index)
+        return part.name(position)
+
+    def __getitem__(self, index: int) -> Record:
+        part, position = self._find(index)
+        label = None if self.labels is None else int(self.labels[index])
+        return Record(part.name(position), part.read(position), label)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the packed folder, from its names and sizes as they were."""
+        return fingerprint((part.name(i), int(part.sizes[i])) for part in self._parts for i in range(len(part)))
+
+    def _find(self, index: int) -> tuple["_Part", int]:
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self._parts[number], index - self._starts[number]
+
+
+class _Part:
+    """One folder of shards with its index; `prefix` is put before the names."""
+
+    def __init__(self, folder: str, prefix: str):
+        index = read_index(folder)
+        self.folder, self.prefix, self.shards = folder, prefix, index["shards"]
+        self.classes = tuple(index["classes"]) if index["classes"] else None
+        with np.load(os.path.join(folder, "index.npz")) as arrays:
+            self._names, self._ends = arrays["names"].tobytes(), arrays["ends"]
+            self.labels, self.sizes = arrays["labels"], arrays["sizes"]
+        self._starts = np.cumsum([0, *(shard["count"] for shard in self.shards)]).tolist()
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        _check_shards(folder, self.shards)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def name(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return self.prefix + os.fsdecode(self._names[start : self._ends[index]])
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the image; OSError where it was unreadable when it was packed, or cannot be read now."""
+        if self.sizes[index] < 0:
+            raise OSError("unreadable when it was packed")
+        number = bisect.bisect_right(self._starts, index) - 1
+        try:
+            record = self._reader(number).read([index - self._starts[number]])[0]
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise OSError(f"damaged shard {self.shards[number]['name']}: {error}") from None
+        return record[HEADER.size + HEADER.unpack_from(record)[1] :]
+
+    def _reader(self, number: int) -> Any:
+        # One reader a shard, shared by all threads: it may be read from several at once.
+        with self._lock:
+            if number not in self._readers:
+                path = os.path.join(self.folder, self.shards[number]["name"])
+                self._readers[number] = ArrayRecordReader(
+                    path, "readahead_buffer_size:0", file_reader_buffer_size=32768
+                )
+            return self._readers[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_readers": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
+
+def _pack_folders(root: str, split: str | None) -> list[tuple[str, str]]:
+    """The folders of shards to read with the prefix of their names, in the order in which a folder would list them."""
+    if not root:
+        raise UserError("data.path is empty: give the folder of the pack with --config.data.path=DIR")
+    folder = os.path.join(root, split) if split else root
+    if os.path.exists(os.path.join(folder, "index.json")):
+        return [(folder, "")]
+    inside = [name for name in SPLITS if os.path.exists(os.path.join(folder, name, "index.json"))]
+    if not inside:
+        raise UserError(f"no pack in {folder}: make one with python -m simfle_jax.prepare folder --pack --help")
+    return [(os.path.join(folder, name), f"{name}/") for name in inside]
+
+
+def read_index(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, "index.json")
+    try:
+        with open(path) as file:
+            index = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): pack the data again") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise UserError(f"{path} is not of the format {FORMAT!r}: pack the data again")
+    return index
+
+
+def _check_shards(folder: str, shards: list[dict[str, Any]]) -> None:
+    for shard in shards:
+        path = os.path.join(folder, shard["name"])
+        found = os.path.getsize(path) if os.path.exists(path) else None
+        if found != shard["bytes"]:
+            state = "is missing" if found is None else f"has {found} bytes in place of {shard['bytes']}"
+            raise UserError(f"{path} {state}: copy it again or pack the data again")

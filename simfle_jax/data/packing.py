@@ -1,0 +1,112 @@
+"""Packing folders of images into ArrayRecord shards, in the form that `array_record` describes and reads."""
+
+import json
+import os
+import secrets
+import shutil
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
+from simfle_jax.data.sources import FolderSource, read_file
+from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
+
+SHARD_BYTES = 256 * 2**20
+
+
+def pack(folder: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, int]:
+    """Packs a folder: `train/` and `val/` with their classes where it has them, all its images otherwise.
+
+    What is packed already stays as it is; a pack appears under its name only when it is whole.
+
+    Returns:
+        The number of images in each split ('' for a folder without).
+
+    Raises:
+        UserError: a folder that cannot be read as such, or a pack of other data at `out`.
+    """
+    splits = [split for split in SPLITS if os.path.isdir(os.path.join(folder, split))]
+    if not splits:
+        return {"": pack_source(FolderSource(folder), out, shard_bytes)}
+    os.makedirs(out, exist_ok=True)
+    sources = {split: FolderSource(folder, labelled=True, split=split) for split in splits}
+    return {split: pack_source(source, os.path.join(out, split), shard_bytes) for split, source in sources.items()}
+
+
+def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) -> int:
+    """Packs the records of one source into the folder `out`; returns how many there are."""
+    if os.path.exists(out):
+        if os.path.exists(os.path.join(out, "index.json")) and read_index(out)["fingerprint"] == source.fingerprint:
+            return len(source)
+        raise UserError(f"{out} exists and is not the pack of {source.root}: remove it or give another name")
+    temporary = f"{out}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    os.makedirs(temporary)
+    try:
+        sizes, counts = _write_shards(source, temporary, shard_bytes)
+        _write_index(source, temporary, sizes, counts)
+        os.rename(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone already when all went well
+    return len(source)
+
+
+def _write_shards(source: FolderSource, out: str, shard_bytes: int) -> tuple[np.ndarray, list[int]]:
+    """Writes all records; returns the size of each image and the number of records in each shard."""
+    sizes, counts, written = np.full(len(source), -1, np.int64), [0], 0
+    progress, writer = Progress(len(source), "packing"), _writer(out, 0)
+    for index in range(len(source)):
+        if written >= shard_bytes:
+            writer.close()
+            writer, written = _writer(out, len(counts)), 0
+            counts.append(0)
+        data = _read(source, index)
+        name = os.fsencode(source.name(index))
+        label = -1 if source.labels is None else int(source.labels[index])
+        writer.write(HEADER.pack(label, len(name)) + name + (data or b""))
+        sizes[index] = -1 if data is None else len(data)
+        counts[-1] += 1
+        written += len(data or b"")
+        progress.update(index + 1)
+    writer.close()
+    return sizes, counts
+
+
+def _writer(out: str, number: int) -> Any:
+    # Images are compressed already; groups of one make single records cheap to reach.
+    return ArrayRecordWriter(os.path.join(out, f"{number:05d}.array_record"), "group_size:1,uncompressed")
+
+
+def _read(source: FolderSource, index: int) -> bytes | None:
+    try:
+        return read_file(f"{source.root}/{source.name(index)}")
+    except OSError:
+        return None
+
+
+def _write_index(source: FolderSource, out: str, sizes: np.ndarray, counts: list[int]) -> None:
+    names = [os.fsencode(source.name(index)) for index in range(len(source))]
+    shards = [f"{number:05d}-of-{len(counts):05d}.array_record" for number in range(len(counts))]
+    for number, shard in enumerate(shards):
+        os.rename(os.path.join(out, f"{number:05d}.array_record"), os.path.join(out, shard))
+    np.savez(
+        os.path.join(out, "index.npz"),
+        names=np.frombuffer(b"".join(names), np.uint8),
+        ends=np.cumsum([len(name) for name in names], dtype=np.int64),
+        labels=np.full(len(source), -1, np.int32) if source.labels is None else source.labels,
+        sizes=sizes,
+    )
+    index = {
+        "format": FORMAT,
+        "count": len(source),
+        "classes": source.classes,
+        "fingerprint": source.fingerprint,
+        "shards": [
+            {"name": shard, "count": count, "bytes": os.path.getsize(os.path.join(out, shard))}
+            for shard, count in zip(shards, counts)
+        ],
+    }
+    with open(os.path.join(out, "index.json"), "w") as file:
+        json.dump(index, file, indent=2)

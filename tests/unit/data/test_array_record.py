@@ -1,0 +1,150 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from images import damaged, write_classes, write_folder
+
+from simfle_jax.data import packing
+from simfle_jax.data.packing import pack
+from simfle_jax.data.pipeline import TrainBatches, eval_batches
+from simfle_jax.data.sources import FolderSource, open_source
+from simfle_jax.errors import UserError
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """train/ and val/ of three classes, some files damaged, one a link to nowhere."""
+    write_classes(tmp_path / "faces" / "train", {"angry": 9, "happy": 12, "sad": 6})
+    write_classes(tmp_path / "faces" / "val", {"angry": 2, "happy": 3, "sad": 2})
+    for name, data in damaged().items():
+        (tmp_path / "faces" / "train" / "happy" / name).write_bytes(data)
+    (tmp_path / "faces" / "train" / "sad" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    return tmp_path / "faces"
+
+
+def assert_same_source(one, other):
+    assert len(one) == len(other)
+    assert [one.name(i) for i in range(len(one))] == [other.name(i) for i in range(len(other))]
+    assert one.classes == other.classes and one.fingerprint == other.fingerprint
+    np.testing.assert_array_equal(one.labels, other.labels)
+    for index in range(len(one)):
+        if not one.name(index).endswith("gone.jpg"):
+            assert one[index] == other[index]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_pack_is_the_same_source_as_its_folder(faces, tmp_path, split, labelled):
+    assert pack(str(faces), str(tmp_path / "pack"), shard_bytes=9000) == {"train": 37, "val": 7}
+    kept = open_source("array_record", str(tmp_path / "pack"), labelled, split)
+    assert_same_source(FolderSource(faces, labelled, split), kept)
+
+
+def test_a_pack_without_a_split_lists_all_of_them_as_the_folder_does(faces, tmp_path):
+    pack(str(faces), str(tmp_path / "pack"))
+    assert_same_source(FolderSource(faces), open_source("array_record", str(tmp_path / "pack")))
+
+
+def test_a_folder_without_splits_becomes_one_listing(tmp_path):
+    write_folder(tmp_path / "faces" / "deep", 5)
+    assert pack(str(tmp_path / "faces"), str(tmp_path / "pack")) == {"": 5}
+    kept = open_source("array_record", str(tmp_path / "pack"))
+    assert_same_source(FolderSource(tmp_path / "faces"), kept)
+    with pytest.raises(UserError, match="has no labels"):
+        open_source("array_record", str(tmp_path / "pack"), labelled=True)
+
+
+def test_batches_from_a_pack_are_those_of_the_folder(faces, tmp_path):
+    pack(str(faces), str(tmp_path / "pack"), shard_bytes=9000)
+    sources = [open_source(kind, path, True, "train") for kind, path in
+               (("folder", str(faces)), ("array_record", str(tmp_path / "pack")))]  # fmt: skip
+    settings = {"seed": 3, "batch_size": 8, "canvas": 20, "threads": 2}
+    with TrainBatches(sources[0], **settings) as expected, TrainBatches(sources[1], **settings) as got:
+        for _ in range(20):
+            one, other = next(expected), next(got)
+            for key in ("image", "index", "label"):
+                np.testing.assert_array_equal(one[key], other[key])
+        assert got.bad.keys() == expected.bad.keys() and len(got.bad) == 10
+    assert got.bad["sad/gone.jpg"] == "cannot be read: unreadable when it was packed"
+    for one, other in zip(*(eval_batches(source, batch_size=10, canvas=20) for source in sources)):
+        np.testing.assert_array_equal(one["image"], other["image"])
+        np.testing.assert_array_equal(one["valid"], other["valid"])
+
+
+def test_shards_hold_about_as_much_as_asked(tmp_path):
+    write_folder(tmp_path / "faces", 30)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"), shard_bytes=5000)
+    index = json.loads((tmp_path / "pack" / "index.json").read_text())
+    assert len(index["shards"]) > 3 and sum(shard["count"] for shard in index["shards"]) == 30
+    assert index["shards"][1]["name"] == f"00001-of-{len(index['shards']):05d}.array_record"
+    kept = open_source("array_record", str(tmp_path / "pack"))
+    assert [kept[i].data for i in (29, 0, 15)] == [FolderSource(tmp_path / "faces")[i].data for i in (29, 0, 15)]
+
+
+def test_packing_again_changes_nothing_and_other_data_are_refused(faces, tmp_path, monkeypatch):
+    pack(str(faces), str(tmp_path / "pack"))
+    monkeypatch.setattr(packing, "_write_shards", None)
+    assert pack(str(faces), str(tmp_path / "pack")) == {"train": 37, "val": 7}
+    (faces / "val" / "sad" / "000.jpg").write_bytes(b"another")
+    with pytest.raises(UserError, match=r"val exists and is not the pack of"):
+        pack(str(faces), str(tmp_path / "pack"))
+
+
+def test_an_interrupted_packing_leaves_nothing_that_looks_whole(faces, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "_write_index", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pack(str(faces), str(tmp_path / "pack"))
+    assert not list((tmp_path / "pack").iterdir())
+
+
+def test_no_pack_there(tmp_path):
+    with pytest.raises(UserError, match="no pack in"):
+        open_source("array_record", str(tmp_path))
+    with pytest.raises(UserError, match="data.path is empty"):
+        open_source("array_record", "")
+
+
+def test_missing_and_short_shards_are_named(tmp_path):
+    write_folder(tmp_path / "faces", 9)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"), shard_bytes=5000)
+    second, *_ = sorted((tmp_path / "pack").glob("00001*"))
+    data = second.read_bytes()
+    second.write_bytes(data[:-100])
+    with pytest.raises(UserError, match=rf"00001-of.* has {len(data) - 100} bytes in place of {len(data)}"):
+        open_source("array_record", str(tmp_path / "pack"))
+    second.unlink()
+    with pytest.raises(UserError, match=r"00001-of.* is missing"):
+        open_source("array_record", str(tmp_path / "pack"))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "simfle pack 0"}'])
+def test_an_index_of_another_kind(tmp_path, text):
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(UserError, match=r"index.json .*pack the data again"):
+        open_source("array_record", str(tmp_path))
+
+
+def test_a_damaged_record_is_a_bad_image_and_no_crash(tmp_path):
+    write_folder(tmp_path / "faces", 4, size=64)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    (shard,) = (tmp_path / "pack").glob("*.array_record")
+    data = bytearray(shard.read_bytes())
+    at = data.index(FolderSource(tmp_path / "faces")[2].data[-200:])
+    data[at : at + 50] = bytes(50)
+    shard.write_bytes(data)
+    bad: dict[str, str] = {}
+    (batch,) = eval_batches(open_source("array_record", str(tmp_path / "pack")), batch_size=4, canvas=16, bad=bad)
+    assert batch["valid"].tolist() == [True, True, False, True]
+    assert "damaged" in bad["002.jpg"]
+
+
+def test_a_pack_can_be_pickled_after_reading(tmp_path):
+    write_folder(tmp_path / "faces", 3)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    kept = open_source("array_record", str(tmp_path / "pack"))
+    first = kept[0]
+    assert pickle.loads(pickle.dumps(kept))[0] == first
