@@ -104,7 +104,7 @@ def test_an_interrupted_packing_leaves_nothing_that_looks_whole(faces, tmp_path,
 def test_no_pack_there(tmp_path):
     with pytest.raises(UserError, match="no pack in"):
         open_source("array_record", str(tmp_path))
-    with pytest.raises(UserError, match="data.path is empty"):
+    with pytest.raises(UserError, match=r"data.path is empty"):
         open_source("array_record", "")
 
 
