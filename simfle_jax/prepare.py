@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from simfle_jax.data import array_record
+from simfle_jax.data import packing
 from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import check_apart, prepare
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
     if len(chosen) != 1:
-        raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR and --pack DIR; see --help")
+        raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR or --pack DIR; see --help")
     {"dataset": _prepare, "check": _check, "pack": _pack}[chosen[0]](options)
 
 
@@ -95,7 +95,7 @@ def _pack(options: argparse.Namespace) -> None:
     if options.out is None:
         raise UserError("--pack DIR needs --out DIR for the shards")
     check_apart(options.pack, options.out)
-    for split, count in array_record.pack(str(options.pack), str(options.out)).items():
+    for split, count in packing.pack(str(options.pack), str(options.out)).items():
         print(f"packed {count:,} images: {options.out / split}")
 
 

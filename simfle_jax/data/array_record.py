@@ -125,7 +125,7 @@ def _pack_folders(root: str, split: str | None) -> list[tuple[str, str]]:
         return [(folder, "")]
     inside = [name for name in SPLITS if os.path.exists(os.path.join(folder, name, "index.json"))]
     if not inside:
-        raise UserError(f"no pack in {folder}: make one with python -m simfle_jax.prepare folder --pack --help")
+        raise UserError(f"no pack in {folder}: make one with python -m simfle_jax.prepare --pack FOLDER --out PACK")
     return [(os.path.join(folder, name), f"{name}/") for name in inside]
 
 
