@@ -1,0 +1,180 @@
+"""Data sets of TensorFlow Datasets as sources, through its random-access files and without TensorFlow."""
+
+import re
+import urllib.parse
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simfle_jax.data.sources import Record, fingerprint
+from simfle_jax.errors import UserError
+from simfle_jax.progress import Progress
+
+try:
+    import tensorflow_datasets as tfds
+except ImportError as problem:
+    raise UserError(
+        f"data.source=tfds:... needs TensorFlow Datasets ({problem}): pip install 'simfle-jax[tfds]'"
+    ) from None
+
+FORM = "tfds:NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE]"
+VALIDATION = ("val", "validation", "valid", "dev", "test")  # the first that a data set has serves as val
+NAMES = ("name", "filename", "file_name", "image/filename", "id")
+
+
+class Spec(NamedTuple):
+    """What stands behind `tfds:`."""
+
+    builder: str
+    split: str | None
+    image: str | None
+    label: str | None
+
+
+class TfdsSource:
+    """One split of a prepared TFDS data set.
+
+    The image is the only feature of type Image, the label the only ClassLabel; where there are several they are
+    named as in `tfds:celeb_a:train?image=image`. Names come from a text feature `name` or `filename` and are the
+    record's number otherwise. Where the split is not given in `spec` it is `split`, and train by default; `val` is
+    served by validation or test where there is no val.
+
+    Args:
+        spec: NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE].
+        path: TFDS's data_dir; '' is its own default, ~/tensorflow_datasets.
+        labelled: whether to read the labels, all of them now.
+        split: the split where `spec` names none; `val` even where it names one.
+
+    Raises:
+        UserError: TFDS not installed, data set unknown or not prepared, no such split or feature, labels missing.
+    """
+
+    def __init__(self, spec: str, path: str, labelled: bool = False, split: str | None = None):
+        self._spec = parse(spec)
+        self._info, builder = _open(self._spec, path)
+        self.split = _choose_split(self._spec, split, list(self._info.splits))
+        features = self._info.features
+        self._image = _feature(features, tfds.features.Image, self._spec.image, "image", self._info.name)
+        self._name = next(
+            (key for key in NAMES if key in features and isinstance(features[key], tfds.features.Text)), None
+        )
+        self._label = None
+        decoders = {self._image: tfds.decode.SkipDecoding()}
+        self._records = _data_source(builder, self.split, decoders)
+        self.classes: tuple[str, ...] | None = None
+        self.labels: np.ndarray | None = None
+        if labelled:
+            self._label = _feature(features, tfds.features.ClassLabel, self._spec.label, "label", self._info.name)
+            self.classes = tuple(features[self._label].names)
+            self.labels = self._read_labels()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def name(self, index: int) -> str:
+        return self._name_in(self._records[index], index) if self._name else f"{self.split}/{index:08d}"
+
+    def __getitem__(self, index: int) -> Record:
+        try:
+            example = self._records[index]
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise OSError(f"damaged record: {' '.join(str(error).split())[:120]}") from None
+        label = None if self.labels is None else int(self.labels[index])
+        return Record(self._name_in(example, index), _content(example[self._image]), label)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the full name, the split, its number of images and its bytes."""
+        split = self._info.splits[self.split]
+        name = f"{self._info.full_name}:{self.split}"
+        return fingerprint([(name, split.num_examples), (name, split.num_bytes)])
+
+    def _name_in(self, example: dict[str, Any], index: int) -> str:
+        return example[self._name].decode() if self._name else f"{self.split}/{index:08d}"
+
+    def _read_labels(self) -> np.ndarray:
+        labels, progress = np.empty(len(self), np.int32), Progress(len(self), "reading labels")
+        for index in range(len(self)):
+            labels[index] = self._records[index][self._label]
+            progress.update(index + 1)
+        if len(labels) and labels.min() < 0:
+            raise UserError(f"{self._info.full_name}:{self.split} has images without a label: it can only pre-train")
+        return labels
+
+
+def parse(spec: str) -> Spec:
+    """Takes `NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE]` apart."""
+    where, _, query = spec.partition("?")
+    options = dict(urllib.parse.parse_qsl(query))
+    match = re.fullmatch(r"(\w+(?:/[\w.+-]+)?)(:\d+\.\d+\.\d+)?(?::([\w+%\[\]:.-]+))?", where)
+    if not match or set(options) - {"image", "label"}:
+        raise UserError(f"data.source=tfds:{spec} is not of the form {FORM}")
+    return Spec(match[1] + (match[2] or ""), match[3], options.get("image"), options.get("label"))
+
+
+def _open(spec: Spec, path: str) -> tuple[Any, Any]:
+    """The info and the builder of a data set that is there in files."""
+    try:
+        builder = tfds.builder(spec.builder, data_dir=path or None)
+    except tfds.core.DatasetNotFoundError:
+        raise UserError(
+            f"no TFDS data set {spec.builder}, neither in the catalogue nor in {path or 'the default data_dir'}: "
+            f"check the name, and --config.data.path=DATA_DIR"
+        ) from None
+    except AssertionError as error:  # a version that is not there
+        raise UserError(str(error).splitlines()[-1].rpartition('": ')[2]) from None
+    except ImportError as error:
+        raise UserError(
+            f"{spec.builder} is not prepared and its code needs {error.name}: {_how_to(spec, path)}"
+        ) from None
+    if not builder.info.splits:
+        manual = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
+        where = f"; first put its files into --manual_dir: {' '.join(manual.split())}" if manual else ""
+        raise UserError(f"{spec.builder} is not prepared in {builder.data_dir}: {_how_to(spec, path)}{where}")
+    return builder.info, builder
+
+
+def _how_to(spec: Spec, path: str) -> str:
+    folder = f" --data_dir={path}" if path else ""
+    return f"run tfds build {spec.builder} --file_format=array_record{folder}"
+
+
+def _data_source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
+    try:
+        return builder.as_data_source(split=split, decoders=decoders)
+    except NotImplementedError:
+        raise UserError(
+            f"{builder.info.full_name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which has "
+            "no random access: build it again with --file_format=array_record into another --data_dir"
+        ) from None
+
+
+def _choose_split(spec: Spec, split: str | None, found: list[str]) -> str:
+    if split == "val":
+        chosen = next((name for name in VALIDATION if name in found), "val")
+    else:
+        chosen = spec.split or split or "train"
+    parts = re.split(r"\[[^\]]*\]|\+", chosen)
+    if not set(filter(None, parts)) <= set(found):
+        raise UserError(f"{spec.builder} has no split {chosen!r}, only {', '.join(found)}: give one as NAME:SPLIT")
+    return chosen
+
+
+def _feature(features: Any, kind: type, named: str | None, option: str, dataset: str) -> str:
+    """The key of the feature that is asked for or, if none is, of the only one of its kind."""
+    found = sorted(key for key, feature in features.items() if isinstance(feature, kind))
+    if named is not None:
+        if named not in features:
+            raise UserError(f"{dataset} has no feature {named!r}, only {', '.join(sorted(features))}")
+        return named
+    if len(found) != 1:
+        state = f"several: {', '.join(found)}" if found else f"none among {', '.join(sorted(features))}"
+        raise UserError(f"{dataset} must have one {kind.__name__} and has {state}: name it with ?{option}=FEATURE")
+    return found[0]
+
+
+def _content(image: bytes | np.ndarray) -> bytes | np.ndarray:
+    """The file's bytes, or the pixels of a plain tensor as uint8 [H, W, 3]."""
+    if isinstance(image, bytes):
+        return image
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)), dtype=np.uint8)

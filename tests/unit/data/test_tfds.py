@@ -1,0 +1,179 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from images import damaged, encode, write_classes
+
+from simfle_jax.data.pipeline import TrainBatches
+from simfle_jax.data.sources import FolderSource, open_source
+from simfle_jax.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
+pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+
+from simfle_jax.data import tfds_source  # noqa: E402
+from simfle_jax.data.tfds_builders import build  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    root = tmp_path_factory.mktemp("faces")
+    write_classes(root / "train", {"angry": 9, "happy": 12, "sad": 6})
+    write_classes(root / "val", {"angry": 2, "happy": 3, "sad": 2})
+    for name, data in damaged().items():
+        if not name.startswith("bomb.png"):
+            (root / "train" / "happy" / name).write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(faces, tmp_path_factory):
+    """A data_dir with both forms of the folder."""
+    data_dir = str(tmp_path_factory.mktemp("tfds"))
+    build(str(faces), data_dir)
+    build(str(faces), data_dir, config="unlabelled")
+    return data_dir
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_holds_what_the_folder_holds(faces, built, split):
+    folder, kept = FolderSource(faces, True, split), open_source("tfds:simfle_folder", built, True, split)
+    assert kept.classes == ("angry", "happy", "sad") and len(kept) == len(folder)
+    np.testing.assert_array_equal(kept.labels, folder.labels)
+    for index in range(len(folder)):
+        assert kept[index] == folder[index] and kept.name(index) == folder.name(index)
+
+
+def test_twenty_batches_are_those_of_the_folder(faces, built):
+    settings = {"seed": 3, "batch_size": 8, "canvas": 20, "threads": 2}
+    folder, kept = FolderSource(faces), open_source("tfds:simfle_folder/unlabelled:train", built)
+    with TrainBatches(folder, **settings) as expected, TrainBatches(kept, **settings) as got:
+        for _ in range(20):
+            one, other = next(expected), next(got)
+            for key in ("image", "index"):
+                np.testing.assert_array_equal(one[key], other[key])
+        assert got.bad == expected.bad and len(got.bad) == 8
+
+
+def test_a_split_can_be_a_part_and_val_is_found_whatever_is_named(built):
+    assert len(open_source("tfds:simfle_folder:train[:50%]", built)) == 18
+    assert len(open_source("tfds:simfle_folder/labelled:1.0.0:train+val", built)) == 42
+    assert len(open_source("tfds:simfle_folder:train[:50%]", built, True, "val")) == 7
+
+
+def test_fingerprints_tell_splits_apart(built):
+    sources = [open_source(f"tfds:simfle_folder:{split}", built) for split in ("train", "val", "train[:50%]")]
+    assert len({source.fingerprint for source in sources}) == 3
+    assert open_source("tfds:simfle_folder:train", built).fingerprint == sources[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("tfds:simfle_folder:dev", r"has no split 'dev', only train, val"),
+        ("tfds:simfle_folder?image=photo", r"has no feature 'photo', only image, label, name"),
+        ("tfds:no_such_set", r"no TFDS data set no_such_set, .*DATA_DIR"),
+        ("tfds:mnist:9.9.9", r"^Dataset mnist cannot be loaded at version 9\.9\.9, only"),
+        ("tfds:mnist", r"mnist is not prepared in .*tfds build mnist --file_format=array_record --data_dir="),
+        ("tfds:imagenet2012", r"first put its files into --manual_dir: .*ILSVRC2012_img_train.tar"),
+        ("tfds:../faces", r"not of the form tfds:NAME"),
+        ("tfds:simfle_folder?picture=image", r"not of the form tfds:NAME"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_to_do(built, source, message):
+    with pytest.raises(UserError, match=message) as caught:
+        open_source(source, built)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_that_are_not_there(built):
+    with pytest.raises(UserError, match=r"must have one ClassLabel and has none among image, name: .*\?label="):
+        open_source("tfds:simfle_folder/unlabelled", built, labelled=True)
+
+
+class Many(tfds.core.GeneratorBasedBuilder):
+    """Several images and labels, tensors, a label that is missing; stored without random access on demand."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=["no", "yes"])
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "photo": tfds.features.Image(encoding_format="png"),
+                    "mask": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                    "grey": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+                    "smile": label,
+                    "glasses": label,
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(6):
+            plane = np.full((8, 8, 1), 30 * index, np.uint8)
+            yield index, {
+                "photo": encode(plane.repeat(3, 2), "PNG"), "mask": encode(plane[..., 0], "PNG"), "grey": plane + 1,
+                "smile": index % 2, "glasses": -1,
+            }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("many")
+    Many(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return str(data_dir)
+
+
+def test_features_are_named_where_there_are_several(many):
+    with pytest.raises(UserError, match=r"must have one Image and has several: mask, photo: name it with \?image="):
+        open_source("tfds:many:test", many)
+    with pytest.raises(UserError, match=r"one ClassLabel and has several: glasses, smile: name it with \?label="):
+        open_source("tfds:many:test?image=photo", many, labelled=True)
+    source = open_source("tfds:many:test?image=photo&label=smile", many, labelled=True)
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 1] and source.name(4) == "test/00000004"
+    with pytest.raises(UserError, match="without a label: it can only pre-train"):
+        open_source("tfds:many:test?image=photo&label=glasses", many, labelled=True)
+
+
+def test_val_is_served_by_test(many):
+    assert len(open_source("tfds:many?image=photo&label=smile", many, True, "val")) == 6
+
+
+def test_pixels_without_a_file_become_rgb(many):
+    with TrainBatches(
+        open_source("tfds:many:test?image=grey", many), seed=0, batch_size=6, canvas=8, threads=1
+    ) as batches:
+        batch = next(batches)
+    np.testing.assert_array_equal(batch["image"][:, 3, 5], 30 * batch["index"][:, None] + np.ones(3, int))
+
+
+def test_without_the_package_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['tensorflow_datasets'] = None\n"
+        "from simfle_jax.data.sources import open_source\n"
+        "open_source('tfds:mnist', '')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'simfle-jax[tfds]'" in done.stderr.splitlines()[-1]
+
+
+def test_tensorflow_is_not_imported(built):
+    code = (
+        "import sys\nfrom simfle_jax.data.sources import open_source\n"
+        f"open_source('tfds:simfle_folder', {built!r}, True)[0]\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_forms_of_a_name():
+    assert tfds_source.parse("celeb_a:train?image=image") == ("celeb_a", "train", "image", None)
+    assert tfds_source.parse("a/b:2.0.1") == ("a/b:2.0.1", None, None, None)
+    assert tfds_source.parse("a:2.0.1:train[:10%]") == ("a:2.0.1", "train[:10%]", None, None)
