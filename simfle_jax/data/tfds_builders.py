@@ -1,20 +1,21 @@
 """A TensorFlow Datasets builder for a folder of images, so that TFDS users can build and read it as any other.
 
+    python -m simfle_jax.tfds_build --folder FACES [--data-dir DIR] [--config unlabelled]
+
+or from Python `build("FACES")`, or, where TensorFlow is installed (TFDS's own command needs it),
+
     tfds build simfle_jax/data/tfds_builders.py --manual_dir=FACES --file_format=array_record [--config=unlabelled]
 
-or, from Python, `build("FACES")`. Neither this nor reading it with `tfds.data_source` needs TensorFlow. The order is
-that of the folder's listing and the images are the files' own bytes, so `data.source=tfds:simfle_folder:train` trains
-on the same batches as the folder.
+The order is that of the folder's listing and the images are the files' own bytes, so `data.source=tfds:simfle_folder`
+gives the same batches as the folder.
 """
 
 import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import tensorflow_datasets as tfds
-
-from simfle_jax.data.sources import FolderSource
-from simfle_jax.errors import UserError
+from simfle_jax.data.sources import FolderSource, check_same_classes, read_file
+from simfle_jax.data.tfds_source import tfds
 
 
 class SimfleFolder(tfds.core.GeneratorBasedBuilder):
@@ -38,24 +39,38 @@ class SimfleFolder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        folder = os.fspath(dl_manager.manual_dir)
-        if self.builder_config.name == "unlabelled":
-            return {"train": self._generate_examples(FolderSource(folder))}
-        splits = [split for split in ("train", "val") if os.path.isdir(os.path.join(folder, split))]
-        if not splits:
-            raise UserError(f"no train or val in {folder}: use the config unlabelled for a folder without classes")
-        sources = {split: FolderSource(folder, labelled=True, split=split) for split in splits}
-        self.info.features["label"].names = sources[splits[0]].classes
+        sources = _sources(os.fspath(dl_manager.manual_dir), self.builder_config.name)
+        if self.builder_config.name == "labelled":
+            self.info.features["label"].names = sources["train"].classes
         return {split: self._generate_examples(source) for split, source in sources.items()}
 
     def _generate_examples(self, source: FolderSource) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in range(len(source)):
-            name, data, label = source[index]
-            yield index, {"image": data, "name": name} | ({} if label is None else {"label": label})
+            label = {} if source.labels is None else {"label": int(source.labels[index])}
+            yield index, {"image": _bytes(source, index), "name": source.name(index)} | label
+
+
+def _sources(folder: str, config: str) -> dict[str, FolderSource]:
+    if config == "unlabelled":
+        return {"train": FolderSource(folder)}
+    if not os.path.isdir(os.path.join(folder, "val")):
+        return {"train": FolderSource(folder, labelled=True, split="train")}
+    sources = {split: FolderSource(folder, labelled=True, split=split) for split in ("train", "val")}
+    check_same_classes(sources["train"].classes or (), sources["val"].classes or (), os.path.join(folder, "val"))
+    return sources
+
+
+def _bytes(source: FolderSource, index: int) -> bytes:
+    """The file's bytes; none for one that cannot be read, so that it stays the bad image it is in the folder."""
+    try:
+        return read_file(f"{source.root}/{source.name(index)}")
+    except OSError:
+        return b""
 
 
 def build(folder: str, data_dir: str | None = None, config: str = "labelled") -> SimfleFolder:
     """Builds the data set from `folder` in `data_dir` (None: where TFDS keeps its own); what is there already stays."""
+    _sources(folder, config)  # tells what is wrong with the folder in its own words, before TFDS does
     builder = SimfleFolder(config=config, data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
     return builder
