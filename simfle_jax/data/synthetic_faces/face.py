@@ -53,7 +53,7 @@ def draw_face(seed: int, split: str, index: int, size: int, strengths: Strengths
         gaze=gaze,
         light=strengths.light * rng.random() * np.array([np.cos(angle), 0.6 * np.sin(angle)]),
         background=background(rng, strengths, factor * size),
-        clothes=rng.uniform(20, 230, 3),
+        clothes=125 + strengths.background * rng.uniform(-105, 105, 3),
     )
     large = occlude(rng, strengths, paint(parts, camera.scale, person, look))
     image = develop(rng, strengths, large.reduce(factor))

@@ -54,9 +54,9 @@ def sample_identity(rng: np.random.Generator, strengths: Strengths) -> Identity:
     hair_rank = 1 + strengths.hair * (rng.integers(len(_HAIR)) - 1)
     # Dark skin goes with dark hair and eyes often enough that a pale lock on it would look painted.
     depth = 1 - skin.mean() / 255
-    hair = _mix(_HAIR, hair_rank * (0.3 if depth > 0.45 else 1.0)) * rng.uniform(0.85, 1.1)
+    hair = _mix(_HAIR, hair_rank * (0.3 if depth > 0.45 else 1.0)) * (1 + strengths.hair * rng.uniform(-0.15, 0.1))
     iris = _mix(_IRIS, rng.uniform(0, 5) * (0.2 if depth > 0.4 else 1.0) * strengths.identity)
-    rouge = rng.uniform(0.1, 0.7)
+    rouge = 0.4 + strengths.skin * rng.uniform(-0.3, 0.3)
     lips = skin * np.array([0.88, 0.62, 0.62]) * (1 - rouge * 0.2) + rouge * np.array([46, 4, 12])
     style, beard = rng.random(), rng.random()
     return Identity(

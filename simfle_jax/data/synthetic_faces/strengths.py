@@ -11,7 +11,7 @@ class Strengths:
 
     expression   amplitude of the facial action units (at 0 every class looks neutral)
     identity     face shape, sizes and positions of the features
-    skin         colour and age of the skin
+    skin         colour and age of the skin, colour of the lips
     hair         colour and style of the hair, beards, brow colour
     glasses      share of identities with glasses (a third at 1)
     gaze         direction of the eyes
@@ -19,7 +19,7 @@ class Strengths:
     light        direction of the light: one side of the face falls into shadow
     tint         colour cast of the whole image
     gamma        brightness curve of the whole image
-    background   colours and shapes behind the head
+    background   colours and shapes behind the head, colour of the clothes
     occlusion    share of images with an object before the face (a half at 1)
     blur         out of focus or low resolution
     noise        grain of the sensor
