@@ -71,6 +71,7 @@ class Data:
 
     path: str
     source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]'
+    sources: tuple[str, ...]  # several mixed, each 'SOURCE@PATH=WEIGHT', in place of source and path; () for one
     canvas: int  # side of the uint8 square that the host hands to the device
     mean: tuple[float, float, float]  # RGB in [0, 1]
     std: tuple[float, float, float]

@@ -15,6 +15,7 @@ from simfle_jax import compilation, parallel
 from simfle_jax import config as settings
 from simfle_jax.config import Config
 from simfle_jax.data.cache import cached
+from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
@@ -35,7 +36,8 @@ def train(config: Config, workdir: str) -> TrainState:
         UserError: whatever the user can mend, before anything is overwritten.
     """
     # ---------------------------------------------------------------- data
-    source = open_source(config.data.source, config.data.path)
+    mixed, data = config.data.sources, config.data
+    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
     steps_per_epoch = len(source) // config.batch_size
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
