@@ -23,13 +23,20 @@ from simfle_jax.data.synthetic_faces import IMAGES_PER_IDENTITY, PRESETS, Streng
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
+_DONE, _UNFINISHED = "faces.json", "unfinished.json"  # the settings, under the second name until all is written
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = _parser().parse_args(argv)
     try:
         strengths = _strengths(args)
+        if args.seed < 0:
+            raise UserError(f"--seed {args.seed} must be 0 or more")
+        _check_size(args.size)
         if args.sheet:
+            if Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+                raise UserError(f"--sheet {args.sheet}: give a name that ends in .png or .jpg")
             contact_sheet(args.seed, args.size, strengths).save(args.sheet)
             print(f"contact sheet in {args.sheet}")
         if args.out:
@@ -72,42 +79,57 @@ def write_faces(out: Path, count: int, val_count: int | None, seed: int, size: i
     val_count = count // 4 if val_count is None else val_count
     if min(count, val_count) < IMAGES_PER_IDENTITY:
         raise UserError(f"--count {count} and --val-count {val_count} must be at least {IMAGES_PER_IDENTITY}: one identity")
-    if not 16 <= size <= 1024:
-        raise UserError(f"--size {size} must lie in 16..1024 pixels")
+    _check_size(size)
     settings: dict[str, object] = {"count": count, "val_count": val_count, "seed": seed, "size": size}
     settings |= {"strengths": dataclasses.asdict(strengths), "images_per_identity": IMAGES_PER_IDENTITY}
     if _is_done(out, settings):
         print(f"{out} holds these faces already")
         return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _UNFINISHED).write_text(json.dumps(settings, indent=2) + "\n")
     draw = functools.partial(_write_one, str(out), seed, size, strengths)
     jobs = [("train", i) for i in range(count)] + [("val", i) for i in range(val_count)]
     names, points = zip(*_in_parallel(draw, jobs), strict=True)
     np.savez_compressed(out / "landmarks.npz", name=np.array(names), points=np.stack(points))
-    (out / "faces.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (out / _UNFINISHED).replace(out / _DONE)
     print(f"{count} training and {val_count} validation faces in {out}")
 
 
+def _check_size(size: int) -> None:
+    if not 16 <= size <= 1024:
+        raise UserError(f"--size {size} must lie in 16..1024 pixels")
+
+
 def _is_done(out: Path, settings: dict) -> bool:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    note = out / "faces.json"
-    if note.is_file() and json.loads(note.read_text()) == settings:
+    """Whether these faces are there; UserError if `out` holds others, or anything that this command did not write."""
+    if _note(out / _DONE) == settings:
         return True
-    unfinished = out.is_dir() and {p.name for p in out.iterdir()} <= {"train", "val", "landmarks.npz"} and not note.exists()
-    if not unfinished:
+    # An interrupted run of the same settings is drawn again, file for file; nothing else is written over.
+    if out.exists() and _note(out / _UNFINISHED) != settings and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} holds something else; give another --out or remove it")
     return False
+
+
+def _note(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _in_parallel(draw: functools.partial, jobs: list[tuple[str, int]]) -> list[tuple[str, np.ndarray]]:
     progress = Progress(len(jobs), "drawing faces")
     results = []
     # spawn: a fork of a process with running threads can hang.
-    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
         for result in pool.imap(draw, jobs, chunksize=64):
             results.append(result)
             progress.update(len(results))
     return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_one(out: str, seed: int, size: int, strengths: Strengths, job: tuple[str, int]) -> tuple[str, np.ndarray]:
