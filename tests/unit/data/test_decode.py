@@ -1,11 +1,9 @@
 import io
-import time
-import tracemalloc
 
 import numpy as np
 import pytest
 from images import damaged, encode, huge_png, smooth
-from PIL import Image
+from PIL import Image, ImageFile
 
 from simfle_jax.data import decode as module
 from simfle_jax.data.decode import BadImage, decode
@@ -137,12 +135,12 @@ def test_first_frame_of_an_animation():
     np.testing.assert_array_equal(decode(data, 32), first)
 
 
-def test_a_very_long_image_costs_no_more_than_another():
-    data = encode(np.zeros((5000, 1, 3), np.uint8), "PNG")
-    tracemalloc.start()
+def test_a_very_long_image_costs_no_more_than_another(monkeypatch):
+    data, sizes = encode(np.zeros((5000, 1, 3), np.uint8), "PNG"), []
+    original = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, to, *rest: sizes.append(to) or original(self, to, *rest))
     assert decode(data, 224).shape == (224, 224, 3)
-    assert tracemalloc.get_traced_memory()[1] < 2e6
-    tracemalloc.stop()
+    assert sizes == [(224, 224)]
 
 
 @pytest.mark.parametrize(
@@ -166,15 +164,10 @@ def test_damaged_files_are_refused_with_a_reason(name, reason):
 
 
 @pytest.mark.parametrize("side", [9_500, 30_000])
-def test_an_enormous_image_is_refused_from_its_header(side):
-    data = huge_png(side)
-    tracemalloc.start()
-    start = time.process_time()
+def test_an_enormous_image_is_refused_from_its_header(side, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("the pixels were decoded"))
     with pytest.raises(BadImage, match="pixels"):
-        decode(data, 32)
-    assert tracemalloc.get_traced_memory()[1] < 1e6
-    tracemalloc.stop()
-    assert time.process_time() - start < 1  # decoding it takes many seconds
+        decode(huge_png(side), 32)
 
 
 def test_a_jpeg_with_rubbish_after_its_end_is_used():
