@@ -72,7 +72,7 @@ def plain_view(images, size: int):
 
 
 def random_crop_and_flip(keys, images, size: int, scale, ratio, flip: float):
-    """The probe's training view of uint8 images [B, S, S, 3]: random resized crop, flip: [B, size, size, 3]."""
+    """The probe's training view of uint8 images [B, S, S, 3]: random crop and flip, [B, size, size, 3]."""
     draws = Draws.of(keys)
     boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
     return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
@@ -178,9 +178,9 @@ def _crop_planes(images, boxes, size: int, flip):
 
 
 def _resize_weights(start, length, source: int, size: int):
-    """Weights [B, size, source] that resize source[start : start + length] to `size` pixels, antialiased bilinear.
+    """Weights [B, size, source], antialiased bilinear, from source[start : start + length] to `size` pixels.
 
-    A triangle that reaches one output pixel to each side (at least one input pixel), normalised inside the range.
+    A triangle that reaches an output pixel (at least an input pixel) to each side, normalised in the range.
     """
     start, length = start[:, None, None], length[:, None, None]
     step = length / size
@@ -248,8 +248,8 @@ def _jitter(planes, factors, orders):
     """The four operations in each image's own order, factors and orders [B, 4].
 
     Hue is the expensive one and every image needs it once, so it has one fixed place. The other three are one
-    blend with different partners; three slots before hue and three after hold them in any order, and unused slots
-    blend by 1, which changes nothing.
+    blend with different partners; three slots before hue and three after hold them in any order, and unused
+    slots blend by 1, which changes nothing.
     """
     place_of_hue = jnp.argmax(orders == HUE, axis=1)
     slots = jnp.arange(3)[:, None]
@@ -268,7 +268,7 @@ def _jitter(planes, factors, orders):
 
 
 def _blend(planes, operation, factor):
-    """factor * image + (1 - factor) * partner: black (brightness), mean luma (contrast) or luma (saturation)."""
+    """factor * image + (1 - factor) * partner: black, mean luma (contrast) or luma (saturation)."""
     luma = _luma(planes)
     mean = luma.mean(axis=(1, 2, 3), keepdims=True)
     rest, operation = _per_image(1 - factor), _per_image(operation)
@@ -310,7 +310,7 @@ def _blur(planes, sigmas, kernel: int):
 
 
 def _filter(planes, taps, axis: int):
-    """Reflect-pad `axis`, then sum pairs of equally distant neighbours, taps [B, half + 1] outermost first."""
+    """Reflect-pad `axis`, then sum pairs of equally distant neighbours; taps [B, half + 1], outermost first."""
     half, length = taps.shape[1] - 1, planes.shape[axis]
     widths = [(half, half) if a == axis else (0, 0) for a in range(4)]
     padded = jnp.pad(planes, widths, mode="reflect")
@@ -375,5 +375,5 @@ def grayscale(planes):
 
 @_on_images
 def gaussian_blur(planes, sigmas, kernel: int):
-    """Gaussian of sigmas [B] pixels over `kernel` taps (odd, below twice the side), reflected at the borders."""
+    """Gaussian of sigmas [B] pixels over `kernel` taps (odd, below twice the side), reflecting borders."""
     return _blur(planes, sigmas, kernel)

@@ -19,7 +19,7 @@ def crop(values):
 
 
 def mean_levels(images, expected, to_uint8):
-    """Mean absolute difference in 8-bit levels, ours stored as PIL does: resizing and gray round, the rest cuts."""
+    """Mean absolute difference in 8-bit levels, stored as PIL does: resizing and gray round, others cut."""
     levels = to_uint8(np.asarray(images, np.float64) * 255 + 1e-4)
     return np.abs(levels - expected.astype(np.float64)).mean()
 

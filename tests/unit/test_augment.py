@@ -1,4 +1,4 @@
-"""Laws of the augmentations: what a view may depend on, what neutral settings do, PIL's resize computed again."""
+"""Laws of the augmentations: what a view depends on, what neutral settings do, PIL's resize again."""
 
 import dataclasses
 
@@ -16,11 +16,11 @@ STRONG = Views(
     size=SIZE, plain_size=16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8,
     brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, gray=0.2, blur=(0.1, 2.0),
 )  # fmt: skip
-NEUTRAL = dataclasses.replace(
-    STRONG, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=(0, 0)
-)
+NEUTRAL = dataclasses.replace(STRONG, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=(0, 0))
 
 two_views = jax.jit(augment.two_views, static_argnums=2)
+crop_and_resize = jax.jit(augment.crop_and_resize, static_argnums=2)
+adjust = {name: jax.jit(getattr(augment, f"adjust_{name}")) for name in ("brightness", "contrast", "saturation", "hue")}
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +69,27 @@ def test_other_keys_give_other_views_without_compiling_again(views, images):
 
 def test_neutral_settings_give_the_plain_resize(keys, images):
     plain = augment.plain_view(images, SIZE)
-    for view in augment.two_views(keys, images, NEUTRAL):
+    for view in two_views(keys, images, NEUTRAL):
         np.testing.assert_allclose(view, plain, atol=1e-6)
 
 
 def test_probe_view_flips_with_its_probability(keys, images):
-    straight = augment.random_crop_and_flip(keys, images, SIZE, (0.2, 0.5), (0.75, 1.33), 0.0)
-    flipped = augment.random_crop_and_flip(keys, images, SIZE, (0.2, 0.5), (0.75, 1.33), 1.0)
+    @jax.jit
+    def view(flip):
+        return augment.random_crop_and_flip(keys, images, SIZE, (0.2, 0.5), (0.75, 1.33), flip)
+
+    straight, flipped = view(0.0), view(1.0)
     np.testing.assert_allclose(flipped, straight[:, :, ::-1], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "top, left, height, width", [(0, 0, 32, 32), (3, 5, 20, 9), (30, 30, 2, 2), (1, 0, 31, 7)]
-)
+@pytest.mark.parametrize("top, left, height, width", [(0, 0, 32, 32), (3, 5, 20, 9), (30, 30, 2, 2), (1, 0, 31, 7)])
 @pytest.mark.parametrize("size", [7, 16, 40])
 def test_crop_and_resize_is_pils(floats, top, left, height, width, size):
     boxes = np.tile([top, left, height, width], (BATCH, 1))
-    resized = augment.crop_and_resize(floats, boxes, size)
+    resized = crop_and_resize(floats, boxes, size)
     crop = np.asarray(floats)[0, top : top + height, left : left + width]
     bands = [Image.fromarray(crop[..., c]).resize((size, size), Image.Resampling.BILINEAR) for c in range(3)]
-    np.testing.assert_allclose(resized[0], np.stack(bands, -1), atol=2e-6)
+    np.testing.assert_allclose(resized[0], np.stack(bands, -1), atol=5e-6)
 
 
 @pytest.mark.parametrize("length, size", [(32, 24), (9, 24), (24, 24), (31, 7)])
@@ -101,7 +102,8 @@ def test_resize_weights_computed_one_by_one(length, size):
             expected[i, start + x] = max(0.0, 1 - abs(x + 0.5 - (i + 0.5) * step) / reach)
     expected /= expected.sum(axis=1, keepdims=True)
     weights = augment._resize_weights(jnp.full(1, start), jnp.full(1, float(length)), 33, size)
-    np.testing.assert_allclose(weights[0], expected, atol=1e-6)
+    # Positions near 32 are 2e-6 apart in float32.
+    np.testing.assert_allclose(weights[0], expected, atol=5e-6)
 
 
 def test_resize_of_an_oblong_image_keeps_the_centre(floats):
@@ -119,32 +121,27 @@ def test_crop_boxes_fall_back_to_the_largest_centred_box(keys):
 
 def test_factor_one_changes_nothing(floats):
     ones = jnp.ones(BATCH)
-    for adjust in (augment.adjust_brightness, augment.adjust_contrast, augment.adjust_saturation):
-        np.testing.assert_array_equal(adjust(floats, ones), floats)
-    np.testing.assert_allclose(augment.adjust_hue(floats, 0 * ones), floats, atol=1e-6)
+    for name in ("brightness", "contrast", "saturation"):
+        np.testing.assert_array_equal(adjust[name](floats, ones), floats)
+    np.testing.assert_allclose(adjust["hue"](floats, 0 * ones), floats, atol=1e-6)
 
 
 def test_hue_turns_primaries_and_closes_the_circle(floats):
     red = jnp.zeros((1, 1, 1, 3)).at[..., 0].set(0.7)
-    np.testing.assert_allclose(augment.adjust_hue(red, jnp.array([1 / 3]))[0, 0, 0], [0, 0.7, 0], atol=1e-6)
+    np.testing.assert_allclose(adjust["hue"](red, jnp.array([1 / 3]))[0, 0, 0], [0, 0.7, 0], atol=1e-6)
     shifts = jnp.linspace(-0.5, 0.5, BATCH)
-    there_and_back = augment.adjust_hue(augment.adjust_hue(floats, shifts), -shifts)
+    there_and_back = adjust["hue"](adjust["hue"](floats, shifts), -shifts)
     np.testing.assert_allclose(there_and_back, floats, atol=1e-5)
 
 
 def test_saturation_zero_is_gray(floats):
     gray = augment.grayscale(floats)
-    np.testing.assert_allclose(augment.adjust_saturation(floats, jnp.zeros(BATCH)), gray, atol=1e-6)
+    np.testing.assert_allclose(adjust["saturation"](floats, jnp.zeros(BATCH)), gray, atol=1e-6)
     np.testing.assert_allclose(gray[..., 1], np.asarray(floats) @ np.array([0.299, 0.587, 0.114]), atol=1e-6)
 
 
 def test_jitter_is_the_single_operations_in_order(floats):
-    operations = (
-        augment.adjust_brightness,
-        augment.adjust_contrast,
-        augment.adjust_saturation,
-        augment.adjust_hue,
-    )
+    operations = list(adjust.values())
     factors = np.random.RandomState(1).uniform(0.2, 1.8, (24, 4)).astype(np.float32)
     factors[:, 3] = (factors[:, 3] - 1) / 4
     image = floats[:1]
@@ -164,13 +161,14 @@ def test_every_order_is_drawn_equally_often():
 
 
 def test_blur_keeps_constants_and_is_a_gaussian(floats):
+    blur = jax.jit(augment.gaussian_blur, static_argnums=2)
     sigmas = jnp.linspace(0.1, 2, BATCH)
-    np.testing.assert_allclose(augment.gaussian_blur(jnp.full_like(floats, 0.3), sigmas, 9), 0.3, atol=1e-6)
+    np.testing.assert_allclose(blur(jnp.full_like(floats, 0.3), sigmas, 9), 0.3, atol=1e-6)
     impulse = jnp.zeros((1, 21, 21, 3)).at[0, 10, 10].set(1)
     taps = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
     expected = np.zeros(21)
     expected[6:15] = taps / taps.sum()
-    blurred = augment.gaussian_blur(impulse, jnp.array([1.5]), 9)
+    blurred = blur(impulse, jnp.array([1.5]), 9)
     np.testing.assert_allclose(blurred[0, :, :, 0], np.outer(expected, expected), atol=1e-7)
 
 
