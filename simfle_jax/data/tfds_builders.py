@@ -2,7 +2,7 @@
 
     python -m simfle_jax.tfds_build --folder FACES [--data-dir DIR] [--config unlabelled]
 
-or from Python `build("FACES")`, or, where TensorFlow, apache-beam and mlcroissant are installed, which TFDS's own command needs,
+or from Python `build("FACES")`, or with TFDS's own command, which needs TensorFlow, apache-beam and mlcroissant:
 
     tfds build simfle_jax/data/tfds_builders.py --manual_dir=FACES --file_format=array_record [--config=unlabelled]
 
