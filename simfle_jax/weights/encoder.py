@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
 
 import simfle_jax
 from simfle_jax import augment
@@ -18,7 +17,8 @@ from simfle_jax.config import Config, Model, digest
 from simfle_jax.errors import UserError
 from simfle_jax.models.resnet import ResNet, pool
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.files import check_names, check_shapes, read_arrays
+from simfle_jax.weights.files import check_names, check_shapes, read_arrays, write_safetensors
+from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_model, is_published
 
 CHUNK = 64  # images that go through the trunk at once
 LICENCE_NOTE = "Weights carry the conditions of the data they were trained on; research use of face data."
@@ -34,25 +34,25 @@ def export_encoder(path: Path, state: Any, config: Config, metadata: dict[str, s
         params, stats = state.target_params, state.target_stats
     trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
     arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.model), trees)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(arrays, temporary, metadata=_metadata(config, branch) | metadata)
-    os.replace(temporary, path)
+    write_safetensors(path, arrays, _metadata(config, branch) | metadata)
 
 
 def _metadata(config: Config, branch: str) -> dict[str, str]:
-    model = config.model
-    architecture = {"stage_sizes": model.stage_sizes, "width": model.width, "last_stride": model.last_stride}
     return {
-        "method": "SimFLE" if model.facemae else "BYOL",
+        "method": "SimFLE" if config.model.facemae else "BYOL",
         "branch": branch,
         "config": digest(config),
-        "architecture": json.dumps(architecture),
+        "architecture": _architecture(config.model),
         "size": str(config.views.size),
         "mean": json.dumps(config.data.mean),
         "std": json.dumps(config.data.std),
         "written_by": f"simfle-jax {simfle_jax.__version__}",
         "licence_note": LICENCE_NOTE,
     }
+
+
+def _architecture(model: Model) -> str:
+    return json.dumps({"stage_sizes": model.stage_sizes, "width": model.width, "last_stride": model.last_stride})
 
 
 class Encoder:
@@ -88,6 +88,10 @@ class Encoder:
     def apply(self, images: jax.Array, arrays: Any = None) -> jax.Array:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return pool(self._map(images, arrays if arrays is not None else self.arrays)).astype(jnp.float32)
+
+    def torch_arrays(self) -> Arrays:
+        """The trunk under torchvision's names, in torch's layout, without `fc`."""
+        return torch_names.to_torch(torch_names.torchvision_trunk(self.model), jax.device_get(self.arrays))
 
     def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[jax.Array, Any]:
         """Features in training mode, and the new BatchNorm statistics as `statistics(trunk)` gives them; traceable."""
@@ -129,6 +133,11 @@ def _trees(model: Model, seed: int) -> dict[str, Any]:
     return {"params": nnx.to_pure_dict(parts[1]), "stats": nnx.to_pure_dict(parts[2])}
 
 
+def trunk_shapes(model: Model) -> dict[str, Any]:
+    """'params' and 'stats' of a trunk as shapes; no array is made."""
+    return jax.eval_shape(lambda: _trees(model, 0))
+
+
 def _hash(trees: Any) -> str:
     digests = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
@@ -136,27 +145,47 @@ def _hash(trees: Any) -> str:
     return digests.hexdigest()[:16]
 
 
-def load_encoder(path: str | os.PathLike) -> Encoder:
-    """The encoder of a run's folder, or of a safetensors or torch file with torchvision's `resnet50` names.
+def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
+    """The encoder of a run's folder, or of a safetensors or torch file.
 
-    A file without our metadata is taken for a ResNet-50 at 224 pixels with SimFLE's mean and std.
+    path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
+        names, with or without `fc`; or a published checkpoint. A file without our metadata is taken for images of
+        224 pixels with SimFLE's mean and std.
+    branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
 
     Raises:
         UserError: nothing there, or not such a file; says which names are missing or surplus.
     """
     path = Path(path)
+    if branch not in BRANCHES:
+        raise UserError(f"branch = {branch!r} must be one of {', '.join(BRANCHES)}")
+    if path.is_dir() and branch == "target":
+        return _target_of_run(path)
     file = path / "encoder.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise UserError(f"{path} holds no encoder.safetensors: is it the --workdir of a pre-training run?")
-    arrays, metadata = read_arrays(file)
-    metadata = DEFAULT_METADATA | metadata
-    arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
-    model = architecture(json.loads(metadata["architecture"]))
+    return from_arrays(*read_arrays(file), branch, file)
+
+
+def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path) -> Encoder:
+    """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
+    trunk = find_trunk(arrays, branch, where)
+    model = architecture(json.loads(metadata["architecture"])) if "architecture" in metadata else infer_model(trunk, where)
     entries = torch_names.torchvision_trunk(model)
-    check_names(arrays, entries, file)
-    trees = torch_names.to_ours(entries, arrays)
-    check_shapes(trees, jax.eval_shape(lambda: _trees(model, 0)), file)
-    return Encoder(trees, model, metadata)
+    check_names(trunk, entries, where)
+    trees = torch_names.to_ours(entries, trunk)
+    check_shapes(trees, trunk_shapes(model), where)
+    known = {"architecture": _architecture(model), "branch": branch} | ({"method": "SimFLE"} if is_published(arrays) else {})
+    return Encoder(trees, model, DEFAULT_METADATA | known | metadata)
+
+
+def _target_of_run(folder: Path) -> Encoder:
+    # Imported here: only this needs a run's whole state, and all of training with it.
+    from simfle_jax.training.restore import run_state
+
+    config, state = run_state(folder)
+    trees = jax.device_get({"params": state.target_params["encoder"], "stats": state.target_stats["encoder"]})
+    return Encoder(trees, config.model, _metadata(config, "target") | {"step": str(int(state.step))})
 
 
 DEFAULT_METADATA = {
@@ -165,15 +194,6 @@ DEFAULT_METADATA = {
     "mean": "[0.5795, 0.4522, 0.3957]",
     "std": "[0.2769, 0.2473, 0.2412]",
 }
-
-
-def architecture(sizes: dict[str, Any]) -> Model:
-    """A Model that describes a trunk alone; what concerns FaceMAE and the heads is empty."""
-    return Model(
-        stage_sizes=tuple(sizes["stage_sizes"]), width=sizes["width"], last_stride=sizes["last_stride"], head_hidden=0,
-        head_out=0, facemae=False, masking="random", grouping_init="he", patch=0, vit_width=0, vit_depth=0, vit_heads=0,
-        decoder_width=0, decoder_depth=0, decoder_heads=0, init_from="",
-    )  # fmt: skip
 
 
 def untrained_encoder(like: Encoder, seed: int) -> Encoder:

@@ -1,19 +1,23 @@
 """Reading named arrays from safetensors and PyTorch files, and saying what is wrong with them."""
 
+import contextlib
+import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from simfle_jax.errors import UserError
 from simfle_jax.weights.torch_names import Entry
 
 
 def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file by name, and its metadata (empty for torch files).
+    """The arrays of a file by name, and its metadata (empty for the files of other programs).
 
     Raises:
         UserError: no such file, truncated, or of another kind.
@@ -23,7 +27,7 @@ def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         raise UserError(f"no file {path}: give a .safetensors, .pth or .pth.tar file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    return _tensors(read_torch(path)), {}
+    return torch_content(read_torch(path))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -49,11 +53,46 @@ def read_torch(path: Path) -> Any:
         raise UserError(f"{path} is not a whole PyTorch file: {' '.join(str(error).split())[:160]}") from None
 
 
-def _tensors(content: Any) -> dict[str, np.ndarray]:
+def torch_content(content: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a torch file's content, and the metadata that our own files carry."""
+    return tensors(content), content.get("metadata", {}) if isinstance(content, dict) else {}
+
+
+def tensors(content: Any) -> dict[str, np.ndarray]:
     """The state dict inside a checkpoint, without `module.` prefixes, as numpy arrays."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    arrays = {name: value.numpy() for name, value in state.items() if hasattr(value, "numpy")}
+    arrays = {name: to_numpy(value) for name, value in state.items() if hasattr(value, "detach")}
     return {name.removeprefix("module."): array for name, array in arrays.items()}
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A torch tensor as an array; half precision becomes float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor).numpy()
+
+
+def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes whole or not at all."""
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata=metadata)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when all went well, and is removed otherwise.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; give another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_names(arrays: dict[str, np.ndarray], entries: list[Entry], where: str | Path) -> None:

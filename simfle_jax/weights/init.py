@@ -4,7 +4,9 @@ from typing import Any
 
 from simfle_jax.config import Model
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.files import check_names, read_arrays
+from simfle_jax.weights.encoder import trunk_shapes
+from simfle_jax.weights.files import check_names, check_shapes, read_arrays
+from simfle_jax.weights.trunk import find_trunk
 
 Tree = Any
 
@@ -12,15 +14,17 @@ Tree = Any
 def initial_trunk(model: Model) -> dict[str, Tree] | None:
     """The trunk's 'params' and 'stats' from the file `model.init_from`, or None when that is empty.
 
-    The file holds a trunk under torchvision's names (`fc` is left out), as a torch or safetensors file.
+    The file holds a trunk under torchvision's names (`fc` is left out) or a published checkpoint, as a torch or
+    safetensors file.
 
     Raises:
         UserError: the file is not there, or holds another architecture.
     """
     if not model.init_from:
         return None
-    arrays, _ = read_arrays(model.init_from)
+    arrays = find_trunk(read_arrays(model.init_from)[0], "online", model.init_from)
     entries = torch_names.torchvision_trunk(model)
-    arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
     check_names(arrays, entries, model.init_from)
-    return torch_names.to_ours(entries, arrays)
+    trees = torch_names.to_ours(entries, arrays)
+    check_shapes(trees, trunk_shapes(model), model.init_from)
+    return trees
