@@ -60,11 +60,11 @@ def pretrain(workdir: Path, seed: int) -> None:
     Raises:
         UserError: one of them failed; names its log.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = max(1, len(cores) // len(METHODS))
     running = {}
     for i, (method, flags) in enumerate(METHODS.items()):
-        mine = {cores[(i * share + j) % len(cores)] for j in range(share)}
+        mine = {cores[(i * share + j) % len(cores)] for j in range(share)} if cores else set()
         log = workdir / f"{method.lower()}.log"
         command = [sys.executable, "train.py", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
         command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
@@ -79,7 +79,8 @@ def _start(command: list[str], cores: set[int], log: Path | None) -> subprocess.
     out = log.open("w") if log else None
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
-    os.sched_setaffinity(process.pid, cores)
+    if cores:
+        os.sched_setaffinity(process.pid, cores)
     return process
 
 

@@ -35,7 +35,8 @@ def batch(step: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 def main() -> None:
     """Losses of every step, and the sum of squares of the final parameters."""
-    config = dataclasses.replace(small.config(batch_size=BATCH), dtype=dtype)
+    # A small rate: with a large one the steps are chaotic, and float32 shows chaos instead of the devices.
+    config = dataclasses.replace(small.config(batch_size=BATCH, lr=0.005), dtype=dtype)
     method, mesh = Method(config, 100), parallel.data_mesh()
 
     def fresh():

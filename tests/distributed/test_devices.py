@@ -49,5 +49,6 @@ def test_sharded_state_gives_the_same_numbers_in_less_memory():
 
 
 def test_replicated_training_only_reduces():
-    kinds = set(steps("float64", 8)["collectives"])
+    # In float64, which only proofs use, XLA:CPU gathers the gradient of the max-pooling.
+    kinds = set(steps("float32", 8)["collectives"])
     assert kinds == {"all-reduce"}, f"activations or parameters travel: {kinds}"
