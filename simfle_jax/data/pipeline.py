@@ -4,6 +4,7 @@ The order is a function of (seed, step) alone (`order.global_batch`); neither th
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Generator, Iterator
 
@@ -16,7 +17,6 @@ from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 
 BATCHES_AHEAD = 2  # decoded batches that wait, besides the one that each thread works on
-ENOUGH_TO_JUDGE = 50  # images seen before their share of bad ones means anything
 
 
 class TrainBatches:
@@ -38,7 +38,8 @@ class TrainBatches:
         start_step: the first step to give; takes no time to go to.
         process_index, process_count: which part of the global batch to give.
         threads: decoding threads; 0: one per core.
-        max_bad_fraction: share of bad images, among the distinct ones seen so far, that is tolerated.
+        max_bad_fraction: share of bad images that is tolerated; known once as many distinct images as an epoch has
+            were seen, and before that as soon as chance can no longer explain so many.
 
     Raises:
         UserError: a batch larger than the data or not divisible among the processes; while iterating: no
@@ -64,6 +65,7 @@ class TrainBatches:
         rows = slice(process_index * local, (process_index + 1) * local)
         self.steps_per_epoch = steps_per_epoch(len(source), batch_size)
         self.step = start_step
+        self._epoch = self.steps_per_epoch * batch_size
         self.bad: dict[str, str] = {}
         self._bad: dict[int, str] = {}
         self._seen = np.zeros(len(source), bool)
@@ -88,8 +90,8 @@ class TrainBatches:
         self.bad |= {self._reader.source.name(index): reason for index, reason in decoded.bad.items()}
         if not self._bad:
             return
-        seen, epoch_ends = int(self._seen.sum()), (self.step + 1) % self.steps_per_epoch == 0
-        if seen >= ENOUGH_TO_JUDGE or epoch_ends:
+        seen = int(self._seen.sum())
+        if seen >= self._epoch or len(self._bad) > _plausible(self._max_bad_fraction, seen):
             _check_bad(self._reader.source, self._bad, seen, self._max_bad_fraction)
 
     def close(self) -> None:
@@ -161,6 +163,15 @@ def _check_batch(count: int, batch_size: int, process_count: int) -> None:
         raise UserError(f"batch_size={batch_size} is larger than the data, {count} images: give a smaller one")
     if batch_size % process_count:
         raise UserError(f"batch_size={batch_size} cannot be divided among {process_count} processes")
+
+
+def _plausible(share: float, seen: int) -> float:
+    """How many bad images among those seen so far still fit a data set with just that share of them.
+
+    Four standard deviations above the mean: a few bad ones among the first images are no reason to stop.
+    """
+    mean = share * seen
+    return mean + 4 * math.sqrt(mean * (1 - share)) + 3 if share else 0
 
 
 def _check_bad(source: Source, bad: dict[int, str], seen: int, max_bad_fraction: float) -> None:

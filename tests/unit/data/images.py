@@ -51,6 +51,9 @@ def damaged() -> dict[str, bytes]:
         "header.jpg": jpeg[:20],
         "truncated.png": png[: len(png) // 2],
         "truncated.webp": webp[: len(webp) // 2],
+        "magic.jpg": jpeg[:3] + np.random.default_rng(0).bytes(3000),
+        "checksum.png": png[:29] + b"\0\0\0\0" + png[33:],
+        "noise.webp": webp[:16] + np.random.default_rng(0).bytes(500),
         "bomb.png": huge_png(),
         "bomb.jpg": huge_jpeg(),
     }

@@ -140,18 +140,41 @@ def test_a_tolerated_share_of_bad_images_does_not(tmp_path):
 def test_a_large_folder_is_judged_long_before_its_end(tmp_path):
     data = encode(smooth(16, 16))
     for number in range(300):
-        (tmp_path / f"{number}.jpg").write_bytes(b"broken" if number % 3 else data)
+        (tmp_path / f"{number}.jpg").write_bytes(b"broken" if number % 6 else data)
     with pytest.raises(UserError, match=r"[0-9]+ of [5-9][0-9] images"):
         take(FolderSource(tmp_path), 50, max_bad_fraction=0.5)
+
+
+def test_no_bad_image_is_tolerated_when_none_shall_be(tmp_path):
+    write_folder(tmp_path, 18)
+    spoil(tmp_path, int(global_batch(18, 5, 0, 6)[2]))
+    with pytest.raises(UserError, match=r"1 of [67] images"):
+        take(FolderSource(tmp_path), 1, max_bad_fraction=0.0)
+
+
+def test_one_percent_of_twelve_kinds_among_two_thousand(tmp_path):
+    data, kinds = encode(smooth(16, 16)), damaged()
+    for number in range(1980):
+        (tmp_path / f"{number:04d}.jpg").write_bytes(data)
+    for number in range(20):
+        name = list(kinds)[number % 12]
+        (tmp_path / f"{99 * number:04d}-{name}").write_bytes(kinds[name])
+    source, settings = FolderSource(tmp_path), SETTINGS | {"batch_size": 200}
+    with TrainBatches(source, **settings, max_bad_fraction=0.01) as batches:
+        for _ in range(10):
+            next(batches)
+        assert sorted(batches.bad) == [n for n in map(source.name, range(2000)) if "-" in n]
+    with pytest.raises(UserError, match=r"data.max_bad_fraction=0.005: .*; mend or remove them, or raise the limit"):
+        take(source, 10, **settings | {"max_bad_fraction": 0.005})
 
 
 def test_no_readable_image_at_all(tmp_path):
     for name, data in damaged().items():
         (tmp_path / name).write_bytes(data)
     source = FolderSource(tmp_path)
-    with pytest.raises(UserError, match=r"none of the 9 images can be read: .*\(.*\); .*\(.*\); .*\("):
+    with pytest.raises(UserError, match=r"none of the 12 images can be read: .*\(.*\); .*\(.*\); .*\("):
         take(source, 1)
-    with pytest.raises(UserError, match=r"none of the 9 images"):
+    with pytest.raises(UserError, match=r"none of the 12 images"):
         list(eval_batches(source, batch_size=4, canvas=16))
 
 

@@ -54,12 +54,12 @@ def test_twenty_batches_are_those_of_the_folder(faces, built):
             one, other = next(expected), next(got)
             for key in ("image", "index"):
                 np.testing.assert_array_equal(one[key], other[key])
-        assert got.bad == expected.bad and len(got.bad) == 8
+        assert got.bad == expected.bad and len(got.bad) == 11
 
 
 def test_a_split_can_be_a_part_and_val_is_found_whatever_is_named(built):
-    assert len(open_source("tfds:simfle_folder:train[:50%]", built)) == 18
-    assert len(open_source("tfds:simfle_folder/labelled:1.0.0:train+val", built)) == 42
+    assert len(open_source("tfds:simfle_folder:train[:50%]", built)) in (19, 20)
+    assert len(open_source("tfds:simfle_folder/labelled:1.0.0:train+val", built)) == 45
     assert len(open_source("tfds:simfle_folder:train[:50%]", built, True, "val")) == 7
 
 
