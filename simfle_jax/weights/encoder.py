@@ -34,10 +34,11 @@ def export_encoder(path: Path, state: Any, config: Config, metadata: dict[str, s
         params, stats = state.target_params, state.target_stats
     trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
     arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.model), trees)
-    write_safetensors(path, arrays, _metadata(config, branch) | metadata)
+    write_safetensors(path, arrays, describe(config, branch) | metadata)
 
 
-def _metadata(config: Config, branch: str) -> dict[str, str]:
+def describe(config: Config, branch: str = "online") -> dict[str, str]:
+    """Metadata of weights that a run with these settings made."""
     return {
         "method": "SimFLE" if config.model.facemae else "BYOL",
         "branch": branch,
@@ -185,7 +186,7 @@ def _target_of_run(folder: Path) -> Encoder:
 
     config, state = run_state(folder)
     trees = jax.device_get({"params": state.target_params["encoder"], "stats": state.target_stats["encoder"]})
-    return Encoder(trees, config.model, _metadata(config, "target") | {"step": str(int(state.step))})
+    return Encoder(trees, config.model, describe(config, "target") | {"step": str(int(state.step))})
 
 
 DEFAULT_METADATA = {

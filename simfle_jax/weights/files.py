@@ -40,10 +40,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
 def read_torch(path: Path) -> Any:
     """What a torch file holds, read with weights_only=True so that no code in it can run; needs PyTorch."""
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"reading {path} needs PyTorch: pip install simfle-jax[torch]") from None
+    torch = import_torch(f"reading {path}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -51,6 +48,29 @@ def read_torch(path: Path) -> Any:
         raise UserError(f"{path} holds more than arrays and is refused, nothing in it was run: {reason}") from None
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole PyTorch file: {' '.join(str(error).split())[:160]}") from None
+
+
+def import_torch(what: str) -> Any:
+    """PyTorch, or a UserError that says what needs it."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{what} needs PyTorch: pip install simfle-jax[torch]") from None
+    return torch
+
+
+def write_torch(path: Path, content: dict[str, Any]) -> None:
+    """Writes what may hold arrays at any depth as a torch file with tensors; whole or not at all."""
+    torch = import_torch(f"writing {path}")
+
+    def tensors_in(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tensors_in(each) for key, each in value.items()}
+        # A copy: PyTorch wants memory that it may write to.
+        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+    with replacing(path) as temporary:
+        torch.save(tensors_in(content), temporary)
 
 
 def torch_content(content: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -1,0 +1,48 @@
+"""Images named one by one, and folders of them, as one source."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from simfle_jax.data.sources import FolderSource, Record, fingerprint, read_file
+from simfle_jax.errors import UserError
+
+
+class ImageList:
+    """The files in the order given; a folder stands for all images below it, sorted.
+
+    It has no classes: the label of an image is its number in the list, which tells whose a feature is when unreadable
+    images were left out.
+
+    Raises:
+        UserError: something named is not there, or a folder has no image.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]):
+        self.classes: tuple[str, ...] | None = None
+        self.names: list[str] = []
+        for path in [os.fspath(path) for path in paths]:
+            if os.path.isdir(path):
+                folder = FolderSource(path)
+                self.names += [os.path.join(path, folder.name(i)) for i in range(len(folder))]
+            elif os.path.lexists(path):
+                self.names.append(path)
+            else:
+                raise UserError(f"no image or folder {path}")
+        self.labels: np.ndarray | None = np.arange(len(self.names), dtype=np.int32)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and sizes."""
+        return fingerprint((name, os.path.getsize(name) if os.path.exists(name) else -1) for name in self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(self.names[index], read_file(self.names[index]), index)
+
+    def name(self, index: int) -> str:
+        """The path as it was given, or the folder's with what is below."""
+        return self.names[index]

@@ -1,0 +1,79 @@
+"""A model card: what an encoder was trained on and how, what its probes gave, what it must not be used for."""
+
+import json
+from typing import Any
+
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
+SETTINGS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "ema_decay", "mask_ratio", "n_groups", "alpha", "beta",
+            "dtype", "seed")  # fmt: skip
+
+USES = """## Use
+
+For features of aligned or cropped face images, as a starting point for research on facial expression recognition:
+linear probes, fine-tuning, comparison of pre-training methods.
+
+It must not be used to
+
+- infer a person's inner feelings, intentions, honesty, fitness or health: it sees facial configurations, and these are
+  not reliable signs of what somebody feels;
+- rate, select, monitor or police people (hiring, schooling, insurance, policing, borders, work places), or identify them;
+- decide anything about a person without their informed consent and a human who answers for it.
+
+Accuracy differs between groups of people (age, sex, skin, culture) and kinds of images when the training images do; it was
+not measured here. Measure it on the people concerned before any use.
+
+## Licence
+
+The weights carry the conditions of the data they were trained on; many face data sets allow research only."""
+
+
+def model_card(metadata: dict[str, str], config: dict[str, Any] | None, probes: list[dict[str, Any]]) -> str:
+    """Markdown, from an encoder's metadata, its run's settings (None when unknown) and results of probes."""
+    parts = [_title(metadata), _input(metadata), _training(metadata, config), _probes(probes), USES]
+    return "\n\n".join(parts) + "\n"
+
+
+def _title(metadata: dict[str, str]) -> str:
+    sizes = json.loads(metadata["architecture"])
+    blocks, width = "-".join(map(str, sizes["stage_sizes"])), sizes["width"]
+    name = "ResNet-50" if (blocks, width) == ("3-4-6-3", 64) else f"ResNet of {blocks} bottlenecks, {width} channels wide"
+    method = metadata.get("method", "unknown method")
+    return f"# {name}, pre-trained by {method}\n\nA face encoder learnt without labels. Branch: {metadata.get('branch', 'online')}."
+
+
+def _input(metadata: dict[str, str]) -> str:
+    size, mean, std = (metadata[key] for key in ("size", "mean", "std"))
+    return _section("Input", [
+        f"RGB images, shorter side resized to {size} pixels (antialiased bilinear), centre {size} x {size} cut out",
+        f"scaled to 0..1, minus mean {mean}, divided by standard deviation {std}",
+    ])  # fmt: skip
+
+
+def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
+    facts = [f"step {metadata.get('step', 'unknown')}", f"settings `{metadata.get('config', 'unknown')}` (digest)"]
+    facts.append(f"listing of the images `{metadata.get('data_fingerprint', 'unknown')}` (SHA-256 over names and sizes)")
+    if "written_by" in metadata:
+        facts.append(f"written by {metadata['written_by']}")
+    if config:
+        data = config["data"]
+        facts.append(f"images: `{data['path']}` ({data['source']}), canvas {data['canvas']}, views {config['views']['size']}")
+        facts += [f"{name}: {config[name]}" for name in SETTINGS]
+        facts.append(f"masking: {config['model']['masking'] if config['model']['facemae'] else 'none (BYOL alone)'}")
+    return _section("Training", facts)
+
+
+def _probes(probes: list[dict[str, Any]]) -> str:
+    if not probes:
+        return "## Probes\n\nNone were given."
+    head = "| data | protocol | images | " + " | ".join(name.replace("_", " ") for name in SCORES) + " |"
+    return "\n".join(["## Probes", "", "Linear, on frozen features.", "", head, "|---" * (3 + len(SCORES)) + "|", *map(_row, probes)])
+
+
+def _row(results: dict[str, Any]) -> str:
+    name = (results.get("dataset") or f"{len(results['classes'])} classes") + (" (untrained)" if results.get("untrained") else "")
+    scores = " | ".join(f"{results[score]:.4f}" for score in SCORES)
+    return f"| {name} | {results['protocol']} | {results['count']} | {scores} |"
+
+
+def _section(title: str, facts: list[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {fact}" for fact in facts)

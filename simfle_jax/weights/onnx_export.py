@@ -1,0 +1,79 @@
+"""An ONNX file of a trunk or a classifier, written by PyTorch's exporter and checked against ONNX Runtime."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simfle_jax.config import Model
+from simfle_jax.errors import UserError
+from simfle_jax.weights.files import replacing
+
+TOLERANCE = 1e-3  # of the largest output, between PyTorch and ONNX Runtime
+OPSET = 18
+
+
+def export_onnx(path: Path, arrays: dict[str, np.ndarray], model: Model, metadata: dict[str, str]) -> float:
+    """Writes the network and returns how far ONNX Runtime's outputs are from ours on random images, relative.
+
+    Input `images`: float32 [batch, 3, size, size], normalised by `mean` and `std` of the metadata, which are in the
+    file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds `fc`.
+
+    Raises:
+        UserError: the packages are not installed, the path cannot be written, or the outputs differ.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+        import torch
+    except ImportError as missing:
+        raise UserError(f"an ONNX file needs {missing.name}: pip install simfle-jax[onnx]") from None
+    del onnxruntime
+    size = int(metadata["size"])
+    network = _network(arrays, model)
+    output = "logits" if "fc.weight" in arrays else "features"
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 3, size, size), np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
+        program: Any = torch.onnx.export(
+            network, (images,), input_names=["images"], output_names=[output], opset_version=OPSET, dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+        )  # fmt: skip
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto)
+    with replacing(path) as temporary:
+        onnx.save_model(proto, os.fspath(temporary))
+        with torch.no_grad():
+            error = _difference(temporary, images.numpy(), network(images).numpy())
+    return error
+
+
+def _network(arrays: dict[str, np.ndarray], model: Model) -> Any:
+    import torch
+
+    from simfle_jax.weights.torch_resnet import ResNet
+
+    classes = len(arrays["fc.weight"]) if "fc.weight" in arrays else 0
+    network = ResNet(model.stage_sizes, model.width, model.last_stride, classes)
+    network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}, strict=True)
+    return network.eval()
+
+
+def _difference(path: Path, images: np.ndarray, expected: np.ndarray) -> float:
+    found = run_onnx(path, images)
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not error <= TOLERANCE:
+        raise UserError(f"ONNX Runtime's outputs differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}")
+    return error
+
+
+def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    """Outputs of an ONNX file for normalised images [B, 3, S, S], on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"images": images})[0])

@@ -1,0 +1,205 @@
+"""Runs, checkpoints and classifiers from one program to another and back, as the command does it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small
+from safetensors.numpy import load_file
+
+import simfle_jax
+from simfle_jax import convert
+from simfle_jax.errors import UserError
+from simfle_jax.training.loop import train
+from simfle_jax.training.published import state_dict
+from simfle_jax.training.restore import run_state
+from simfle_jax.weights.encoder import export_encoder
+
+torch = pytest.importorskip("torch")
+ROOT = Path(__file__).parents[2]
+SETTINGS = """
+import sys
+sys.path.insert(0, {tests!r})
+import small
+
+def get_config():
+    return small.settings(epochs=4, checkpoint_steps=5, keep_checkpoints=9)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    file = tmp_path_factory.mktemp("config") / "tiny.py"
+    file.write_text(SETTINGS.format(tests=str(ROOT / "tests")))
+    return file
+
+
+def make_config(images):
+    return small.config(epochs=4, checkpoint_steps=5, keep_checkpoints=9, data={"path": str(images)})
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """Four epochs of five steps."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(make_config(images), str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def third(whole, tmp_path_factory):
+    """The same run as it was after three epochs."""
+    workdir = tmp_path_factory.mktemp("third") / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "20")
+    config, state = run_state(workdir)
+    export_encoder(workdir / "encoder.safetensors", state, config, {"step": "15"})
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def checkpoint(third, tmp_path_factory):
+    path = tmp_path_factory.mktemp("torch") / "checkpoint_0003.pth.tar"
+    said = run(third, path)
+    assert "epoch 3, step 15" in said
+    return path
+
+
+def run(*arguments) -> str:
+    return convert.convert(convert.make_parser().parse_args([str(each) for each in arguments]))
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal_states(first, second):
+    for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(first)[0], jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_run_interrupted_at_epoch_3_goes_on_from_the_published_layout_to_the_bit(
+    whole, checkpoint, images, settings, tmp_path
+):
+    said = run(checkpoint, tmp_path / "run", "--data", images, "--config", settings)
+    assert "goes on at epoch 3, step 15, with its momentum" in said
+    train(make_config(images), str(tmp_path / "run"))
+    assert_equal_states(run_state(tmp_path / "run")[1], run_state(whole)[1])
+
+
+def test_ours_to_published_to_ours_is_equal_to_the_bit(third, checkpoint, images, settings, tmp_path):
+    run(checkpoint, tmp_path / "run", "--data", images, "--config", settings)
+    config, state = run_state(third)
+    again = run_state(tmp_path / "run")[1]
+    assert_equal_states(again, state)
+    ours, theirs = state_dict(again, config), load(checkpoint)["state_dict"]
+    assert list(ours) == list(theirs)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name].numpy(), err_msg=name)
+
+
+def test_the_optimizer_is_one_that_torch_loads_and_holds_our_momentum(third, checkpoint):
+    content, (_, state) = load(checkpoint), run_state(third)
+    names = [name for name in content["state_dict"] if not name.endswith(("running_mean", "running_var", "tracked"))]
+    values = [torch.nn.Parameter(content["state_dict"][name].clone()) for name in names]
+    sgd = torch.optim.SGD(values, lr=1.0)
+    sgd.load_state_dict(content["optimizer"])
+    assert sgd.param_groups[0]["momentum"] == 0.9 and sgd.param_groups[0]["weight_decay"] == 1e-4
+    assert sgd.param_groups[0]["lr"] == pytest.approx(0.05 * 8 / 256 * 0.5 * (1 + np.cos(np.pi * 3 / 4)))
+    buffers = {name: sgd.state[value].get("momentum_buffer") for name, value in zip(names, values)}
+    ours = state.opt_state[1].trace["predictor"]["hidden"]["kernel"]
+    np.testing.assert_array_equal(buffers["predictor.net.0.weight"].numpy().T, ours)
+    fixed = {name for name, buffer in buffers.items() if buffer is None}
+    assert fixed == {name for name in names if name.startswith("target_network.") or name.endswith("pos_embed")}
+
+
+def test_statistics_count_the_passes_as_torch_does(checkpoint):
+    content = load(checkpoint)["state_dict"]
+    seen = {name: int(x) for name, x in content.items() if name.endswith("num_batches_tracked")}
+    assert seen["online_network.encoder.1.num_batches_tracked"] == 3 * 15
+    assert seen["target_network.encoder.1.num_batches_tracked"] == 2 * 15
+    assert seen["distil_FFL.net.1.num_batches_tracked"] == 15
+
+
+def test_prefixes_missing_optimizers_and_moved_parameters_alone_are_read(third, checkpoint, images, settings, tmp_path):
+    content = load(checkpoint)
+    state = run_state(third)[1]
+    order = [name for name in content["state_dict"] if not name.endswith(("running_mean", "running_var", "tracked"))]
+    moved = [i for i in range(len(order)) if i in content["optimizer"]["state"]]
+    packed = {new: content["optimizer"]["state"][old] for new, old in enumerate(moved)}
+    group = content["optimizer"]["param_groups"][0] | {"params": list(range(len(moved)))}
+    parallel = {f"module.{name}": x for name, x in content["state_dict"].items()}
+    torch.save({"epoch": 3, "state_dict": parallel, "optimizer": {"state": packed, "param_groups": [group]}},
+               tmp_path / "a.pth")  # fmt: skip
+    run(tmp_path / "a.pth", tmp_path / "a", "--data", images, "--config", settings)
+    assert_equal_states(run_state(tmp_path / "a")[1], state)
+    torch.save(content["state_dict"], tmp_path / "b.pth")
+    assert "step 0, without momentum" in run(tmp_path / "b.pth", tmp_path / "b", "--data", images, "--config", settings)
+    assert not np.any(run_state(tmp_path / "b")[1].opt_state[1].trace["predictor"]["hidden"]["kernel"])
+
+
+def test_every_way_to_the_trunk_gives_the_same_features(third, checkpoint, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    for branch in ("online", "target"):
+        run(third, tmp_path / "a.safetensors", "--branch", branch)
+        run(checkpoint, tmp_path / "b.safetensors", "--branch", branch)
+        first, second = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
+        assert first.keys() == second.keys()
+        assert simfle_jax.load_encoder(tmp_path / "a.safetensors").hash == simfle_jax.load_encoder(third, branch).hash
+        features = [
+            simfle_jax.load_encoder(path, which)(pixels)
+            for path, which in ((third, branch), (checkpoint, branch), (tmp_path / "a.safetensors", "online"))
+        ]
+        np.testing.assert_array_equal(features[0], features[1])
+        np.testing.assert_array_equal(features[0], features[2])
+    assert simfle_jax.load_encoder(third, "target").hash != simfle_jax.load_encoder(third).hash
+
+
+def test_a_checkpoint_of_another_model_is_refused(checkpoint, images, settings, tmp_path):
+    for change, message in {
+        "model.stage_sizes=(1,2)": r"missing \(online_network.encoder.5.1.bn1.bias",
+        "model.head_out=12": r"arrays of other sizes.*expected \(16, 12\)",
+        "views.plain_size=32": "pos_embed is .*expected .*another image size",
+        "model.facemae=False": "surplus",
+        "modle.width=8": "modle",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run(checkpoint, tmp_path / "run", "--data", images, "--config", settings, "--set", change)
+        assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_overwritten_and_mistakes_are_named(third, checkpoint, images, settings, tmp_path):
+    with pytest.raises(UserError, match="holds something already"):
+        run(checkpoint, third, "--data", images, "--config", settings)
+    with pytest.raises(UserError, match="give --data"):
+        run(checkpoint, tmp_path / "run", "--config", settings)
+    with pytest.raises(UserError, match="no file or folder"):
+        run(tmp_path / "nothing", tmp_path / "run")
+    with pytest.raises(UserError, match="must end in"):
+        run(third, tmp_path / "encoder.h5")
+    (tmp_path / "half.pth.tar").write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(UserError, match="is not a whole PyTorch file"):
+        run(tmp_path / "half.pth.tar", tmp_path / "run", "--data", images, "--config", settings)
+
+
+def test_the_model_card_tells_what_made_the_weights(third, tmp_path):
+    run(third, tmp_path / "CARD.md")
+    text = (tmp_path / "CARD.md").read_text()
+    fingerprint = json.loads((third / "config.json").read_text())["data_fingerprint"]
+    assert fingerprint in text and "must not be used" in text and "mask_ratio: 0.75" in text
+
+
+def test_the_command_ends_a_mistake_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "simfle_jax.convert", str(tmp_path / "nothing"), str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: no file or folder") and done.stderr.count("\n") == 1
