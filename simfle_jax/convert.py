@@ -30,9 +30,10 @@ Torch files need PyTorch (extra `torch`), ONNX files also extra `onnx`. Files ar
 
 import argparse
 import ast
-import json
+import dataclasses
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,14 @@ def convert(args: argparse.Namespace) -> str:
     source = args.source
     if not source.exists():
         raise UserError(f"no file or folder {source}")
+    if args.target.is_file():
+        raise UserError(f"{args.target} exists already: give another name, or remove it first")
     if (source / "probe.safetensors").is_file():
         return from_classifier(args)
     if source.is_dir():
         return from_run(args)
     if args.target.suffix in (*TORCH, ".md"):
-        raise UserError(f"{args.target} is made from the folder of a run or a probe, and {source} is a file")
+        raise UserError(f"{args.target} is made from the folder of a run{' or a probe' if args.target.suffix != '.md' else ''}, and {source} is a file")
     return from_file(args)
 
 
@@ -120,14 +123,14 @@ def _import_run(args: argparse.Namespace) -> str:
     if args.target.exists() and any(args.target.iterdir()):
         raise UserError(f"{args.target} holds something already: give a new folder")
     config = run_settings(args.config, args.set, args.data)
-    steps, fingerprint = _data_facts(config, config.data.path)
+    steps, fingerprint = _data_facts(config)
     found = published.read_published(args.source)
     state = published.to_state(found, config, steps, args.source)
     folder = workdir.claim(args.target, as_dict(config) | {"data_fingerprint": fingerprint})
     with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
         checkpoints.save(state, wait=True)
-    metadata = {"step": str(int(state.step)), "converted_from": args.source.name}
-    export_encoder(folder / "encoder.safetensors", state, config, metadata)
+    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "converted_from": args.source.name}
+    export_encoder(folder / "encoder.safetensors", state, config, facts)
     buffers = "with its momentum" if found.optimizer else "without momentum buffers: there were none"
     return f"{folder}: goes on at epoch {found.epoch}, step {int(state.step)}, {buffers}"
 
@@ -157,13 +160,15 @@ def _value(text: str) -> Any:
         return text
 
 
-def _data_facts(config: Any, path: str) -> tuple[int, str]:
+def _data_facts(config: Any) -> tuple[int, str]:
     """Steps of an epoch over a run's images, and their fingerprint."""
+    from simfle_jax.data.mixing import open_mixed
     from simfle_jax.data.sources import open_source
 
-    if not path:
+    if not (config.data.path or config.data.sources or config.data.source.startswith("tfds:")):
         raise UserError("give --data DIR, the images of the run: they give the steps of an epoch")
-    source = open_source(config.data.source, path)
+    mixed = config.data.sources
+    source = open_mixed(mixed) if mixed else open_source(config.data.source, config.data.path)
     if len(source) < config.batch_size:
         raise UserError(f"batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
     return len(source) // config.batch_size, source.fingerprint
@@ -175,11 +180,12 @@ def _export_run(args: argparse.Namespace) -> str:
     from simfle_jax.weights.encoder import describe
 
     config, state = restore.run_state(args.source)
-    steps, fingerprint = _data_facts(config, args.data or config.data.path)
-    step = int(state.step)
-    published.write_published(
-        args.target, state, config, steps, describe(config) | {"step": str(step), "data_fingerprint": fingerprint}
-    )
+    data = dataclasses.replace(config.data, path=args.data or config.data.path)
+    steps, fingerprint = _data_facts(dataclasses.replace(config, data=data))
+    facts, step = restore.recorded_facts(args.source, state), int(state.step)
+    if facts["data_fingerprint"] not in ("unknown", fingerprint):
+        raise UserError(f"the images in {data.path} are not those that {args.source} was trained on: give theirs by --data")
+    published.write_published(args.target, state, config, steps, describe(config) | facts)
     inside = f"; {step % steps} steps of epoch {step // steps} are done, the published program repeats them" if step % steps else ""
     lost = "" if config.optimizer == "sgd" else "; Adam's state has no place there"
     return f"{args.target}: epoch {step // steps}, step {step}{inside}{lost}"
@@ -194,17 +200,19 @@ def _export_trunk(args: argparse.Namespace) -> str:
 
     encoder = load_encoder(args.source, args.branch)
     if args.target.suffix == ".onnx":
-        return _onnx(args.target, encoder.torch_arrays(), encoder)
+        return _onnx(args.target, encoder, encoder.torch_arrays(), encoder.metadata, encoder.apply)
     if args.target.suffix != ".safetensors":
         raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors, .onnx or .md")
     write_safetensors(args.target, encoder.torch_arrays(), encoder.metadata)
-    return f"{args.target}: {args.branch} trunk, {encoder.dim} features"
+    return f"{args.target}: {encoder.metadata['branch']} trunk, {encoder.dim} features"
 
 
-def _onnx(target: Path, arrays: dict[str, Any], encoder: Any, metadata: dict[str, str] | None = None) -> str:
+def _onnx(target: Path, encoder: Any, arrays: dict[str, Any], metadata: dict[str, str], ours: Callable) -> str:
+    import numpy as np
+
     from simfle_jax.weights.onnx_export import export_onnx
 
-    error = export_onnx(target, arrays, encoder.model, metadata or encoder.metadata)
+    error = export_onnx(target, arrays, encoder.model, metadata, lambda images: np.asarray(ours(images)))
     return f"{target}: ONNX Runtime agrees within {error:.1e} of the largest output"
 
 
@@ -215,7 +223,8 @@ def from_classifier(args: argparse.Namespace) -> str:
 
     classifier = load_classifier(args.source, args.encoder)
     if args.target.suffix == ".onnx":
-        return _onnx(args.target, classifier.torch_arrays(), classifier.encoder, classifier.metadata())
+        encoder = classifier.encoder
+        return _onnx(args.target, encoder, classifier.torch_arrays(), classifier.metadata(), classifier.logits)
     if args.target.suffix not in (*TORCH, ".safetensors"):
         raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors or .onnx")
     results = records.read_results(args.source) or {}
@@ -236,20 +245,21 @@ def _import_classifier(args: argparse.Namespace) -> str:
 
 def _write_card(args: argparse.Namespace) -> str:
     from simfle_jax.evaluation.records import read_results
+    from simfle_jax.training.restore import recorded
     from simfle_jax.weights.card import model_card
     from simfle_jax.weights.encoder import load_encoder
     from simfle_jax.weights.files import replacing
 
-    config = args.source / "config.json"
-    probes = {place: read_results(place) for place in args.probe}
-    for place, results in probes.items():
+    encoder, probes = load_encoder(args.source, args.branch), []
+    for place in args.probe:
+        results = read_results(place)
         if results is None:
             raise UserError(f"{place} holds no results.json: is it the --workdir of a finished probe?")
-    text = model_card(
-        load_encoder(args.source, args.branch).metadata,
-        json.loads(config.read_text()) if config.exists() else None,
-        [results for results in probes.values() if results],
-    )
+        if results["encoder_hash"] != encoder.hash and not results["untrained"]:
+            raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
+        probes.append(results)
+    config = recorded(args.source) if (args.source / "config.json").exists() else None
+    text = model_card({"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | encoder.metadata, config, probes)
     with replacing(args.target) as temporary:
         temporary.write_text(text)
     return f"{args.target}: model card, {len(probes)} probes"

@@ -43,6 +43,8 @@ def embed(images: list[str], encoder: str, branch: str, out: Path) -> None:
     """Writes the features of all readable images to `out`; raises UserError."""
     if out.suffix not in (".npz", ".parquet"):
         raise UserError(f"--out {out} must end in .npz or .parquet")
+    if out.exists():
+        raise UserError(f"--out {out} exists already: give another name, or remove it first")
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
     from simfle_jax.evaluation.features import Extractor
@@ -76,7 +78,7 @@ def _write_parquet(path: Path, features: np.ndarray, names: list[str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise UserError("a parquet file needs pyarrow: pip install pyarrow, or give --out FILE.npz") from None
+        raise UserError("a parquet file needs pyarrow: pip install simfle-jax[parquet], or give --out FILE.npz") from None
     column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
     pq.write_table(pa.table({"name": names, "feature": column}), path)
 

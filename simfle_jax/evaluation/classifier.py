@@ -27,6 +27,10 @@ class Classifier(NamedTuple):
         """Of every class [B, K], of uint8 images [B, H, W, 3] of any size."""
         return self.from_features(self.encoder(images))
 
+    def logits(self, images: jax.Array) -> jax.Array:
+        """Of every class [B, K], of normalised images [B, S, S, 3]; traceable."""
+        return self.layer.logits(self.encoder.apply(images))
+
     def from_features(self, features: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of features [B, D]."""
         return np.asarray(jax.nn.softmax(self.layer.logits(jnp.asarray(features))))

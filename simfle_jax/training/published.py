@@ -18,7 +18,15 @@ from simfle_jax.training.optimizer import schedule
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 from simfle_jax.weights import torch_names, torch_sgd
-from simfle_jax.weights.files import check_names, check_shapes, read_arrays, read_torch, torch_content, write_torch
+from simfle_jax.weights.files import (
+    check_names,
+    check_shapes,
+    check_values,
+    read_arrays,
+    read_torch,
+    torch_content,
+    write_torch,
+)
 from simfle_jax.weights.torch_names import Entry
 from simfle_jax.weights.trunk import is_published
 
@@ -51,9 +59,12 @@ def read_published(path: str | Path) -> Published:
         arrays, _ = torch_content(content)
     if not is_published(arrays):
         raise UserError(f"{path} is not a pre-training checkpoint: no name in it starts with online_network.")
-    whole = isinstance(content, dict) and "state_dict" in content
-    facts = content if whole else {}
-    return Published(arrays, int(facts.get("epoch", 0)), facts.get("optimizer"), facts.get("step"))
+    facts = content if isinstance(content, dict) and "state_dict" in content else {}
+    epoch, step, optimizer = facts.get("epoch", 0), facts.get("step"), facts.get("optimizer") or {}
+    if not (isinstance(epoch, int) and isinstance(step, int | None) and isinstance(optimizer, dict)):
+        raise UserError(f"{path}: epoch, step or optimizer are not what the published program writes")
+    # An optimizer that has taken no step has no buffers yet.
+    return Published(arrays, epoch, optimizer if optimizer.get("state") else None, step)
 
 
 def to_state(found: Published, config: Config, steps_per_epoch: int, where: str | Path) -> TrainState:
@@ -67,23 +78,21 @@ def to_state(found: Published, config: Config, steps_per_epoch: int, where: str 
     method = Method(config, steps_per_epoch)
     shapes = jax.eval_shape(lambda: init_state(config, method.tx))
     entries = torch_names.published(config)
-    arrays = {name: _single(array) for name, array in found.arrays.items()}
+    arrays = found.arrays
     check_names(arrays, entries, where)
-    trees = torch_names.to_ours(entries, arrays)
-    check_shapes(trees, {name: getattr(shapes, name) for name in TREES}, where)
+    check_values(arrays, where)
+    expected = {name: getattr(shapes, name) for name in TREES}
+    check_shapes(arrays, entries, expected, where)
     _check_positions(arrays, entries, where)
+    trees = torch_names.to_ours(entries, arrays)
     step = _step(found, steps_per_epoch)
     opt_state = optax.tree_utils.tree_set(method.tx.init(trees["params"]), count=jnp.int32(step))
-    if found.optimizer is not None and config.optimizer == "sgd":
-        buffers = torch_sgd.read_momentum(found.optimizer, entries, where)
-        momentum = torch_names.to_ours(torch_sgd.moved(entries), {name: _single(x) for name, x in buffers.items()})
-        check_shapes({"params": momentum["params"]}, {"params": shapes.params}, f"the optimizer in {where}")
-        opt_state = optax.tree_utils.tree_set(opt_state, trace=momentum["params"])
+    if found.optimizer and config.optimizer == "sgd":
+        buffers, moved = torch_sgd.read_momentum(found.optimizer, entries, where), torch_sgd.moved(entries)
+        check_shapes(buffers, moved, expected, f"the optimizer in {where}")
+        check_values(buffers, f"the optimizer in {where}")
+        opt_state = optax.tree_utils.tree_set(opt_state, trace=torch_names.to_ours(moved, buffers)["params"])
     return TrainState(jnp.int32(step), **trees, opt_state=opt_state)
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def _step(found: Published, steps_per_epoch: int) -> int:

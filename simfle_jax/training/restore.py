@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,12 +20,25 @@ def run_config(workdir: str | Path) -> Config:
     Raises:
         UserError: the folder is not that of a pre-training run.
     """
+    settings = recorded(workdir)
+    settings.pop("data_fingerprint", None)
+    return pretraining(settings)
+
+
+def recorded(workdir: str | Path) -> dict[str, Any]:
+    """config.json of a run: its settings, and `data_fingerprint`, the digest of its listing of images."""
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no config.json: is it the --workdir of a pre-training run?")
-    settings = json.loads(file.read_text())
-    settings.pop("data_fingerprint", None)
-    return pretraining(settings)
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from None
+
+
+def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
+    """What the metadata of weights say beside the settings: the step, and the fingerprint of the images."""
+    return {"step": str(int(state.step)), "data_fingerprint": recorded(workdir).get("data_fingerprint", "unknown")}
 
 
 def run_state(workdir: str | Path) -> tuple[Config, TrainState]:

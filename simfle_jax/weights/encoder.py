@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,24 +18,25 @@ from simfle_jax.config import Config, Model, digest
 from simfle_jax.errors import UserError
 from simfle_jax.models.resnet import ResNet, pool
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.files import check_names, check_shapes, read_arrays, write_safetensors
+from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays, write_safetensors
 from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_model, is_published
 
 CHUNK = 64  # images that go through the trunk at once
 LICENCE_NOTE = "Weights carry the conditions of the data they were trained on; research use of face data."
 
 
-def export_encoder(path: Path, state: Any, config: Config, metadata: dict[str, str], branch: str = "online") -> None:
+def export_encoder(path: Path, state: Any, config: Config, facts: dict[str, str], branch: str = "online") -> None:
     """Writes a trunk of a TrainState under torchvision's `resnet50` names, with running statistics and without fc.
 
-    branch: 'online' (what is probed) or 'target'. Written whole or not at all.
+    facts: what the settings do not tell: `step`, `data_fingerprint`. branch: 'online' (what is probed) or 'target'.
+    Written whole or not at all.
     """
     params, stats = (state.params["online"], state.stats["online"])
     if branch == "target":
         params, stats = state.target_params, state.target_stats
     trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
     arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.model), trees)
-    write_safetensors(path, arrays, describe(config, branch) | metadata)
+    write_safetensors(path, arrays, describe(config, branch) | facts)
 
 
 def describe(config: Config, branch: str = "online") -> dict[str, str]:
@@ -48,6 +50,7 @@ def describe(config: Config, branch: str = "online") -> dict[str, str]:
         "mean": json.dumps(config.data.mean),
         "std": json.dumps(config.data.std),
         "written_by": f"simfle-jax {simfle_jax.__version__}",
+        "versions": json.dumps({"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}),
         "licence_note": LICENCE_NOTE,
     }
 
@@ -153,9 +156,11 @@ def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
         names, with or without `fc`; or a published checkpoint. A file without our metadata is taken for images of
         224 pixels with SimFLE's mean and std.
     branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
+        A file of one trunk gives that one; `metadata['branch']` of the encoder says which it is.
 
     Raises:
-        UserError: nothing there, or not such a file; says which names are missing or surplus.
+        UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
+            another size or not finite, or that the file holds the other branch only.
     """
     path = Path(path)
     if branch not in BRANCHES:
@@ -170,23 +175,37 @@ def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
 
 def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path) -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
-    trunk = find_trunk(arrays, branch, where)
-    model = architecture(json.loads(metadata["architecture"])) if "architecture" in metadata else infer_model(trunk, where)
+    held = metadata.get("branch", "online")
+    trunk = find_trunk(arrays, branch, where, held)
+    model = _recorded_model(metadata, where) or infer_model(trunk, where)
     entries = torch_names.torchvision_trunk(model)
     check_names(trunk, entries, where)
-    trees = torch_names.to_ours(entries, trunk)
-    check_shapes(trees, trunk_shapes(model), where)
-    known = {"architecture": _architecture(model), "branch": branch} | ({"method": "SimFLE"} if is_published(arrays) else {})
-    return Encoder(trees, model, DEFAULT_METADATA | known | metadata)
+    check_shapes(trunk, entries, trunk_shapes(model), where)
+    check_values(trunk, where)
+    known = DEFAULT_METADATA | {"architecture": _architecture(model)}
+    if is_published(arrays):
+        known |= {"method": "SimFLE"} | metadata | {"branch": branch}
+    else:
+        known |= metadata | {"branch": held}
+    return Encoder(torch_names.to_ours(entries, trunk), model, known)
+
+
+def _recorded_model(metadata: dict[str, str], where: str | Path) -> Model | None:
+    if "architecture" not in metadata:
+        return None
+    try:
+        return architecture(json.loads(metadata["architecture"]))
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}: its metadata `architecture` is not one that this program writes") from None
 
 
 def _target_of_run(folder: Path) -> Encoder:
     # Imported here: only this needs a run's whole state, and all of training with it.
-    from simfle_jax.training.restore import run_state
+    from simfle_jax.training.restore import recorded_facts, run_state
 
     config, state = run_state(folder)
     trees = jax.device_get({"params": state.target_params["encoder"], "stats": state.target_stats["encoder"]})
-    return Encoder(trees, config.model, describe(config, "target") | {"step": str(int(state.step))})
+    return Encoder(trees, config.model, describe(config, "target") | recorded_facts(folder, state))
 
 
 DEFAULT_METADATA = {

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from simfle_jax.errors import UserError
-from simfle_jax.weights.torch_names import Entry
+from simfle_jax.weights.torch_names import Entry, torch_shape
 
 
 def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file by name, and its metadata (empty for the files of other programs).
+    """The arrays of a file by name, without `module.` prefixes, and its metadata (empty for other programs' files).
+
+    Floating-point arrays become float32, whatever they are stored in.
 
     Raises:
         UserError: no such file, truncated, or of another kind.
@@ -33,7 +34,8 @@ def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            arrays = {name: _single(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return _without_prefix(arrays), file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
 
@@ -46,8 +48,9 @@ def read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} holds more than arrays and is refused, nothing in it was run: {reason}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a whole PyTorch file: {' '.join(str(error).split())[:160]}") from None
+    except Exception as error:  # on damaged files torch and pickle raise nearly anything
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path} is not a whole PyTorch file: {reason}") from None
 
 
 def import_torch(what: str) -> Any:
@@ -75,20 +78,32 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
 
 def torch_content(content: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a torch file's content, and the metadata that our own files carry."""
-    return tensors(content), content.get("metadata", {}) if isinstance(content, dict) else {}
+    facts = content if isinstance(content, dict) else {}
+    metadata = facts.get("metadata")
+    epoch = {"epoch": str(facts["epoch"])} if isinstance(facts.get("epoch"), int) else {}
+    return tensors(content), epoch | (metadata if isinstance(metadata, dict) else {})
 
 
 def tensors(content: Any) -> dict[str, np.ndarray]:
     """The state dict inside a checkpoint, without `module.` prefixes, as numpy arrays."""
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    arrays = {name: to_numpy(value) for name, value in state.items() if hasattr(value, "detach")}
-    return {name.removeprefix("module."): array for name, array in arrays.items()}
+    items = state.items() if isinstance(state, dict) else ()
+    return _without_prefix({str(name): to_numpy(value) for name, value in items if hasattr(value, "detach")})
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A torch tensor as an array; half precision becomes float32."""
+    """A torch tensor as an array, float32 when it holds floating-point numbers."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor).numpy()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype.kind in "biu" else array.astype(np.float32)
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without what DataParallel and DistributedDataParallel put before every name."""
+    return {name.removeprefix("module."): array for name, array in arrays.items()}
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -120,7 +135,7 @@ def check_names(arrays: dict[str, np.ndarray], entries: list[Entry], where: str 
     wanted = {entry.name for entry in entries if not entry.name.endswith("num_batches_tracked")}
     present = {name for name in arrays if not name.endswith("num_batches_tracked")}
     problems = [
-        f"{len(names)} {what} ({', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''})"
+        f"{len(names)} {what} ({_first(names)})"
         for what, names in (("missing", wanted - present), ("surplus", present - wanted))
         if names
     ]
@@ -128,20 +143,31 @@ def check_names(arrays: dict[str, np.ndarray], entries: list[Entry], where: str 
         raise UserError(f"{where} holds another architecture{_guess(present)}: {' and '.join(problems)}")
 
 
-def check_shapes(trees: dict[str, Any], expected: dict[str, Any], where: str | Path) -> None:
-    """Raises UserError naming the first arrays whose shapes are not the expected ones."""
-    import jax
+def check_values(arrays: dict[str, np.ndarray], where: str | Path) -> None:
+    """Raises UserError naming arrays whose numbers would make every feature NaN: not finite, or variances below 0."""
+    checks = {
+        "values that are not finite": {name for name, x in arrays.items() if not np.isfinite(x).all()},
+        "negative variances": {name for name, x in arrays.items() if name.endswith("running_var") and (x < 0).any()},
+    }
+    for problem, names in checks.items():
+        if names:
+            raise UserError(f"{where} holds {problem} in {len(names)} arrays ({_first(names)}): the file is damaged "
+                            "or its training diverged, take an earlier one")  # fmt: skip
 
-    found = {name: dict(jax.tree_util.tree_flatten_with_path(tree)[0]) for name, tree in trees.items()}
+
+def _first(names: set[str]) -> str:
+    return f"{', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
+
+
+def check_shapes(arrays: dict[str, np.ndarray], entries: list[Entry], shapes: dict[str, Any], where: str | Path) -> None:
+    """Raises UserError naming the first arrays that have not the shape of our trees (`shapes`, or arrays) in torch's layout."""
     wrong = []
-    for name, tree in expected.items():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            shape = np.shape(found[name][path])
-            if shape != leaf.shape:
-                wrong.append(f"{jax.tree_util.keystr(path)} is {shape}, expected {leaf.shape}")
+    for entry in entries:
+        if entry.tree and arrays[entry.name].shape != (expected := torch_shape(entry, shapes)):
+            wrong.append(f"{entry.name} is {arrays[entry.name].shape}, expected {expected}")
     if wrong:
         more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
-        raise UserError(f"{where} holds arrays of other sizes: {'; '.join(wrong[:5])}{more}")
+        raise UserError(f"{where} holds {len(wrong)} arrays of other sizes: {'; '.join(wrong[:5])}{more}")
 
 
 def _guess(names: set[str]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from simfle_jax.config import Model
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder import trunk_shapes
-from simfle_jax.weights.files import check_names, check_shapes, read_arrays
+from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
 from simfle_jax.weights.trunk import find_trunk
 
 Tree = Any
@@ -25,6 +25,6 @@ def initial_trunk(model: Model) -> dict[str, Tree] | None:
     arrays = find_trunk(read_arrays(model.init_from)[0], "online", model.init_from)
     entries = torch_names.torchvision_trunk(model)
     check_names(arrays, entries, model.init_from)
-    trees = torch_names.to_ours(entries, arrays)
-    check_shapes(trees, trunk_shapes(model), model.init_from)
-    return trees
+    check_values(arrays, model.init_from)
+    check_shapes(arrays, entries, trunk_shapes(model), model.init_from)
+    return torch_names.to_ours(entries, arrays)

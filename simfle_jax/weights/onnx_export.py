@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,20 @@ from simfle_jax.config import Model
 from simfle_jax.errors import UserError
 from simfle_jax.weights.files import replacing
 
-TOLERANCE = 1e-3  # of the largest output, between PyTorch and ONNX Runtime
+TOLERANCE = 1e-3  # of the largest output, between ONNX Runtime and this package
 OPSET = 18
 
 
-def export_onnx(path: Path, arrays: dict[str, np.ndarray], model: Model, metadata: dict[str, str]) -> float:
+def export_onnx(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    model: Model,
+    metadata: dict[str, str],
+    ours: Callable[[np.ndarray], np.ndarray],
+) -> float:
     """Writes the network and returns how far ONNX Runtime's outputs are from ours on random images, relative.
+
+    ours: the same network in this package, normalised images [B, S, S, 3] to its outputs.
 
     Input `images`: float32 [batch, 3, size, size], normalised by `mean` and `std` of the metadata, which are in the
     file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds `fc`.
@@ -35,11 +44,12 @@ def export_onnx(path: Path, arrays: dict[str, np.ndarray], model: Model, metadat
     size = int(metadata["size"])
     network = _network(arrays, model)
     output = "logits" if "fc.weight" in arrays else "features"
-    images = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 3, size, size), np.float32))
+    images = np.random.default_rng(0).standard_normal((3, size, size, 3), np.float32)
+    example = torch.from_numpy(images.transpose(0, 3, 1, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program: Any = torch.onnx.export(
-            network, (images,), input_names=["images"], output_names=[output], opset_version=OPSET, dynamo=True,
+            network, (example,), input_names=["images"], output_names=[output], opset_version=OPSET, dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
         )  # fmt: skip
     proto = program.model_proto
@@ -47,8 +57,7 @@ def export_onnx(path: Path, arrays: dict[str, np.ndarray], model: Model, metadat
     onnx.checker.check_model(proto)
     with replacing(path) as temporary:
         onnx.save_model(proto, os.fspath(temporary))
-        with torch.no_grad():
-            error = _difference(temporary, images.numpy(), network(images).numpy())
+        error = _difference(temporary, example.numpy(), ours(images))
     return error
 
 

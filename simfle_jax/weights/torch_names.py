@@ -181,6 +181,14 @@ def put(tree: dict, path: Path, leaf: Any) -> None:
     tree[path[-1]] = leaf
 
 
+def torch_shape(entry: Entry, shapes: dict[str, Any]) -> tuple[int, ...]:
+    """The shape that an entry has in a torch file; `shapes` are our trees of arrays or of shapes."""
+    if entry.value is not None:
+        return entry.value.shape
+    ours = np.broadcast_to(np.False_, get(shapes[entry.tree], entry.path).shape)  # takes no memory
+    return entry.layout.to_torch(ours).shape
+
+
 def to_ours(entries: list[Entry], arrays: dict[str, Any]) -> dict[str, dict]:
     """Our trees ('params', 'stats', ...) from a torch state dict of numpy arrays, keyed by torch names."""
     trees: dict[str, dict] = {}

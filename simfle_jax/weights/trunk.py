@@ -29,10 +29,10 @@ def is_published(arrays: Arrays) -> bool:
     return any(name.startswith("online_network.") for name in arrays)
 
 
-def find_trunk(arrays: Arrays, branch: str, where: str | Path) -> Arrays:
+def find_trunk(arrays: Arrays, branch: str, where: str | Path, held: str = "online") -> Arrays:
     """The arrays of a trunk under torchvision's names, without `fc`.
 
-    From a published checkpoint it is the trunk of `branch`; any other file holds one trunk only, the online one.
+    From a published checkpoint it is the trunk of `branch`; any other file holds one trunk only, that of branch `held`.
 
     Raises:
         UserError: the file has no such branch.
@@ -40,7 +40,7 @@ def find_trunk(arrays: Arrays, branch: str, where: str | Path) -> Arrays:
     if is_published(arrays):
         prefix = f"{branch}_network.encoder."
         return {_torchvision_name(name.removeprefix(prefix)): x for name, x in arrays.items() if name.startswith(prefix)}
-    if branch != "online":
+    if branch not in ("online", held):
         raise UserError(f"{where} holds one trunk only: the {branch} branch is in a run's folder or its checkpoint")
     return {name: x for name, x in arrays.items() if not name.startswith("fc.")}
 
@@ -48,8 +48,9 @@ def find_trunk(arrays: Arrays, branch: str, where: str | Path) -> Arrays:
 def _torchvision_name(name: str) -> str:
     """`5.0.conv1.weight` is `layer2.0.conv1.weight`: the published trunk numbers the children of a ResNet."""
     number, _, rest = name.partition(".")
-    first = {"0": "conv1", "1": "bn1"}.get(number) or f"layer{int(number) - 3}"
-    return f"{first}.{rest}"
+    if number.isdigit() and int(number) > 3:
+        return f"layer{int(number) - 3}.{rest}"
+    return f"{ {'0': 'conv1', '1': 'bn1'}.get(number, number)}.{rest}"
 
 
 def infer_model(arrays: Arrays, where: str | Path) -> Model:

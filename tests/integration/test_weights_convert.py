@@ -17,7 +17,7 @@ from simfle_jax import convert
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
-from simfle_jax.training.restore import run_state
+from simfle_jax.training.restore import recorded_facts, run_state
 from simfle_jax.weights.encoder import export_encoder
 
 torch = pytest.importorskip("torch")
@@ -63,7 +63,7 @@ def third(whole, tmp_path_factory):
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "checkpoints" / "20")
     config, state = run_state(workdir)
-    export_encoder(workdir / "encoder.safetensors", state, config, {"step": "15"})
+    export_encoder(workdir / "encoder.safetensors", state, config, recorded_facts(workdir, state))
     return workdir
 
 
@@ -168,7 +168,7 @@ def test_every_way_to_the_trunk_gives_the_same_features(third, checkpoint, tmp_p
 def test_a_checkpoint_of_another_model_is_refused(checkpoint, images, settings, tmp_path):
     for change, message in {
         "model.stage_sizes=(1,2)": r"missing \(online_network.encoder.5.1.bn1.bias",
-        "model.head_out=12": r"arrays of other sizes.*expected \(16, 12\)",
+        "model.head_out=12": r"arrays of other sizes.*expected \(12, 16\)",
         "views.plain_size=32": "pos_embed is .*expected .*another image size",
         "model.facemae=False": "surplus",
         "modle.width=8": "modle",
