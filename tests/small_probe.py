@@ -21,11 +21,12 @@ METADATA = {
 COLOURS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 
 
-def write_encoder(path: Path, seed: int = 7) -> Path:
+def write_encoder(path: Path, seed: int = 7, last_stride: int = 1) -> Path:
     """An encoder.safetensors with random weights."""
-    entries = torch_names.torchvision_trunk(architecture(SIZES))
-    arrays = torch_names.to_torch(entries, jax.device_get(_trees(architecture(SIZES), seed)))
-    save_file(arrays, path, metadata=METADATA)
+    sizes = SIZES | {"last_stride": last_stride}
+    entries = torch_names.torchvision_trunk(architecture(sizes))
+    arrays = torch_names.to_torch(entries, jax.device_get(_trees(architecture(sizes), seed)))
+    save_file(arrays, path, metadata=METADATA | {"architecture": json.dumps(sizes)})
     return path
 
 

@@ -38,7 +38,7 @@ def _title(metadata: dict[str, str]) -> str:
     blocks, width = "-".join(map(str, sizes["stage_sizes"])), sizes["width"]
     name = "ResNet-50" if (blocks, width) == ("3-4-6-3", 64) else f"ResNet of {blocks} bottlenecks, {width} channels wide"
     method = metadata.get("method", "unknown method")
-    return f"# {name}, pre-trained by {method}\n\nA face encoder learnt without labels. Branch: {metadata.get('branch', 'online')}."
+    return f"# {name}, pre-trained by {method}\n\nA face encoder; the pre-training used no labels. Branch: {metadata.get('branch', 'online')}."
 
 
 def _input(metadata: dict[str, str]) -> str:
@@ -53,10 +53,12 @@ def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
     facts = [f"step {metadata.get('step', 'unknown')}", f"settings `{metadata.get('config', 'unknown')}` (digest)"]
     facts.append(f"listing of the images `{metadata.get('data_fingerprint', 'unknown')}` (SHA-256 over names and sizes)")
     if "written_by" in metadata:
-        facts.append(f"written by {metadata['written_by']}")
+        facts.append(f"written by {metadata['written_by']}, versions {metadata.get('versions', 'unknown')}")
     if config:
-        data = config["data"]
-        facts.append(f"images: `{data['path']}` ({data['source']}), canvas {data['canvas']}, views {config['views']['size']}")
+        data, start = config["data"], config["model"]["init_from"]
+        images = ", ".join(data["sources"]) or f"{data['path']} ({data['source']})"
+        facts.append(f"images: `{images}`, canvas {data['canvas']}, views {config['views']['size']}")
+        facts.append(f"started from {f'the weights in `{start}`' if start else 'random weights'}")
         facts += [f"{name}: {config[name]}" for name in SETTINGS]
         facts.append(f"masking: {config['model']['masking'] if config['model']['facemae'] else 'none (BYOL alone)'}")
     return _section("Training", facts)

@@ -1,5 +1,6 @@
 """An ONNX file of a trunk or a classifier, written by PyTorch's exporter and checked against ONNX Runtime."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def export_onnx(
     output = "logits" if "fc.weight" in arrays else "features"
     images = np.random.default_rng(0).standard_normal((3, size, size, 3), np.float32)
     example = torch.from_numpy(images.transpose(0, 3, 1, 2))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it laments the absence of torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program: Any = torch.onnx.export(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import small
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import simfle_jax
 from simfle_jax import convert
@@ -151,14 +151,14 @@ def test_prefixes_missing_optimizers_and_moved_parameters_alone_are_read(third, 
 def test_every_way_to_the_trunk_gives_the_same_features(third, checkpoint, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     for branch in ("online", "target"):
-        run(third, tmp_path / "a.safetensors", "--branch", branch)
-        run(checkpoint, tmp_path / "b.safetensors", "--branch", branch)
-        first, second = load_file(tmp_path / "a.safetensors"), load_file(tmp_path / "b.safetensors")
-        assert first.keys() == second.keys()
-        assert simfle_jax.load_encoder(tmp_path / "a.safetensors").hash == simfle_jax.load_encoder(third, branch).hash
+        a, b = tmp_path / f"a_{branch}.safetensors", tmp_path / f"b_{branch}.safetensors"
+        run(third, a, "--branch", branch)
+        run(checkpoint, b, "--branch", branch)
+        assert load_file(a).keys() == load_file(b).keys()
+        assert simfle_jax.load_encoder(a).hash == simfle_jax.load_encoder(third, branch).hash
         features = [
             simfle_jax.load_encoder(path, which)(pixels)
-            for path, which in ((third, branch), (checkpoint, branch), (tmp_path / "a.safetensors", "online"))
+            for path, which in ((third, branch), (checkpoint, branch), (a, "online"))
         ]
         np.testing.assert_array_equal(features[0], features[1])
         np.testing.assert_array_equal(features[0], features[2])
@@ -197,6 +197,69 @@ def test_the_model_card_tells_what_made_the_weights(third, tmp_path):
     text = (tmp_path / "CARD.md").read_text()
     fingerprint = json.loads((third / "config.json").read_text())["data_fingerprint"]
     assert fingerprint in text and "must not be used" in text and "mask_ratio: 0.75" in text
+    assert "step 15" in text and "random weights" in text and jax.__version__ in text and "None were given" in text
+
+
+def test_a_model_card_tells_the_probes_of_this_encoder_alone(third, tmp_path):
+    scores = {"accuracy": 0.51, "balanced_accuracy": 0.42, "macro_f1": 0.43, "count": 9, "classes": ["a", "b"], "protocol": "paper"}
+    for place, hash_ in (("probe", simfle_jax.load_encoder(third).hash), ("other", "0123")):
+        (tmp_path / place).mkdir()
+        results = scores | {"encoder_hash": hash_, "untrained": False, "dataset": ""}
+        (tmp_path / place / "results.json").write_text(json.dumps(results))
+    run(third, tmp_path / "CARD.md", "--probe", tmp_path / "probe")
+    assert "| 2 classes | paper | 9 | 0.5100 | 0.4200 | 0.4300 |" in (tmp_path / "CARD.md").read_text()
+    with pytest.raises(UserError, match="other probed encoder 0123, the card is about"):
+        run(third, tmp_path / "OTHER.md", "--probe", tmp_path / "other")
+    with pytest.raises(UserError, match=r"holds no results.json"):
+        run(third, tmp_path / "OTHER.md", "--probe", tmp_path)
+
+
+def test_every_file_tells_what_made_it(third, checkpoint, tmp_path):
+    run(third, tmp_path / "target.safetensors", "--branch", "target")
+    run(checkpoint, tmp_path / "from_torch.safetensors", "--branch", "target")
+    recorded = json.loads((third / "config.json").read_text())
+    for source, branch in (
+        (third / "encoder.safetensors", "online"), (tmp_path / "target.safetensors", "target"),
+        (tmp_path / "from_torch.safetensors", "target"),
+    ):  # fmt: skip
+        told = simfle_jax.load_encoder(source).metadata
+        assert (told["branch"], told["method"], told["step"], told["size"]) == (branch, "SimFLE", "15", "16")
+        assert told["data_fingerprint"] == recorded["data_fingerprint"] and len(told["config"]) == 12
+        assert json.loads(told["mean"]) == recorded["data"]["mean"] and json.loads(told["std"]) == recorded["data"]["std"]
+        assert json.loads(told["versions"])["jax"] == jax.__version__ and "research" in told["licence_note"]
+
+
+def test_other_images_cannot_tell_a_run_its_epoch(third, tmp_path):
+    other = small.write_images(tmp_path / "other", 33)
+    with pytest.raises(UserError, match=r"are not those that .* was trained on"):
+        run(third, tmp_path / "a.pth.tar", "--data", other)
+
+
+def test_damaged_optimizers_and_nan_are_named(checkpoint, images, settings, tmp_path):
+    changes = {
+        "holds 3 parameters, this model has": lambda c: c["optimizer"]["param_groups"][0].update(params=[0, 1, 2]),
+        "no momentum buffer for online_network.encoder.0.weight": lambda c: c["optimizer"]["state"].pop(0),
+        r"the optimizer in .* holds 1 arrays of other sizes: online_network.encoder.0.weight is \(2,\)":
+            lambda c: c["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(2)),
+        r"not finite in 1 arrays \(predictor.net.3.bias\)": lambda c: c["state_dict"]["predictor.net.3.bias"].fill_(np.nan),
+        "epoch, step or optimizer are not": lambda c: c.update(epoch="three"),
+    }  # fmt: skip
+    for message, change in changes.items():
+        content = load(checkpoint)
+        change(content)
+        torch.save(content, tmp_path / "bad.pth.tar")
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "bad.pth.tar", tmp_path / "run", "--data", images, "--config", settings)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_published_checkpoint_may_be_safetensors(third, checkpoint, images, settings, tmp_path):
+    arrays = {name: x.numpy().copy() for name, x in load(checkpoint)["state_dict"].items()}
+    save_file(arrays, tmp_path / "checkpoint.safetensors")
+    assert "epoch 0, step 0" in run(tmp_path / "checkpoint.safetensors", tmp_path / "run", "--data", images, "--config", settings)
+    ours, theirs = run_state(third)[1], run_state(tmp_path / "run")[1]
+    for name in ("params", "stats", "target_params", "target_stats"):
+        assert_equal_states(getattr(ours, name), getattr(theirs, name))
 
 
 def test_the_command_ends_a_mistake_in_one_line(tmp_path):

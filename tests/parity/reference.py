@@ -30,6 +30,15 @@ def inputs(seed: int, *shape: int) -> np.ndarray:
     return x.transpose(0, 2, 3, 1) if len(shape) == 4 else x
 
 
+def checkpoint(config: Config, shapes: dict[str, Any], salt: int) -> dict[str, np.ndarray]:
+    """The state dict of a published checkpoint, every entry filled by its torch name; `shapes` are our trees."""
+    arrays = {}
+    for entry in torch_names.published(config):
+        name, shape = entry.name.replace("target_network.", "online_network."), torch_names.torch_shape(entry, shapes)
+        arrays[entry.name] = fill(name, shape, salt) if entry.tree else entry.value
+    return arrays
+
+
 def filled(entries: list[Entry], shapes: dict[str, Any], salt: int, prefix: str = "") -> dict[str, Any]:
     """Our trees in float64, every entry filled by its torch name; `shapes` are our trees of arrays or shapes."""
     arrays = {}

@@ -1,16 +1,23 @@
-"""Five whole training steps at paper size against golden/full.npz, in float64 (about three minutes on two cores)."""
+"""Whole training steps at paper size from a published checkpoint, against golden/full.npz in float64.
+
+About three minutes on two cores.
+"""
+
+import json
 
 import jax
 import numpy as np
 import pytest
-from reference import assert_close, by_name, filled, inputs
+from reference import assert_close, by_name, checkpoint, inputs
 
 from configs import simfle
 from simfle_jax.config import Config, pretraining
+from simfle_jax.training.published import read_published, to_state, write_published
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 from simfle_jax.weights import torch_names as names
 
+torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.slow]
 TERMS = ("similarity", "reconstruction", "distillation", "grouping", "total")
 STEP_TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3)  # BatchNorm over four images is chaotic: errors grow, step 4 means nothing
@@ -22,11 +29,38 @@ def published_config() -> Config:
     return pretraining(settings)
 
 
-def filled_state(config: Config, method: Method, salt: int) -> TrainState:
-    shapes = jax.eval_shape(lambda: init_state(config, method.tx))
-    trees = {name: getattr(shapes, name) for name in ("params", "stats", "target_params", "target_stats")}
-    trees = filled(names.published(config), trees, salt)
-    return TrainState(np.zeros((), np.int32), **trees, opt_state=method.tx.init(trees["params"]))
+@pytest.fixture(scope="module")
+def published_file(golden, tmp_path_factory):
+    """A published checkpoint of golden's filled parameters, as PyTorch writes it."""
+    config = published_config()
+    shapes = jax.eval_shape(lambda: init_state(config, Method(config, 1).tx))
+    arrays = checkpoint(config, vars(shapes), int(np.load(golden / "full.npz")["meta/salt"]))
+    listed = json.loads((golden / "state_dict_shapes.json").read_text())
+    assert [(name, list(x.shape)) for name, x in arrays.items()] == list(listed.items())
+    path = tmp_path_factory.mktemp("published") / "checkpoint_0000.pth.tar"
+    tensors = {f"module.{name}": torch.from_numpy(x) for name, x in arrays.items()}
+    torch.save({"epoch": 0, "arch": "resnet50", "state_dict": tensors, "optimizer": {"state": {}, "param_groups": []}}, path)
+    return path
+
+
+def converted_state(path, config: Config) -> TrainState:
+    return to_state(read_published(path), config, 1000, path)
+
+
+def test_a_checkpoint_round_trips_to_the_bit(published_file, tmp_path):
+    config = published_config()
+    with jax.enable_x64(False):
+        state = converted_state(published_file, config)
+        write_published(tmp_path / "ours.pth.tar", state, config, 1000, {})
+    ours, theirs = (torch.load(path, weights_only=True) for path in (tmp_path / "ours.pth.tar", published_file))
+    expected = {name.removeprefix("module."): x for name, x in theirs["state_dict"].items()}
+    assert len(expected) == 942 and list(ours["state_dict"]) == list(expected) and ours["epoch"] == 0
+    for name, array in ours["state_dict"].items():
+        assert array.dtype == expected[name].dtype and torch.equal(array, expected[name]), name
+
+
+def in_float64(x):
+    return np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def step_inputs(golden_file, i: int):
@@ -38,7 +72,7 @@ def step_inputs(golden_file, i: int):
 
 
 @pytest.fixture(scope="module")
-def run(golden):
+def run(golden, published_file):
     """What our five steps give: losses of each, and of step 0 the outputs, gradients and the state after it."""
     full = dict(np.load(golden / "full.npz"))
     with jax.enable_x64(True):
@@ -53,7 +87,7 @@ def run(golden):
             return terms, outputs, targets, grads, stats, target_stats
 
         update = jax.jit(method.update, donate_argnums=0)
-        state = filled_state(config, method, int(full["meta/salt"]))
+        state = jax.tree.map(in_float64, converted_state(published_file, config))
         found = {"losses": [], "group_ids": []}
         for i in range(min(int(full["meta/steps"]), len(STEP_TOLERANCES))):
             views, group_ids = step_inputs(full, i)

@@ -1,6 +1,8 @@
 """The exported encoder: a torch ResNet loads it and agrees; damaged and foreign files are named."""
 
 import json
+import pickle
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,10 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 import simfle_jax
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation.classifier import load_classifier
+from simfle_jax.training.published import read_published
 from simfle_jax.training.state import init_state
 from simfle_jax.training.step import Method
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder import export_encoder, untrained_encoder
+from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
 
 CONFIG = small.config()
@@ -22,7 +27,8 @@ CONFIG = small.config()
 @pytest.fixture(scope="module")
 def state():
     """A state whose statistics are not the initial ones."""
-    fresh = jax.jit(lambda: init_state(CONFIG, Method(CONFIG, 1).tx))()
+    quick = {"xla_backend_optimization_level": 0}  # it runs once
+    fresh = jax.jit(lambda: init_state(CONFIG, Method(CONFIG, 1).tx), compiler_options=quick)()
     random = np.random.default_rng(0)
     return fresh.replace(stats=jax.tree.map(lambda x: np.abs(x + 0.1 * random.normal(size=x.shape)).astype("f4"), fresh.stats))
 
@@ -68,6 +74,18 @@ def test_any_size_of_image_is_taken(file):
         encoder(np.zeros((2, 16, 16, 3), np.float32))
 
 
+def test_the_shorter_side_is_resized_and_the_centre_cut_out(file):
+    encoder, random = simfle_jax.load_encoder(file), np.random.default_rng(2)
+    wide = random.integers(0, 256, (2, 16, 25, 3), np.uint8)  # as high as the encoder's images: nothing is resized
+    np.testing.assert_allclose(encoder(wide), encoder(wide[:, :, 4:20]), rtol=1e-4, atol=1e-6)
+    tall = wide.transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(encoder(tall), encoder(tall[:, 4:20]), rtol=1e-4, atol=1e-6)
+    large = np.repeat(np.repeat(wide, 2, 1), 2, 2)
+    smooth = np.full_like(large, 90)
+    assert encoder.feature_map(large).shape == encoder.feature_map(wide).shape == (2, 2, 2, encoder.dim)
+    np.testing.assert_allclose(encoder(smooth), encoder(smooth[:, :16, :16]), rtol=1e-4, atol=1e-6)
+
+
 def test_metadata_tells_what_made_it(file):
     metadata = simfle_jax.load_encoder(file).metadata
     assert (metadata["method"], metadata["step"], metadata["size"]) == ("SimFLE", "3", "16")
@@ -94,6 +112,61 @@ def test_the_published_layout_round_trips_to_the_bit(state):
     jax.tree.map(np.testing.assert_array_equal, back, trees)
 
 
+def test_pretraining_starts_from_a_torch_file_with_fc(file, tmp_path):
+    torch = pytest.importorskip("torch")
+    arrays = load_file(file) | {"fc.weight": np.zeros((9, CONFIG.model.features), np.float32), "fc.bias": np.zeros(9, np.float32)}
+    torch.save({name: torch.from_numpy(x) for name, x in arrays.items()}, tmp_path / "resnet.pth")
+    first, second = (initial_trunk(small.config(model={"init_from": str(path)}).model) for path in (file, tmp_path / "resnet.pth"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_prefixes_and_other_precisions_are_read_as_float32(file, tmp_path, kind):
+    arrays = {f"module.{name}": x.astype(kind) for name, x in load_file(file).items()}
+    save_file(arrays, tmp_path / "other.safetensors")
+    found = read_arrays(tmp_path / "other.safetensors")[0]
+    assert found.keys() == load_file(file).keys() and {x.dtype for x in found.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(found["conv1.weight"], arrays["module.conv1.weight"].astype(np.float32))
+
+
+def test_weights_that_would_give_nan_are_refused(file, tmp_path):
+    bad, arrays = tmp_path / "bad.safetensors", load_file(file)
+    for name, value, message in (
+        ("layer2.0.conv1.weight", np.nan, r"not finite in 1 arrays \(layer2.0.conv1.weight\)"),
+        ("bn1.running_mean", np.inf, r"not finite in 1 arrays \(bn1.running_mean\)"),
+        ("bn1.running_var", -1, r"negative variances in 1 arrays \(bn1.running_var\)"),
+    ):
+        save_file(arrays | {name: np.full_like(arrays[name], value)}, bad)
+        with pytest.raises(UserError, match=message):
+            simfle_jax.load_encoder(bad)
+        with pytest.raises(UserError, match=message):
+            initial_trunk(small.config(model={"init_from": str(bad)}).model)
+
+
+def test_the_branch_of_a_file_is_told_and_another_is_refused(state, file, tmp_path):
+    target = tmp_path / "target.safetensors"
+    export_encoder(target, state, CONFIG, {}, "target")
+    assert [simfle_jax.load_encoder(path).metadata["branch"] for path in (file, target)] == ["online", "target"]
+    assert simfle_jax.load_encoder(target, "target").hash == simfle_jax.load_encoder(target).hash
+    with pytest.raises(UserError, match="holds one trunk only"):
+        simfle_jax.load_encoder(file, "target")
+    with pytest.raises(UserError, match="must be one of online, target"):
+        simfle_jax.load_encoder(file, "teacher")
+
+
+def test_other_architectures_are_recognised(file, tmp_path):
+    path = tmp_path / "other.safetensors"
+    for names, message in (
+        (["blocks.0.attn.qkv.weight"], "a Vision Transformer"),
+        (["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"], "basic blocks"),
+        (["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv3.weight", "layer1.0.se.fc1.weight"], "another ResNet"),
+        (["online_network.encoder.conv1.weight"], r"missing .* surplus \(conv1.weight\)|missing"),
+    ):
+        save_file({name: np.zeros((4, 3, 7, 7), np.float32) for name in names}, path)
+        with pytest.raises(UserError, match=message):
+            simfle_jax.load_encoder(path)
+
+
 def test_files_that_cannot_serve_are_named(file, tmp_path):
     with pytest.raises(UserError, match="no file"):
         simfle_jax.load_encoder(tmp_path / "nothing.safetensors")
@@ -111,23 +184,55 @@ def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     save_file({**{k: v for k, v in arrays.items() if k != "bn1.weight"}, "head.weight": np.zeros(2)}, foreign, metadata)
     with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(head.weight\)"):
         simfle_jax.load_encoder(foreign)
+    with pytest.raises(UserError, match=r" 7 missing \(([a-z0-9._]+, ){5}\.\.\.\) and 6 surplus \(a0, a1, a2, a3, a4, \.\.\.\)"):
+        kept = {name: x for name, x in arrays.items() if not name.startswith(("bn1.", "layer1.0.conv"))}
+        save_file(kept | {f"a{i}": np.zeros(2) for i in range(6)}, foreign, metadata)
+        simfle_jax.load_encoder(foreign)
+    save_file({name: np.zeros(3, np.float32) for name in arrays}, foreign, metadata)  # no axes to turn, either
+    with pytest.raises(UserError, match=r"holds \d+ arrays of other sizes: conv1.weight is \(3,\), expected \(4, 3, 7, 7\); .*more\)"):
+        simfle_jax.load_encoder(foreign)
     save_file(arrays | {"bn1.weight": np.zeros(7, np.float32)}, foreign, metadata)
     with pytest.raises(UserError, match=r"1 arrays of other sizes: bn1.weight is \(7,\), expected \(4,\)$"):
         simfle_jax.load_encoder(foreign)
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
-    pytest.importorskip("torch")
-    import pickle
-
-    witness = tmp_path / "it_ran"
-
-    class Doctored:
-        def __reduce__(self):
-            return open, (str(witness), "w")
-
-    path = tmp_path / "checkpoint.pth.tar"
-    path.write_bytes(pickle.dumps({"state_dict": Doctored()}, protocol=2))
-    with pytest.raises(UserError, match=r"refused, nothing in it was run|not a whole PyTorch file"):
-        simfle_jax.load_encoder(path)
+@pytest.mark.parametrize("kind", ["pickle", "zip"])
+def test_a_pickle_that_would_run_code_is_refused_in_one_line_and_does_not_run(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    witness, path = tmp_path / "it_ran", tmp_path / "checkpoint.pth.tar"
+    content = {"state_dict": {"online_network.encoder.0.weight": torch.zeros(2)}, "epoch": 3, "optimizer": Doctored(witness)}
+    if kind == "zip":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps({"state_dict": Doctored(witness)}, protocol=2))
+    for read in (simfle_jax.load_encoder, read_published, load_classifier, init_from):
+        with pytest.raises(UserError, match=r"refused, nothing in it was run: [^\n]+$"):
+            read(path)
     assert not witness.exists()
+    torch.load(path, weights_only=False) if kind == "zip" else pickle.loads(path.read_bytes())
+    assert witness.exists()  # it would have
+
+
+class Doctored:
+    def __init__(self, witness):
+        self.witness = str(witness)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.witness),)
+
+
+def init_from(path):
+    return initial_trunk(small.config(model={"init_from": str(path)}).model)
+
+
+@pytest.mark.parametrize("kind", ["legacy", "zip"])
+def test_truncated_torch_files_are_named_wherever_they_end(file, tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    whole, path = tmp_path / "whole.pth", tmp_path / "cut.pth"
+    tensors = {name: torch.from_numpy(x) for name, x in load_file(file).items()}
+    torch.save({"epoch": 1, "state_dict": tensors}, whole, _use_new_zipfile_serialization=kind == "zip")
+    content = whole.read_bytes()
+    for share in (0, 0.001, 0.1, 0.5, 0.9, 0.999):
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(UserError, match=r"cut.pth (is not a whole PyTorch file|holds more than arrays): [^\n]+$"):
+            simfle_jax.load_encoder(path)

@@ -23,9 +23,9 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images [B, 3, H, W] to pooled features; `sizes` blocks per stage, the stem `width` wide."""
+    """Images [B, 3, H, W] to pooled features, or to logits of `classes`; `sizes` blocks per stage, the stem `width` wide."""
 
-    def __init__(self, sizes, width):
+    def __init__(self, sizes, width, classes=0):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, 1)
@@ -37,9 +37,11 @@ class ResNet(nn.Module):
                 inputs = 4 * width * 2**i
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.stages = len(sizes)
+        self.fc = nn.Linear(inputs, classes) if classes else None
 
     def forward(self, x):
         x = self.pool(torch.relu(self.bn1(self.conv1(x))))
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
-        return x.mean((2, 3))
+        x = x.mean((2, 3))
+        return x if self.fc is None else self.fc(x)
