@@ -14,15 +14,25 @@ from ml_collections import config_flags
 from simfle_jax.errors import UserError
 
 
-def define_flags() -> None:
-    """--config FILE with every key overridable as --config.KEY=VALUE, and --workdir."""
+def define_config() -> None:
+    """--config FILE with every key overridable as --config.KEY=VALUE."""
     config_flags.DEFINE_config_file("config", None, "File with the settings, e.g. configs/simfle.py.", lock_config=True)
+
+
+def define_flags() -> None:
+    """--config, and --workdir."""
+    define_config()
     flags.DEFINE_string("workdir", None, "Folder of this run: made when new, continued when it holds the same run.")
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None:
     """Parses the flags and calls main(config, workdir); a user's mistake ends in one line and exit status 2."""
+    start(lambda: main(flags.FLAGS.config, flags.FLAGS.workdir), argv)
+
+
+def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
+    """The same for a command with flags of its own, which `call` reads."""
     argv = argv or sys.argv
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         app.run(lambda _: None, argv=argv)
@@ -35,7 +45,7 @@ def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None
         _fail(_flag_message(_one_line(error)))
     except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
         _fail(f"a value on the command line does not fit its setting: {_one_line(error)}")
-    _guarded(main)
+    _guarded(call)
 
 
 def _check_overrides(argv: list[str]) -> None:
@@ -53,9 +63,9 @@ def _check_overrides(argv: list[str]) -> None:
             raise UserError(f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}"))
 
 
-def _guarded(main: Callable[[Any, str], None]) -> None:
+def _guarded(call: Callable[[], None]) -> None:
     try:
-        main(flags.FLAGS.config, flags.FLAGS.workdir)
+        call()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """Devices: one mesh with one axis, `data`, over all of them; the batch is split along it."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +14,11 @@ from simfle_jax.errors import UserError
 def data_mesh() -> Mesh:
     """All devices of all processes in a row."""
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """These devices in a row; they need not be there, as long as one only compiles for them."""
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
@@ -30,10 +37,35 @@ def state_shardings(mesh: Mesh, shapes: Any, shard_state: bool) -> Any:
 
 
 def _spread(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    for axis, size in enumerate(shape):
+    """Vectors stay whole: they are small, and spread ones would tempt the compiler to split activations by channel."""
+    for axis, size in enumerate(shape if len(shape) > 1 else ()):
         if size >= 2 * mesh.size and size % mesh.size == 0:
             return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return replicated(mesh)
+
+
+def gathered(mesh: Mesh, arrays: Any) -> Any:
+    """Arrays placed by `state_shardings` as whole ones on every device; their gradients are reduced to the shards.
+
+    Without this the compiler splits products along the shards and sends activations in place of parameters.
+    """
+    return jax.tree.map(functools.partial(_gather, mesh), arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gather(mesh: Mesh, x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+
+def _gather_forward(mesh: Mesh, x: jax.Array) -> tuple[jax.Array, None]:
+    return _gather(mesh, x), None
+
+
+def _gather_backward(mesh: Mesh, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, _spread(mesh, gradient.shape)),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

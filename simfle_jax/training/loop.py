@@ -50,7 +50,7 @@ def train(config: Config, workdir: str) -> TrainState:
     folder = folders.claim(workdir, identity, write=jax.process_index() == 0)
 
     # ---------------------------------------------------------------- state: new, or the newest checkpoint
-    method = Method(config, steps_per_epoch)
+    method = Method(config, steps_per_epoch, mesh)
     with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
         state, step_function = prepare(config, method, mesh, checkpoints)
         run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch)
@@ -71,13 +71,7 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
         # Drawing numbers once is not worth optimising: on a CPU that would take longer than the first hundred steps.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=options)()
-    step = jax.jit(
-        method.train_step,
-        in_shardings=(shardings, parallel.over_data(mesh)),
-        out_shardings=(shardings, parallel.replicated(mesh)),
-        donate_argnums=0,
-    )
-    return state, step
+    return state, method.jitted(shardings)
 
 
 class Stop:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
-from simfle_jax import augment, losses
+from simfle_jax import augment, losses, parallel
 from simfle_jax.config import Config
 from simfle_jax.models.simfle import Global, Local, draw_masking
 from simfle_jax.training import metrics
@@ -54,15 +55,27 @@ def loss_terms(seen: Global, local: Local | None, targets: tuple[jax.Array, jax.
 class Method:
     """SimFLE's computations for one config, as pure functions of a TrainState's plain dicts."""
 
-    def __init__(self, config: Config, steps_per_epoch: int):
+    def __init__(self, config: Config, steps_per_epoch: int, mesh: Mesh | None = None):
+        """mesh: the devices, over which `shard_state` spreads the state."""
         self.config = config
+        self.mesh = mesh
         self.graph, self.target_graph = structures(config)
         self.tx = optimizer(config, steps_per_epoch)
         self.learning_rate = schedule(config, steps_per_epoch)
 
+    def computed(self, params: Tree) -> Tree:
+        """Parameters as the networks use them: in the compute type, and whole if the state is spread over devices.
+
+        Cast once for both views, gradients are added before the devices exchange them; cast where each view uses them,
+        every kernel of the trunk and the heads would be exchanged twice.
+        """
+        dtype = self.config.dtype
+        params = jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 and x.dtype == jnp.float32 else x, params)
+        return parallel.gathered(self.mesh, params) if self.mesh and self.config.shard_state else params
+
     def target_projections(self, params: Tree, stats: Tree, x1: jax.Array, x2: jax.Array) -> tuple[Any, Tree]:
         """(q1, q2) = (f'(x2), f'(x1)) in training mode, and the target's new statistics. Takes no gradient."""
-        target = nnx.merge(self.target_graph, params, stats)
+        target = nnx.merge(self.target_graph, self.computed(params), stats)
         _, q2 = target(x1, train=True)
         _, q1 = target(x2, train=True)
         return (q1, q2), statistics(target)
@@ -70,7 +83,7 @@ class Method:
     def loss(self, params: Tree, stats: Tree, views: Any, draw: jax.Array, targets: Any) -> tuple[jax.Array, Any]:
         """The total loss and (metrics, new statistics, outputs of both branches)."""
         x1, x2, plain = views
-        model = nnx.merge(self.graph, params, stats)
+        model = nnx.merge(self.graph, self.computed(params), stats)
         seen = model.global_branch(x1, x2)
         local = model.local_branch(plain, draw) if self.config.model.facemae else None
         terms = loss_terms(seen, local, targets, self.config)
@@ -101,6 +114,16 @@ class Method:
             grads, terms, stats, target_stats = self.accumulated(state, keys, images)
         terms["learning_rate"] = self.learning_rate(state.step)
         return self.update(state, grads, stats, target_stats), terms
+
+    def jitted(self, shardings: Any) -> Any:
+        """`train_step` on the mesh: the state, placed by `shardings`, is donated; the images are split along `data`."""
+        assert self.mesh is not None
+        return jax.jit(
+            self.train_step,
+            in_shardings=(shardings, parallel.over_data(self.mesh)),
+            out_shardings=(shardings, parallel.replicated(self.mesh)),
+            donate_argnums=0,
+        )
 
     def from_images(self, state: TrainState, keys: jax.Array, images: jax.Array) -> tuple[Tree, Metrics, Tree, Tree]:
         """`gradients` of uint8 images, augmented and masked by their keys [B]."""

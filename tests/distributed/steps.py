@@ -36,13 +36,14 @@ def batch(step: int) -> tuple[list[np.ndarray], np.ndarray]:
 def main() -> None:
     """Losses of every step, and the sum of squares of the final parameters."""
     # A small rate: with a large one the steps are chaotic, and float32 shows chaos instead of the devices.
-    config = dataclasses.replace(small.config(batch_size=BATCH, lr=0.005), dtype=dtype)
-    method, mesh = Method(config, 100), parallel.data_mesh()
+    config = dataclasses.replace(small.config(batch_size=BATCH, lr=0.005), dtype=dtype, shard_state="shard" in options)
+    mesh = parallel.data_mesh()
+    method = Method(config, 100, mesh)
 
     def fresh():
         return jax.tree.map(lambda x: x.astype(dtype) if x.dtype != np.int32 else x, init_state(config, method.tx))
 
-    shardings = parallel.state_shardings(mesh, jax.eval_shape(fresh), "shard" in options)
+    shardings = parallel.state_shardings(mesh, jax.eval_shape(fresh), config.shard_state)
     over = parallel.over_data(mesh)
 
     def step(state, views, draw):
