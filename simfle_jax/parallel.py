@@ -54,6 +54,8 @@ def gathered(mesh: Mesh, arrays: Any) -> Any:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gather(mesh: Mesh, x: jax.Array) -> jax.Array:
+    # Said before and after, so that a cast in front of this is done on the shards and the narrower array travels.
+    x = jax.lax.with_sharding_constraint(x, _spread(mesh, x.shape))
     return jax.lax.with_sharding_constraint(x, replicated(mesh))
 
 
