@@ -7,7 +7,7 @@ DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. With --config.eval_only=True th
 
 from typing import Any
 
-from simfle_jax import cli
+from simfle_jax import cli, distributed
 
 
 def main(config: Any, workdir: str) -> None:
@@ -15,6 +15,7 @@ def main(config: Any, workdir: str) -> None:
     from simfle_jax.evaluation.settings import probing
 
     settings = probing(config)
+    distributed.refuse_several()
     from simfle_jax.evaluation.probe import run_probe
 
     run_probe(settings, workdir)

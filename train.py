@@ -7,7 +7,9 @@ The same command again continues the run. Any setting is overridden as --config.
 
 from typing import Any
 
-from simfle_jax import cli
+from absl import flags
+
+from simfle_jax import cli, distributed
 
 
 def main(config: Any, workdir: str) -> None:
@@ -15,9 +17,10 @@ def main(config: Any, workdir: str) -> None:
     from simfle_jax.config import pretraining
 
     settings = pretraining(config)
+    distributed.join_by_flags()
     from simfle_jax.training.loop import train
 
-    train(settings, workdir)
+    train(settings, workdir, flags.FLAGS.peer_timeout)
 
 
 if __name__ == "__main__":

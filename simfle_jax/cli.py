@@ -11,6 +11,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
+from simfle_jax import distributed
 from simfle_jax.errors import UserError
 
 
@@ -23,6 +24,7 @@ def define_flags() -> None:
     """--config, and --workdir."""
     define_config()
     flags.DEFINE_string("workdir", None, "Folder of this run: made when new, continued when it holds the same run.")
+    distributed.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -67,7 +69,9 @@ def _guarded(call: Callable[[], None]) -> None:
     try:
         call()
     except UserError as error:
-        _fail(str(error))
+        print(f"error: {error}", file=sys.stderr)
+        distributed.leave(2, alone=type(error).__name__ == "LostPeer")
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command starts again", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

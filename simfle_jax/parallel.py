@@ -12,8 +12,9 @@ from simfle_jax.errors import UserError
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes in a row."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    """All devices of all processes in a row, those of one process side by side: it reads the rows of its devices."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def mesh_of(devices: Sequence[Any]) -> Mesh:
@@ -83,3 +84,12 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 def to_devices(batch: np.ndarray, mesh: Mesh) -> jax.Array:
     """This process's rows of a batch, as a part of the global array split along `data`."""
     return jax.make_array_from_process_local_data(over_data(mesh), batch)
+
+
+def whole_trunk(state: Any, mesh: Mesh) -> Any:
+    """The state with its online trunk on every process, for export, and nothing else; all processes must call it."""
+    trunk = state.params["online"]["encoder"], state.stats["online"]["encoder"]
+    if jax.process_count() > 1:
+        trunk = jax.jit(lambda x: x, out_shardings=replicated(mesh))(trunk)
+    params, stats = trunk
+    return state.replace(params={"online": {"encoder": params}}, stats={"online": {"encoder": stats}})

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from simfle_jax.errors import UserError
+from simfle_jax.training.peers import gather_texts
 from simfle_jax.training.state import TrainState
 
 
@@ -73,14 +74,21 @@ class Checkpoints:
 
     def _sound(self, step: int, target: Any) -> Iterator[TrainState]:
         """Yields the state of a checkpoint if it is sound; says what is wrong and removes it otherwise."""
+        problem = ""
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
             restored = self._manager.restore(step, args=items)
-            state, meta = restored.state, restored.meta
-            problem = "its checksum differs" if int(self._checksum(state)) != meta["checksum"] else ""
-            problem = "it holds another step" if int(state.step) != step else problem
+            state: Any = restored.state
+            meta: Any = restored.meta
         except Exception as error:  # orbax and tensorstore raise nearly anything on damaged files
             problem = " ".join(str(error).split())[:200] or type(error).__name__
+            state, meta = None, {"checksum": None}
+        # What one process cannot read, all leave: the checksum is computed by all of them.
+        problem = next(filter(None, gather_texts(problem)), "")
+        if not problem and int(self._checksum(state)) != meta["checksum"]:
+            problem = "its checksum differs"
+        if not problem and int(state.step) != step:
+            problem = "it holds another step"
         if not problem:
             yield state
             return
@@ -90,6 +98,8 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and jax.process_count() > 1 and not issubclass(kind, SystemExit):
+            return  # saving needs all processes, and one may be gone
         self._manager.wait_until_finished()
         self._manager.close()

@@ -1,8 +1,7 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
+import json
 import math
-import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,41 +19,63 @@ from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
+from simfle_jax.training import peers
 from simfle_jax.training import workdir as folders
 from simfle_jax.training.checkpoint import Checkpoints
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
+from simfle_jax.training.stop import Stop
 from simfle_jax.training.writers import optional_writers
 from simfle_jax.weights.encoder import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
 
-def train(config: Config, workdir: str) -> TrainState:
+def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState:
     """Trains to the end, or until a signal asks to stop; returns the last state.
 
+    peer_timeout: seconds without a step after which a run of several processes ends.
+
     Raises:
-        UserError: whatever the user can mend, before anything is overwritten.
+        UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
     # ---------------------------------------------------------------- data
-    mixed, data = config.data.sources, config.data
-    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
-    steps_per_epoch = len(source) // config.batch_size
-    if not steps_per_epoch:
-        raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
+    source, steps_per_epoch = peers.together(lambda: open_data(config))
 
     # ---------------------------------------------------------------- devices and run folder
     compilation.use_cache()
     mesh = parallel.data_mesh()
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     identity = settings.as_dict(config) | {"data_fingerprint": source.fingerprint}
-    folder = folders.claim(workdir, identity, write=jax.process_index() == 0)
+    peers.check_same(identity)
+    folder = claim_together(workdir, identity)
 
     # ---------------------------------------------------------------- state: new, or the newest checkpoint
     method = Method(config, steps_per_epoch, mesh)
-    with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
-        state, step_function = prepare(config, method, mesh, checkpoints)
-        run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch)
-        return run.until_done(state, step_function)
+    try:
+        with peers.Watch(peer_timeout) as watch, Checkpoints(folder, config.keep_checkpoints) as checkpoints:
+            state, step_function = prepare(config, method, mesh, checkpoints)
+            run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
+            return run.until_done(state, step_function)
+    except (RuntimeError, ValueError) as error:
+        raise peers.lost(error) or error from None
+
+
+def open_data(config: Config) -> tuple[Source, int]:
+    """The images, and how many steps an epoch of them has."""
+    mixed, data = config.data.sources, config.data
+    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
+    steps_per_epoch = len(source) // config.batch_size
+    if not steps_per_epoch:
+        raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
+    return source, steps_per_epoch
+
+
+def claim_together(workdir: str, identity: dict[str, Any]) -> Path:
+    """The run's folder, claimed by process 0 and seen by the others."""
+    main = jax.process_index() == 0
+    folder = peers.together(lambda: folders.claim(workdir, identity) if main else Path(workdir))
+    peers.together(lambda: None if main else folders.wait_for_claim(folder))
+    return folder
 
 
 def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
@@ -74,39 +95,15 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
     return state, method.jitted(shardings)
 
 
-class Stop:
-    """Remembers a signal that asks to stop: Ctrl-C, SIGTERM, or Slurm's SIGUSR1. A second Ctrl-C stops at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-
-    def __enter__(self) -> "Stop":
-        try:
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-        except ValueError:  # not in the main thread: signals belong to somebody else
-            self._before = {}
-        return self
-
-    def _note(self, number: int, _: Any) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 class Run:
     """The loop: batch, step, and now and then metrics, a checkpoint and the encoder."""
 
     def __init__(
-        self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int
-    ):
+        self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
+        watch: peers.Watch,
+    ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
-        self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
+        self.checkpoints, self.steps_per_epoch, self.watch = checkpoints, steps_per_epoch, watch
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
@@ -117,7 +114,7 @@ class Run:
         start = int(state.step)
         if self.main:
             self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder))
-        self.progress = Progress(self.total, "pre-training", start)
+            self.progress = Progress(self.total, "pre-training", start)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
@@ -126,10 +123,11 @@ class Run:
                 images = parallel.to_devices(next(batches)["image"], self.mesh)
                 state, metrics = step_function(state, images)
                 self._after_step(step + 1, state, metrics)
-                if stop.received:
-                    self._leave(state, metrics, stop.received)
-            if batches.bad and self.main:
-                self._list_bad(batches.bad)
+                self.watch.beat(step + 1)
+                if stop.asked(step + 1):
+                    self._save(state, metrics, step + 1, wait=True)
+                    stop.leave(step + 1)
+            self._list_bad(batches.bad)
         self._flush()
         return state
 
@@ -156,9 +154,11 @@ class Run:
         check_finite(jax.device_get(metrics), step)
         self._flush()
         self.checkpoints.save(state, wait=wait or step == self.total)
+        trunk = parallel.whole_trunk(state, self.mesh)
         if self.main:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
-            export_encoder(self.folder / "encoder.safetensors", state, self.config, metadata)
+            with folders.or_warn("the encoder"):
+                export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 
     def _flush(self) -> None:
         """Writes the metrics that were put off."""
@@ -170,23 +170,21 @@ class Run:
         steps, seconds = step - self.logged[0], when - self.logged[1]
         speed = steps * self.config.batch_size / max(seconds, 1e-9)
         self.logged = step, when
-        self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
         if self.main:
+            self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )
 
-    def _list_bad(self, bad: dict[str, str]) -> None:
+    def _list_bad(self, here: dict[str, str]) -> None:
+        """Every process has read only its share, and found only the bad images of that."""
+        bad = {name: why for text in peers.gather_texts(json.dumps(here)) for name, why in json.loads(text).items()}
+        if not bad or not self.main:
+            return
         path = self.folder / "bad_images.txt"
         path.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
         logging.warning("%d images could not be read and were replaced by others; see %s", len(bad), path)
-
-    def _leave(self, state: TrainState, metrics: dict[str, jax.Array], received: signal.Signals) -> None:
-        step = int(state.step)
-        self._save(state, metrics, step, wait=True)
-        print(f"{received.name}: saved at step {step}; the same command goes on from there", file=sys.stderr)
-        raise SystemExit(128 + received)
 
 
 def check_finite(values: dict[str, Any], step: int) -> None:

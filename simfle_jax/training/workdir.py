@@ -1,13 +1,17 @@
 """The folder of a run: which run it belongs to, where it ran, and its metrics."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from simfle_jax.errors import UserError
 
@@ -42,6 +46,29 @@ def claim(workdir: str | os.PathLike, settings: dict[str, Any], write: bool = Tr
     if write:
         _write(folder, settings)
     return folder
+
+
+def wait_for_claim(folder: Path, seconds: float = 60) -> None:
+    """Waits until the folder that process 0 claimed is seen here: a shared file system may show a file late.
+
+    Raises:
+        UserError: it does not appear.
+    """
+    end = time.monotonic() + seconds
+    while not (folder / "config.json").exists():
+        if time.monotonic() > end:
+            raise UserError(f"{folder} of process 0 is not seen here: --workdir must be on a disk that all hosts share")
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def or_warn(what: str) -> Iterator[None]:
+    """A full disk costs this file and not the run: it is told, and the next one is tried again."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        logging.warning("%s could not be written (%s); training goes on", what, reason)
 
 
 def _write(folder: Path, settings: dict[str, Any]) -> None:
@@ -126,7 +153,7 @@ class MetricsLog:
 
     def write(self, values: dict[str, Any]) -> None:
         """Appends one line and hands the same values to the other writers."""
-        with self.path.open("a") as file:
+        with or_warn(str(self.path)), self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
         for writer in self.writers:
             writer(values)

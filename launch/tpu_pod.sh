@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# A TPU pod slice by a queued resource, then the same command on all its hosts; they find each other by themselves.
+#
+#     NAME=simfle ZONE=us-west4-a TYPE=v5litepod-256 launch/tpu_pod.sh \
+#         --config=configs/simfle.py --config.data.path=/mnt/faces --workdir=/mnt/runs/simfle
+#
+# Run it again after the slice was taken away: it asks for a new one, and the run goes on. /mnt must be shared by all
+# hosts (Filestore, or a bucket mounted with gcsfuse); SETUP is a shell line that prepares one host.
+set -euo pipefail
+: "${NAME:=simfle}" "${ZONE:?}" "${TYPE:?}" "${VERSION:=v2-alpha-tpuv5-lite}"
+: "${SETUP:=git clone -q REPOSITORY simfle-jax; cd simfle-jax && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'}"
+
+gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" --zone="$ZONE" \
+  --accelerator-type="$TYPE" --runtime-version="$VERSION" ${SPOT:+--spot} || true # it may be there already
+until [ "$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" --format='value(state.state)')" = ACTIVE ]; do
+  sleep 30
+done
+on_all() { gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="$1"; }
+on_all "test -d simfle-jax || { $SETUP; }"
+on_all "cd simfle-jax && .venv/bin/python train.py --distributed=on $(printf '%q ' "$@")"

@@ -1,0 +1,254 @@
+"""Whether this process is one of several, and how they find each other.
+
+`decide` is a function of flags and environment alone. It does not trust a half-set environment: a shell inside a Slurm
+job, a container that inherited some variables, or a job of one task are lone hosts.
+"""
+
+import dataclasses
+import glob
+import importlib.util
+import os
+import re
+import sys
+import threading
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import flags
+
+from simfle_jax.errors import UserError
+
+FIRST_PORT, PORTS = 61440, 4096  # a job takes the port of its number, so that two jobs on a host do not meet
+GOOGLE = "0x1ae0"  # PCI vendor of TPUs
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says: mode is 'auto', 'on' or 'off'; the rest is None where it was not given."""
+
+    mode: str = "auto"
+    coordinator: str | None = None  # HOST:PORT of process 0
+    processes: int | None = None
+    process: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What was decided and why; without a coordinator JAX's own detection fills in the rest (TPU)."""
+
+    on: bool
+    why: str
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+    devices: tuple[int, ...] | None = None  # local ones of this process; None: all
+
+
+def define_flags() -> None:
+    """The flags of a run on several processes."""
+    flags.DEFINE_enum(
+        "distributed", "auto", ["auto", "on", "off"], "Run as one of several processes: see docs/scaling.md."
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster tells it.")
+    flags.DEFINE_integer("processes", None, "Number of processes, where no cluster tells it.", lower_bound=1)
+    flags.DEFINE_integer("process", None, "Number of this process, from 0, where no cluster tells it.", lower_bound=0)
+    flags.DEFINE_integer("init_timeout", 300, "Seconds to wait for all processes at the start.", lower_bound=1)
+    flags.DEFINE_integer("peer_timeout", 300, "Seconds without a sign of life after which a run ends.", lower_bound=5)
+
+
+def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> Decision:
+    """Whether to join other processes.
+
+    Args:
+        options: of the command line; they win over the environment.
+        environ: the environment variables.
+        tpu: whether this is a host with Cloud TPUs, on which JAX asks the machine itself for its neighbours.
+
+    Raises:
+        UserError: something is given by half, or 'on' where no cluster is.
+    """
+    if options.mode == "off":
+        return Decision(False, "--distributed=off")
+    found = _by_hand(options, environ) or _slurm(environ) or _open_mpi(environ, options.coordinator)
+    if found is None and tpu and "TPU_SKIP_MDS_QUERY" not in environ:
+        found = Decision(True, "Cloud TPU host")
+    if found is not None and options.coordinator:
+        found = dataclasses.replace(found, coordinator=options.coordinator)
+    if found is not None and (found.processes != 1 or options.mode == "on"):
+        return found
+    if options.mode == "on":
+        raise UserError(
+            "--distributed=on, but no Slurm step, mpirun or TPU pod is found: give --coordinator=HOST:PORT, "
+            "--processes=N and --process=I"
+        )
+    return Decision(False, "one process" if found else "no cluster found")
+
+
+def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
+    """Flags, or the variables that a pod's description sets."""
+    coordinator = options.coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
+    count = options.processes if options.processes is not None else _number(environ, "JAX_NUM_PROCESSES")
+    index = options.process
+    for name in ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"):
+        index = _number(environ, name) if index is None else index
+    given = {"--coordinator": options.coordinator, "--processes": options.processes, "--process": options.process}
+    if coordinator is None or count is None or index is None:
+        if options.processes is not None or options.process is not None:
+            missing = [n for n, v in zip(given, (coordinator, count, index), strict=True) if v is None]
+            raise UserError(f"{' and '.join(missing)} must be given too, to join the processes by hand")
+        return None
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT")
+    if not index < count:
+        raise UserError(f"--process={index} does not exist among --processes={count}: they count from 0")
+    return Decision(True, "given by hand", coordinator, count, index)
+
+
+def _slurm(environ: Mapping[str, str]) -> Decision | None:
+    """A task that srun started; SLURM_NTASKS alone also stands in shells and batch scripts."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    if any(name not in environ for name in names):
+        return None
+    job, count, index, local = (_number(environ, name) for name in names if name != "SLURM_STEP_NODELIST")
+    if job is None or count is None or index is None or local is None or index >= count:
+        return None
+    host = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", environ["SLURM_STEP_NODELIST"])[0])
+    devices = _devices(environ, local, _tasks_here(environ, count))
+    return Decision(True, f"Slurm step of {count} tasks", f"{host}:{_port(str(job))}", count, index, devices)
+
+
+def _tasks_here(environ: Mapping[str, str], count: int) -> int:
+    """Tasks of this step on this node, from e.g. '2(x3),1'."""
+    tasks = list[int]()
+    for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        tasks += [int(number)] * int(times or 1)
+    node = _number(environ, "SLURM_NODEID") or 0
+    return tasks[node] if node < len(tasks) else count
+
+
+def _open_mpi(environ: Mapping[str, str], coordinator: str | None) -> Decision | None:
+    """A rank that mpirun started."""
+    names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
+    count, index, local, here = (_number(environ, name) for name in names)
+    if count is None or index is None or local is None or here is None or index >= count:
+        return None
+    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or ""
+    host = re.search(r"tcp6?://\[?([^,\]:]+)", environ.get("OMPI_MCA_orte_hnp_uri", ""))
+    if here >= count:
+        address = "127.0.0.1"
+    elif host:
+        address = host[1]
+    elif coordinator:
+        address = ""
+    else:
+        raise UserError("this mpirun does not say where process 0 is: give --coordinator=HOST:PORT")
+    return Decision(
+        True, f"mpirun of {count} processes", f"{address}:{_port(job)}", count, index, _devices(environ, local, here)
+    )
+
+
+def _devices(environ: Mapping[str, str], local: int, here: int) -> tuple[int, ...] | None:
+    """All devices for a lone process of a node, or where the launcher already hands each process its own; else one."""
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+    return None if here == 1 or (visible and "," not in visible) else (local,)
+
+
+def _port(job: str) -> int:
+    return FIRST_PORT + (int(job) if job.isdigit() else zlib.crc32(job.encode())) % PORTS
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isdigit() else None
+
+
+def on_tpu_host() -> bool:
+    """Whether TPUs are plugged in and their library is installed."""
+    vendors = (Path(path).read_text().strip() for path in glob.glob("/sys/bus/pci/devices/*/vendor"))
+    return importlib.util.find_spec("libtpu") is not None and GOOGLE in vendors
+
+
+def join_by_flags() -> None:
+    """Decides by the command line and the environment, and joins; JAX must not have been used yet."""
+    f = flags.FLAGS
+    options = Options(f.distributed, f.coordinator, f.processes, f.process)
+    join(decide(options, os.environ, on_tpu_host()), f.init_timeout, f.peer_timeout)
+
+
+def refuse_several() -> None:
+    """Raises UserError where several processes were started for a command that runs in one."""
+    f = flags.FLAGS
+    decision = decide(Options(f.distributed, f.coordinator, f.processes, f.process), os.environ)
+    if decision.on and decision.processes != 1:
+        raise UserError(
+            f"probing runs in one process and uses all devices of its host, but here is a {decision.why}: "
+            "start it once, or with --distributed=off"
+        )
+
+
+def join(decision: Decision, init_timeout: int, peer_timeout: int) -> None:
+    """Connects the processes, before JAX looks at its devices; says in one line what was decided.
+
+    Raises:
+        UserError: the port is taken, or the others were refused.
+    """
+    if not decision.on:
+        print(f"distributed: off ({decision.why})", file=sys.stderr)
+        return
+    import jax
+
+    place = f"process {decision.process} of {decision.processes}, coordinator {decision.coordinator}"
+    place = place if decision.coordinator else "found by JAX"
+    print(f"distributed: on ({decision.why}): {place}", file=sys.stderr, flush=True)
+    # JAX ends the whole process with a stack trace when its own time is up: be faster, and say it in a line.
+    hurry = threading.Timer(init_timeout, _give_up, [place, init_timeout])
+    hurry.daemon = True
+    hurry.start()
+    try:
+        jax.distributed.initialize(
+            decision.coordinator, decision.processes, decision.process, decision.devices,
+            cluster_detection_method="deactivate" if decision.coordinator else None,
+            initialization_timeout=init_timeout + 60, heartbeat_timeout_seconds=peer_timeout + 30,
+            shutdown_timeout_seconds=peer_timeout,
+        )  # fmt: skip
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(_join_problem(" ".join(str(error).split()), decision)) from None
+    finally:
+        hurry.cancel()
+
+
+def _join_problem(text: str, decision: Decision) -> str:
+    if decision.process == 0 and re.search(r"in use|bind|server", text, re.IGNORECASE):
+        return f"the port of {decision.coordinator} is in use on this host: give another --coordinator=HOST:PORT"
+    return f"the processes could not be joined ({decision.why}): {text[:300]}"
+
+
+def _give_up(place: str, seconds: int) -> None:
+    print(
+        f"error: not all processes were there within {seconds} s ({place}): is every one started with the same "
+        "count, and can process 0 be reached at that address? --init_timeout=SECONDS waits longer",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(2)
+
+
+def leave(status: int, alone: bool = False) -> None:
+    """Ends a process of several after an error: the others get a moment to say the same, then it goes without them.
+
+    alone: there is nobody left to wait for. Where there is only one process nothing happens.
+    """
+    if "jax" not in sys.modules:
+        return
+    import jax
+
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return
+    sys.stderr.flush()
+    if alone:
+        os._exit(status)
+    late = threading.Timer(10, os._exit, [status])
+    late.daemon = True
+    late.start()
+    jax.distributed.shutdown()
+    os._exit(status)

@@ -1,0 +1,56 @@
+"""Stopping at a signal, at the same step on all processes."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Stop:
+    """Remembers a signal that asks to stop: Ctrl-C, SIGTERM, or Slurm's SIGUSR1. A second Ctrl-C stops at once.
+
+    With several processes a signal may reach only one. JAX's preemption service then agrees on a step; its notice is
+    SIGTERM, which it catches itself, so the other signals are handed on to it as that.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._several = jax.process_count() > 1
+
+    def __enter__(self) -> "Stop":
+        numbers = [number for number in self.SIGNALS if not (self._several and number == signal.SIGTERM)]
+        try:
+            self._before = {number: signal.signal(number, self._note) for number in numbers}
+        except ValueError:  # not in the main thread: signals belong to somebody else
+            self._before = {}
+        return self
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._several and not self.received:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.received = signal.Signals(number)
+
+    def asked(self, step: int) -> bool:
+        """Whether to stop after this step; the same on all processes, which must all ask at every step."""
+        if self._several:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.received is not None
+
+    def leave(self, step: int) -> None:
+        """Ends the process with the status that a shell gives a signal."""
+        received = self.received or signal.SIGTERM
+        if jax.process_index() == 0:
+            name = received.name if self.received else "preemption"
+            print(f"{name}: saved at step {step}; the same command goes on from there", file=sys.stderr, flush=True)
+        raise SystemExit(128 + received)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,52 @@
+"""Starts train.py as several processes on this host, two fake devices each, joined by hand."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(devices: int = 2) -> dict[str, str]:
+    """Without anything of a cluster that these tests themselves may run in."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_", "PMIX_"))}
+    return kept | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+
+
+def command(images: Path, workdir: Path, *flags: str) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'tests/distributed/small_config.py'}",
+        f"--config.data.path={images}", f"--workdir={workdir}", "--config.batch_size=8", *flags,
+    ]  # fmt: skip
+
+
+def start(images: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 2, own=None) -> list[subprocess.Popen]:
+    """`own` maps a process's number to further flags of it alone."""
+    port, made = free_port(), []
+    for index in range(count):
+        joined = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}") if count > 1 else ()
+        call = command(images, workdir, *joined, *flags, *(own or {}).get(index, ()))
+        made.append(subprocess.Popen(call, env=environment(devices), stderr=subprocess.PIPE, text=True, cwd=ROOT))
+    return made
+
+
+def finish(processes: list[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
+    """Status and stderr of each; none is left behind."""
+    try:
+        return [(p.returncode, text) for p in processes for text in [p.communicate(timeout=timeout)[1]]]
+    finally:
+        for process in processes:
+            process.kill()

@@ -1,0 +1,93 @@
+"""The decision to join other processes: a function of flags and environment."""
+
+import pytest
+
+from simfle_jax.distributed import Options, decide
+from simfle_jax.errors import UserError
+
+STEP = {
+    "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "gpu[07-09],login1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_NTASKS": "4",
+}  # fmt: skip
+MPI = {
+    "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "PMIX_NAMESPACE": "12345",
+}  # fmt: skip
+POD = {"JAX_COORDINATOR_ADDRESS": "run-workers-0-0.run:1234", "JAX_NUM_PROCESSES": "8", "JOB_COMPLETION_INDEX": "3"}
+LONE = [
+    {},
+    {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},  # a batch script, a shell
+    STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},  # srun --pty bash in a job of four
+    STEP | {"SLURM_STEP_NUM_TASKS": ""},
+    STEP | {"SLURM_PROCID": "9"},  # left over from another job
+    {"OMPI_COMM_WORLD_SIZE": "2"},
+    MPI | {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
+    {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+    {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"},  # one of many runs, not a part of one
+    {"JAX_COORDINATOR_ADDRESS": "host:1"},
+]
+
+
+@pytest.mark.parametrize("environ", LONE, ids=str)
+def test_a_lone_host_stays_alone(environ):
+    decision = decide(Options(), environ)
+    assert not decision.on and decision.why in ("no cluster found", "one process")
+
+
+def test_a_slurm_step():
+    decision = decide(Options(), STEP)
+    assert (decision.on, decision.processes, decision.process) == (True, 4, 2)
+    assert decision.coordinator == f"gpu07:{61440 + 77}"
+    assert decision.devices is None, "a lone process of a node drives all its devices"
+
+
+@pytest.mark.parametrize("nodes, first", [("a1", "a1"), ("a1,b2", "a1"), ("a[3,5-7],b", "a3"), ("n-[01-02]", "n-01")])
+def test_the_coordinator_is_on_the_first_node(nodes, first):
+    decision = decide(Options(), STEP | {"SLURM_STEP_NODELIST": nodes})
+    assert decision.coordinator is not None and decision.coordinator.split(":")[0] == first
+
+
+@pytest.mark.parametrize(
+    "tasks, visible, devices", [("2(x2)", "", (1,)), ("2(x2)", "0,1", (1,)), ("2(x2)", "1", None), ("3,1", "", None)]
+)
+def test_a_process_per_device(tasks, visible, devices):
+    environ = STEP | {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": visible}
+    assert decide(Options(), environ).devices == devices
+
+
+def test_mpirun_on_one_host_and_on_several():
+    here = decide(Options(), MPI)
+    assert here.on and here.process == 1 and here.coordinator == f"127.0.0.1:{61440 + 12345 % 4096}"
+    several = MPI | {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.9,10.1.0.9:34911"}
+    assert (decide(Options(), several).coordinator or "").startswith("10.0.0.9:")
+    with pytest.raises(UserError, match="give --coordinator=HOST:PORT"):
+        decide(Options(), MPI | {"OMPI_COMM_WORLD_SIZE": "4"})
+    assert decide(Options(coordinator="h:1"), MPI | {"OMPI_COMM_WORLD_SIZE": "4"}).coordinator == "h:1"
+
+
+def test_a_pod_and_a_tpu_host():
+    pod = decide(Options(), POD)
+    assert (pod.on, pod.coordinator, pod.processes, pod.process) == (True, "run-workers-0-0.run:1234", 8, 3)
+    assert decide(Options(), {}, tpu=True).on
+    assert not decide(Options(), {"TPU_SKIP_MDS_QUERY": "1"}, tpu=True).on
+
+
+def test_the_command_line_wins():
+    assert not decide(Options("off"), STEP).on
+    by_hand = decide(Options("auto", "host:99", 2, 0), STEP)
+    assert (by_hand.coordinator, by_hand.processes, by_hand.process) == ("host:99", 2, 0)
+    assert decide(Options("on", "host:99", 1, 0), {}).on
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (Options("on"), "no Slurm step, mpirun or TPU pod is found"),
+        (Options(processes=2), "--coordinator and --process must be given"),
+        (Options("auto", "host", 2, 0), "is not HOST:PORT"),
+        (Options("auto", "host:1", 2, 2), "--process=2 does not exist among --processes=2"),
+    ],
+)
+def test_what_is_given_by_half_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        decide(options, {})
