@@ -19,8 +19,8 @@ GIB = 2**30
 class Chip:
     """One device: memory in bytes; FLOP/s in bfloat16; bytes/s of its memory and of an all-reduce among neighbours.
 
-    hop: seconds that the smallest message needs per step of a ring. generation and axes belong to TPUs: the name of
-    the topology and the axes of the torus. cores and memory_text describe a GPU to the compiler.
+    link: a GPU's in one direction, a TPU's in both, summed over its axes. hop: seconds that the smallest message needs per
+    step of a ring. axes, generation: of a TPU's torus, and its name among topologies. largest: most devices of a target.
     """
 
     title: str

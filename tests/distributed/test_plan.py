@@ -1,6 +1,7 @@
 """The compiled step for 8 devices, as `python -m simfle_jax.plan` tells it: what travels, and nothing else does."""
 
 import collections
+import importlib.util
 import json
 import os
 import subprocess
@@ -85,6 +86,17 @@ def test_a_sharded_state_gathers_every_parameter_once_and_no_activation():
     )
     assert reduced <= whole["collectives"]["all-reduce"]["bytes"]
     assert found["memory"]["optimizer"] < 0.5 * whole["memory"]["optimizer"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install 'simfle-jax[tpu]')")
+def test_a_tpu_exchanges_what_is_counted_by_hand_and_the_compiler_estimates_its_time():
+    done = run("--target=tpu-v5e-4", "--json", "--config.dtype=bfloat16")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert set(found["collectives"]) == {"all-reduce"}
+    by_hand = sum(found["expected_bytes"].values())
+    assert 0.8 * by_hand <= found["collectives"]["all-reduce"]["bytes"] <= by_hand
+    assert 0 < found["compiler"]["seconds"] < 1 and found["fits"]
 
 
 @pytest.mark.parametrize(
