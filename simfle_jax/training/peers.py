@@ -90,7 +90,8 @@ class Watch:
     """Ends this process when no step has been done for so long that another one must hang.
 
     Heartbeats of the runtime find a dead host; a process that waits for ever, e.g. for a file server, still sends
-    them. It begins with the first beat, because compiling may take longer than any step. Use it in a `with`.
+    them. It begins with the second beat: the first step is compiled, and the first beat tells only that it was handed
+    to the devices. Use it in a `with`.
     """
 
     def __init__(self, seconds: float):
@@ -99,7 +100,9 @@ class Watch:
 
     def beat(self, step: int) -> None:
         """Tells that a step is done."""
-        self.step, self.beaten = step, time.monotonic()
+        if self.step:
+            self.beaten = time.monotonic()
+        self.step = step
 
     def _look(self) -> None:
         while not self._ended.wait(min(1.0, self.seconds / 4)):

@@ -1,0 +1,96 @@
+"""train.py as two processes of two devices each over gloo: they agree, stop together, and go on in other numbers."""
+
+import json
+import signal
+import socket
+import time
+from pathlib import Path
+
+import processes
+import pytest
+import small
+
+LOST = ("lost another process of the run", "saw no step for", "Terminating process because")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss/total"] for line in lines}
+
+
+def wait_for(workdir: Path, lines: int, started) -> None:
+    log, end = workdir / "metrics.jsonl", time.monotonic() + 240
+    while not (log.exists() and log.read_text().count("\n") >= lines):
+        assert all(process.poll() is None for process in started), processes.finish(started)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_signal_to_one_stops_both_at_one_step_and_one_process_goes_on(images, tmp_path):
+    workdir = tmp_path / "run"
+    started = processes.start(images, workdir, "--config.epochs=40")
+    wait_for(workdir, 3, started)
+    started[1].send_signal(signal.SIGUSR1)
+    (first, text), (second, _) = processes.finish(started)
+    assert first == 128 + signal.SIGTERM and second in (128 + signal.SIGTERM, 128 + signal.SIGUSR1), text
+    assert "saved at step" in text
+    saved = int(text.split("saved at step")[1].split(";")[0])
+    assert saved == max(losses(workdir))
+    ((status, text),) = _few_more(images, workdir)
+    assert status in (0, 128 + signal.SIGTERM), text
+    assert min(step for step in losses(workdir) if step > saved) == saved + 1
+
+
+def _few_more(images, workdir):
+    """One process goes on for a few steps."""
+    before = max(losses(workdir))
+    (process,) = started = processes.start(images, workdir, "--config.epochs=40", count=1, devices=1)
+    wait_for(workdir, before + 2, started)
+    process.send_signal(signal.SIGTERM)
+    return processes.finish(started)
+
+
+def test_different_settings_stop_both_and_are_named(images, tmp_path):
+    ended = processes.finish(processes.start(images, tmp_path / "run", own={1: ["--config.lr=0.1"]}))
+    for status, text in ended:
+        assert status == 2
+        assert "process 1 has config.lr = 0.1, process 0 has 0.05: start all processes with the same" in text
+
+
+def test_other_data_of_one_stops_both(images, tmp_path):
+    other = small.write_images(tmp_path / "other", 41)
+    ended = processes.finish(processes.start(images, tmp_path / "run", own={1: [f"--config.data.path={other}"]}))
+    assert all(status == 2 and "process 1 has config.data_fingerprint" in text for status, text in ended), ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dead_or_hung_process_ends_the_other_with_a_message(number, images, tmp_path):
+    workdir = tmp_path / "run"
+    started = processes.start(images, workdir, "--config.epochs=40", "--peer_timeout=25")
+    wait_for(workdir, 2, started)
+    started[1].send_signal(number)
+    started[0].wait(timeout=90)
+    started[1].kill()
+    (status, text), _ = processes.finish(started)
+    assert status != 0 and any(message in text for message in LOST), text
+
+
+def test_an_unreachable_coordinator_is_told_in_time(images, tmp_path):
+    flags = (f"--coordinator=127.0.0.1:{processes.free_port()}", "--processes=2", "--process=1", "--init_timeout=3")
+    ((status, text),) = processes.finish(processes.start(images, tmp_path / "run", *flags, count=1))
+    assert status == 2 and "error: not all processes were there within 3 s" in text, text
+
+
+def test_a_port_in_use_is_told(images, tmp_path):
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = (f"--coordinator=127.0.0.1:{port}", "--processes=2", "--process=0", "--init_timeout=20")
+        ((status, text),) = processes.finish(processes.start(images, tmp_path / "run", *flags, count=1))
+    assert status == 2 and "is in use on this host" in text, text
