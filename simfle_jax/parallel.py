@@ -1,7 +1,8 @@
 """Devices: one mesh with one axis, `data`, over all of them; the batch is split along it."""
 
 import functools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -93,3 +94,17 @@ def whole_trunk(state: Any, mesh: Mesh) -> Any:
         trunk = jax.jit(lambda x: x, out_shardings=replicated(mesh))(trunk)
     params, stats = trunk
     return state.replace(params={"online": {"encoder": params}}, stats={"online": {"encoder": stats}})
+
+
+def ahead(batches: Iterator[np.ndarray], mesh: Mesh, count: int, depth: int = 2) -> Iterator[jax.Array]:
+    """The next `count` batches on the devices, sent `depth` batches before they are asked for; reads none beyond.
+
+    What is waiting holds no state: batches are a function of the step, so a run that stops here goes on exactly.
+    """
+    waiting: deque[jax.Array] = deque()
+    for _ in range(count):
+        waiting.append(to_devices(next(batches), mesh))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()

@@ -19,7 +19,7 @@ from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
-from simfle_jax.training import peers
+from simfle_jax.training import memory, peers
 from simfle_jax.training import workdir as folders
 from simfle_jax.training.checkpoint import Checkpoints
 from simfle_jax.training.state import TrainState, init_state
@@ -52,7 +52,11 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     # ---------------------------------------------------------------- state: new, or the newest checkpoint
     method = Method(config, steps_per_epoch, mesh)
     try:
-        with peers.Watch(peer_timeout) as watch, Checkpoints(folder, config.keep_checkpoints) as checkpoints:
+        with (
+            memory.explained(config),
+            peers.Watch(peer_timeout) as watch,
+            Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+        ):
             state, step_function = prepare(config, method, mesh, checkpoints)
             run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
             return run.until_done(state, step_function)
@@ -119,8 +123,8 @@ class Run:
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
         with Stop() as stop, self._batches(start) as batches:
-            for step in range(start, self.total):
-                images = parallel.to_devices(next(batches)["image"], self.mesh)
+            on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
+            for step, images in enumerate(on_devices, start):
                 state, metrics = step_function(state, images)
                 self._after_step(step + 1, state, metrics)
                 self.watch.beat(step + 1)

@@ -1,11 +1,13 @@
 """train.py as its users meet it: runs that go on to the bit, repeat, and refuse what cannot work."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 import small
 
 from simfle_jax.errors import UserError
+from simfle_jax.training import loop
 from simfle_jax.training.loop import check_finite, train
 from simfle_jax.training.restore import run_state
 
@@ -155,6 +158,32 @@ def test_a_batch_larger_than_the_data_is_refused(images, tmp_path):
     with pytest.raises(UserError, match=r"batch_size = 64 is larger than the data \(40 images\)"):
         train(small.config(batch_size=64, data={"path": str(images)}), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_step_is_compiled_once(images, tmp_path):
+    compiled = []
+
+    class Names(logging.Handler):
+        def emit(self, record):
+            compiled.append(record.getMessage())
+
+    logger, names = logging.getLogger("jax._src.dispatch"), Names()
+    logger.addHandler(names)
+    try:
+        with jax.log_compiles():
+            train(small.config(data={"path": str(images)}), str(tmp_path / "run"))
+    finally:
+        logger.removeHandler(names)
+    assert sum("Finished XLA compilation of jit(train_step)" in message for message in compiled) == 1
+
+
+def test_out_of_memory_is_told_without_traceback(images, tmp_path, monkeypatch):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.")
+
+    monkeypatch.setattr(loop, "prepare", lambda *_: (types.SimpleNamespace(step=0), exhausted))
+    with pytest.raises(UserError, match=r"does not hold a step of 8 images; try .*--config\.accumulate=2"):
+        train(small.config(data={"path": str(images)}), str(tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_names_its_term_and_step():
