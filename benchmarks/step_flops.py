@@ -1,0 +1,58 @@
+"""FLOPs of one image in one training step, counted by hand from the shapes: products only, a multiply-add is two."""
+
+from simfle_jax.config import Config
+
+
+def by_hand(config: Config) -> dict[str, float]:
+    """FLOPs per image of every part; a backward pass costs twice its forward pass."""
+    m = config.model
+    view, plain = trunk(config, config.views.size), trunk(config, config.views.plain_size)
+    projection = head(m.features, m.head_hidden, m.head_out)
+    predictor = head(m.head_out, m.head_hidden, m.head_out)
+    distil = m.facemae and config.alpha > 0
+    online = 2 * 3 * (view + projection + predictor + (projection if distil else 0))
+    parts = {"online": online, "target": 2 * (view + projection)}
+    if m.facemae:
+        parts["facemae"] = 3 * facemae(config) + (3 * head(m.vit_width, m.head_hidden, m.head_out) if distil else 0)
+    if m.facemae and m.masking == "semantic":
+        cells = config.feature_grid**2
+        # The product with the kernel and the matrix of all pairs of channels; features get no gradient.
+        parts["grouping"] = plain + 2 * cells * m.features**2 * (2 + 3)
+    return parts | {"total": sum(parts.values())}
+
+
+def trunk(config: Config, size: int) -> float:
+    """Forward pass of the residual network on one image of `size` pixels."""
+    m = config.model
+    side = -(-size // 2)
+    flops = 2.0 * side**2 * 49 * 3 * m.width
+    side, inputs = -(-side // 2), m.width
+    for i, blocks in enumerate(m.stage_sizes):
+        width = m.width * 2**i
+        for j in range(blocks):
+            stride = 1 if i == 0 or j else m.last_stride if i == len(m.stage_sizes) - 1 else 2
+            after = -(-side // stride)
+            flops += 2 * side**2 * inputs * width + 2 * after**2 * (9 * width**2 + 4 * width**2)
+            if stride != 1 or inputs != 4 * width:
+                flops += 2 * after**2 * inputs * 4 * width
+            side, inputs = after, 4 * width
+    return flops
+
+
+def head(inputs: int, hidden: int, outputs: int) -> float:
+    """Forward pass of an MLP head."""
+    return 2.0 * hidden * (inputs + outputs)
+
+
+def facemae(config: Config) -> float:
+    """Forward pass of the masked autoencoder."""
+    m, patches, pixels = config.model, config.grid**2, 3 * config.model.patch**2
+    kept = config.kept_patches + 1
+    encoder = m.vit_depth * block(kept, m.vit_width) + 2 * patches * pixels * m.vit_width
+    decoder = m.decoder_depth * block(patches + 1, m.decoder_width) + 2 * (patches + 1) * m.decoder_width * pixels
+    return encoder + decoder + 2 * kept * m.vit_width * m.decoder_width
+
+
+def block(tokens: int, width: int) -> float:
+    """Forward pass of one transformer block: qkv, output and MLP of four times the width; then attention itself."""
+    return 2.0 * tokens * 12 * width**2 + 4 * tokens**2 * width

@@ -1,0 +1,66 @@
+"""The parts of a training step, each as a compiled program of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from simfle_jax import losses
+from simfle_jax.models.facemae import patchify
+from simfle_jax.models.semantic_masking import mask_by_scores
+from simfle_jax.training.state import TrainState
+from simfle_jax.training.step import Method, image_keys, make_views
+
+Part = Callable[[], Any]
+
+
+def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Part]:
+    """Calls that run one part each; they compile when they are made. Together they do a little more than a step."""
+    config = method.config
+    keys = image_keys(config.seed, state.step, len(images))
+    augmentation = jax.jit(lambda keys, images: make_views(keys, images, config))
+    views = augmentation(keys, images)
+    target = jax.jit(method.target_projections)
+    targets, target_stats = target(state.target_params, state.target_stats, *views[:2])
+    online = jax.jit(jax.grad(lambda params: _global_loss(method, params, state.stats, views, targets)))
+    update = jax.jit(method.update)
+    grads = state.params
+    found: dict[str, Part] = {
+        "augmentation": lambda: augmentation(keys, images),
+        "online forward and backward": lambda: online(state.params),
+        "target": lambda: target(state.target_params, state.target_stats, *views[:2])[0],
+        "update": lambda: update(state, grads, state.stats, target_stats),
+    }
+    if config.model.facemae:
+        facemae = jax.jit(jax.grad(lambda params: _facemae_loss(method, params, state.stats, views[2])))
+        found["FaceMAE forward and backward"] = lambda: facemae(state.params)
+    if config.model.facemae and config.model.masking == "semantic":
+        grouping = jax.jit(
+            jax.value_and_grad(lambda params: _grouping_loss(method, params, state.stats, views[2]), has_aux=True)
+        )
+        found["grouping"] = lambda: grouping(state.params)
+    return found
+
+
+def _global_loss(method: Method, params: Any, stats: Any, views: Any, targets: Any) -> jax.Array:
+    """BYOL's loss and, where there is distillation, something that needs both of its vectors."""
+    seen = nnx.merge(method.graph, params, stats).global_branch(*views[:2])
+    terms = [losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets)]
+    return sum(terms, jnp.zeros(())) + sum((jnp.square(k).mean() for k in seen.distilled), jnp.zeros(()))
+
+
+def _facemae_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> jax.Array:
+    model, config = nnx.merge(method.graph, params, stats), method.config
+    patches = patchify(plain, config.model.patch)
+    masking = mask_by_scores(losses.at_least_float32(patches[..., 0]), config.kept_patches)
+    latent = model.facemae.autoencoder.encode(patches, masking)
+    predicted = model.facemae.autoencoder.decode(latent, masking)
+    return losses.reconstruction(predicted, patches, masking.masked)
+
+
+def _grouping_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The grouping's loss and the scores of the patches, through the trunk's pass over the plain images."""
+    scores, matrix = nnx.merge(method.graph, params, stats).score_patches(plain)
+    return losses.grouping(matrix, method.config.n_groups) ** 2, scores

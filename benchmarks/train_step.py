@@ -1,0 +1,200 @@
+"""Times one training step, whole and in parts, beside a matrix product's peak and PyTorch's ResNet-50.
+
+    python benchmarks/train_step.py --config configs/simfle.py --batch-size 16 [--dtype float32 bfloat16] [--json]
+    python benchmarks/train_step.py --config configs/demo.py --first-step     # seconds to it, cold and with a warm cache
+
+Shown are medians. The parts are programs of their own, so they sum to more than the step, which shares between them.
+PyTorch, where it is installed, runs forward and backward of ResNet-50 on one view per image, in turns with the step; a
+step holds two such, and much else.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import step_flops, step_parts, timing
+from simfle_jax import compilation
+from simfle_jax.config import Config, pretraining
+from simfle_jax.training.state import init_state
+from simfle_jax.training.step import Method
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    options = parse()
+    if options.only_first:
+        return first_step(options)
+    result: dict[str, Any] = {"config": options.config, "batch_size": options.batch_size, "machine": timing.machine()}
+    if options.first_step:
+        result["first_step"] = cold_and_warm(options)
+    else:
+        result["dtypes"] = {dtype: measure(settings(options, dtype), options) for dtype in options.dtype}
+    print(json.dumps(result, indent=2) if options.json else table(result))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/simfle.py")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5, help="steps of which the median is taken (5)")
+    parser.add_argument("--no-parts", action="store_true", help="the whole step only")
+    parser.add_argument("--no-torch", action="store_true", help="without PyTorch beside it")
+    parser.add_argument("--first-step", action="store_true", help="measure the start of a process instead")
+    parser.add_argument("--only-first", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    return parser.parse_args()
+
+
+def settings(options: argparse.Namespace, dtype: str) -> Config:
+    """The settings in a file of configs/ with the batch and the type asked for."""
+    path = ROOT / options.config
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        sys.exit(f"{Path(__file__).name}: there is no config {options.config}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.batch_size, config.dtype = options.batch_size, dtype
+    return pretraining(config)
+
+
+def prepare(config: Config) -> tuple[Method, Any, jax.Array]:
+    """The method, a fresh state and a batch of noise."""
+    method = Method(config, steps_per_epoch=1000)
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    state = jax.jit(lambda: init_state(config, method.tx), compiler_options=quick)()
+    shape = (config.batch_size, config.data.canvas, config.data.canvas, 3)
+    return method, state, jax.numpy.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about the step in one type."""
+    method, state, images = prepare(config)
+    peak = timing.matmul_flops(config.dtype)
+    began = time.perf_counter()
+    compiled = jax.jit(method.train_step, donate_argnums=0).lower(state, images).compile()
+    result: dict[str, Any] = {"compile_seconds": time.perf_counter() - began, "peak_flops": peak}
+    # The parts first: the step gives the state's memory away.
+    if not options.no_parts:
+        calls = step_parts.parts(method, state, images)
+        result["parts_seconds"] = {name: timing.seconds(call, options.rounds) for name, call in calls.items()}
+        del calls
+    held = [state]
+    del state
+
+    def step() -> Any:
+        held[0], metrics = compiled(held[0], images)
+        return metrics
+
+    contestants: dict[str, Callable[[], Any]] = {"step": step}
+    if not options.no_torch and importlib.util.find_spec("torch"):
+        from benchmarks.torch_step import resnet50_step
+
+        contestants["torch ResNet-50"] = resnet50_step(config)
+    times = in_turns(contestants, options.rounds)
+    return result | numbers(config, compiled, peak, times)
+
+
+def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, measured in turns after one round to warm up."""
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, call in contestants.items():
+            elapsed = timing.once(call)
+            if turn:
+                found[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def numbers(config: Config, compiled: Any, peak: float, times: dict[str, float]) -> dict[str, Any]:
+    """What follows from the times, the compiled program and the shapes."""
+    by_hand = step_flops.by_hand(config)
+    flops, seconds = config.batch_size * by_hand["total"], times["step"]
+    memory = compiled.memory_analysis()
+    result = {
+        "step_seconds": seconds,
+        "images_per_second": config.batch_size / seconds,
+        "flops_by_hand": flops,
+        "gflops_per_image_by_hand": {name: value / 1e9 for name, value in by_hand.items()},
+        "flops_compiled": (compiled.cost_analysis() or {}).get("flops"),
+        "bytes_compiled": (compiled.cost_analysis() or {}).get("bytes accessed"),
+        "share_of_peak": flops / seconds / peak,
+        "program_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes if memory else None,
+        "peak_host_bytes": timing.peak_host_memory(),
+        "peak_device_bytes": timing.peak_device_memory(),
+    }
+    if "torch ResNet-50" in times:
+        result["torch_resnet50_seconds"] = times["torch ResNet-50"]
+        result["step_in_torch_resnet50s"] = seconds / times["torch ResNet-50"]
+    return result
+
+
+def cold_and_warm(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the start of a process to the end of its first step, with an empty and then with a filled cache."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        command = [sys.executable, __file__, "--only-first", "--config", options.config]
+        command += ["--batch-size", str(options.batch_size), "--dtype", options.dtype[0]]
+        for name in ("cold", "warm"):
+            began = time.perf_counter()
+            done = subprocess.run(
+                command, check=True, env=environment | {"XDG_CACHE_HOME": cache}, stdout=subprocess.PIPE, text=True
+            )
+            found[name] = {"seconds": time.perf_counter() - began} | json.loads(done.stdout)
+    return found | {"ratio": found["cold"]["seconds"] / found["warm"]["seconds"]}
+
+
+def first_step(options: argparse.Namespace) -> None:
+    """The process that `cold_and_warm` starts: one step as train.py makes it, and where its seconds went, as JSON."""
+    compilation.use_cache()
+    times = [time.perf_counter()]
+    method, state, images = prepare(settings(options, options.dtype[0]))
+    jax.block_until_ready(state)
+    times.append(time.perf_counter())
+    compiled = jax.jit(method.train_step, donate_argnums=0).lower(state, images).compile()
+    times.append(time.perf_counter())
+    jax.block_until_ready(compiled(state, images))
+    times.append(time.perf_counter())
+    names = ("state", "trace and compile", "step")
+    print(json.dumps({name: after - before for name, before, after in zip(names, times, times[1:])}))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The results as text."""
+    lines = [f"{result['config']}, batch {result['batch_size']}, {', '.join(result['machine']['devices'])}"]
+    first = result.get("first_step", {})
+    for name in [name for name in ("cold", "warm") if name in first]:
+        lines.append(f"first step, {name}: " + ", ".join(f"{key} {value:.1f} s" for key, value in first[name].items()))
+    for dtype, row in result.get("dtypes", {}).items():
+        lines += [
+            f"{dtype}: {1000 * row['step_seconds']:.1f} ms, {row['images_per_second']:.4g} images/s, "
+            f"{100 * row['share_of_peak']:.0f} % of {row['peak_flops'] / 1e9:.4g} GFLOP/s",
+            f"  compiled in {row['compile_seconds']:.1f} s; {row['flops_by_hand'] / 1e9:.4g} GFLOP by hand, "
+            f"{(row['flops_compiled'] or 0) / 1e9:.4g} by the compiler; "
+            f"{(row['peak_device_bytes'] or row['peak_host_bytes']) / 2**30:.1f} GiB at most",
+        ]
+        lines += [f"  {1000 * t:10.1f} ms  {name}" for name, t in row.get("parts_seconds", {}).items()]
+        if "torch_resnet50_seconds" in row:
+            lines.append(f"  {1000 * row['torch_resnet50_seconds']:10.1f} ms  PyTorch ResNet-50 forward and backward")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
