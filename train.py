@@ -17,7 +17,10 @@ def main(config: Any, workdir: str) -> None:
     from simfle_jax.config import pretraining
 
     settings = pretraining(config)
-    distributed.join_by_flags()
+    if not distributed.join_by_flags() and settings.data.source == "folder" and not settings.data.sources:
+        from simfle_jax.data.sources import existing_folder
+
+        existing_folder(settings.data.path)  # several processes tell a wrong path together, later
     from simfle_jax.training.loop import train
 
     train(settings, workdir, flags.FLAGS.peer_timeout)

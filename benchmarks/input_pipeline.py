@@ -9,10 +9,13 @@ shown are medians over the rounds. `per core` counts seconds of processor time, 
 import argparse
 import itertools
 import json
+import os
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,25 +51,40 @@ def parse() -> argparse.Namespace:
 
 def measure(source: FolderSource, arguments: argparse.Namespace) -> dict:
     """Medians of all contestants and their ratios."""
-    pipelines = {f"pipeline, {threads} thread{'s' * (threads > 1)}": threads for threads in arguments.threads}
-    rates: dict[str, list[tuple[float, float]]] = {}
+    threads, rates = arguments.threads, dict[str, list[tuple[float, float]]]()
+    first, last = named("pipeline", threads[0]), named("pipeline", threads[-1])
     for _ in range(arguments.rounds):
-        rounds = {"decode alone": decode_alone(source), "published recipe": recipe(source)}
-        for name, step in rounds.items():
-            rates.setdefault(name, []).append(rate(step, arguments.seconds))
-        for name, threads in pipelines.items():
-            rates.setdefault(name, []).append(pipeline_rate(source, threads, arguments))
+        rates.setdefault("published recipe", []).append(rate(recipe(source), arguments.seconds))
+        for count in threads:
+            with ThreadPoolExecutor(count) as pool:
+                alone = rate(decode_alone(source, pool, count), arguments.seconds)
+            rates.setdefault(named("decode alone", count), []).append(alone)
+            rates.setdefault(named("pipeline", count), []).append(pipeline_rate(source, count, arguments))
     medians = {
         name: dict(zip(("per_core", "in_all"), (statistics.median(column) for column in zip(*pairs))))
         for name, pairs in rates.items()
     }
-    first, last = next(iter(pipelines)), list(pipelines)[-1]
     ratios = {
         "pipeline per core / published recipe": ratio(medians, first, "published recipe", "per_core"),
-        "pipeline per core / decode alone": ratio(medians, first, "decode alone", "per_core"),
+        "pipeline per core / decode alone": ratio(medians, first, named("decode alone", threads[0]), "per_core"),
         f"{last} / {first}": ratio(medians, last, first, "in_all"),
+        f"{last} / {named('decode alone', threads[-1])}": ratio(
+            medians, last, named("decode alone", threads[-1]), "in_all"
+        ),
     }
-    return {"images": len(source), "canvas": arguments.canvas, "images_per_second": medians, "ratios": ratios}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = {"platform": platform.platform(), "cores": cores, "date": time.strftime("%Y-%m-%d")}
+    return {
+        "machine": machine,
+        "images": len(source),
+        "canvas": arguments.canvas,
+        "images_per_second": medians,
+        "ratios": ratios,
+    }
+
+
+def named(contestant: str, threads: int) -> str:
+    return f"{contestant}, {threads} thread{'s' * (threads > 1)}"
 
 
 def ratio(medians: dict, one: str, other: str, column: str) -> float:
@@ -90,14 +108,18 @@ def pipeline_rate(source: FolderSource, threads: int, arguments: argparse.Namesp
         return rate(lambda: len(next(batches)["image"]), arguments.seconds)
 
 
-def decode_alone(source: FolderSource) -> Callable[[], int]:
-    """Decodes files that are in memory already, nothing else."""
-    files = itertools.cycle([source[index].data for index in range(min(len(source), 256))])
+def decode_alone(source: FolderSource, pool: ThreadPoolExecutor, threads: int) -> Callable[[], int]:
+    """Decodes files that are in memory already, nothing else; also tells how many cores are really free."""
+    files = [source[index].data for index in range(min(len(source), 256))]
+
+    def work() -> None:
+        for data in files:
+            simplejpeg.decode_jpeg(data, "RGB")
 
     def step() -> int:
-        for _ in range(16):
-            simplejpeg.decode_jpeg(next(files), "RGB")
-        return 16
+        for future in [pool.submit(work) for _ in range(threads)]:
+            future.result()
+        return threads * len(files)
 
     return step
 

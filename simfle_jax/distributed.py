@@ -169,11 +169,13 @@ def on_tpu_host() -> bool:
     return importlib.util.find_spec("libtpu") is not None and GOOGLE in vendors
 
 
-def join_by_flags() -> None:
-    """Decides by the command line and the environment, and joins; JAX must not have been used yet."""
+def join_by_flags() -> bool:
+    """Decides by the command line and the environment, and joins; JAX must not have been used yet. False: alone."""
     f = flags.FLAGS
     options = Options(f.distributed, f.coordinator, f.processes, f.process)
-    join(decide(options, os.environ, on_tpu_host()), f.init_timeout, f.peer_timeout)
+    decision = decide(options, os.environ, on_tpu_host())
+    join(decision, f.init_timeout, f.peer_timeout)
+    return decision.on
 
 
 def refuse_several() -> None:

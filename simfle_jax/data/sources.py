@@ -81,7 +81,7 @@ class FolderSource:
     """
 
     def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
-        self.root = _existing_folder(os.fspath(path), split)
+        self.root = existing_folder(os.fspath(path), split)
         names = sorted(_images_below(self.root))
         self.classes: tuple[str, ...] | None = None
         self.labels: np.ndarray | None = None
@@ -136,7 +136,7 @@ def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: st
         raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal")
 
 
-def _existing_folder(path: str, split: str | None) -> str:
+def existing_folder(path: str, split: str | None = None) -> str:
     """`path` or `path/split` when it is a folder that can be listed; UserError otherwise."""
     if not path:
         raise UserError("data.path is empty: give the folder of the images with --config.data.path=DIR")
