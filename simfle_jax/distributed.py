@@ -9,6 +9,7 @@ import glob
 import importlib.util
 import os
 import re
+import socket
 import sys
 import threading
 import zlib
@@ -203,6 +204,8 @@ def join(decision: Decision, init_timeout: int, peer_timeout: int) -> None:
     place = f"process {decision.process} of {decision.processes}, coordinator {decision.coordinator}"
     place = place if decision.coordinator else "found by JAX"
     print(f"distributed: on ({decision.why}): {place}", file=sys.stderr, flush=True)
+    if decision.coordinator and decision.process == 0:
+        _require_free_port(decision.coordinator)
     # JAX ends the whole process with a stack trace when its own time is up: be faster, and say it in a line.
     hurry = threading.Timer(init_timeout, _give_up, [place, init_timeout])
     hurry.daemon = True
@@ -220,9 +223,23 @@ def join(decision: Decision, init_timeout: int, peer_timeout: int) -> None:
         hurry.cancel()
 
 
+def _require_free_port(coordinator: str) -> None:
+    """Raises UserError where the coordinator's port is taken: JAX's own service would crash the process (0.10.2)."""
+    port = int(coordinator.rpartition(":")[2])
+    family, host = (socket.AF_INET6, "::") if socket.has_dualstack_ipv6() else (socket.AF_INET, "0.0.0.0")
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that is only cooling down is free
+        if family == socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            trial.bind((host, port))
+        except OSError:
+            raise UserError(
+                f"the port of {coordinator} is in use on this host: give another --coordinator=HOST:PORT"
+            ) from None
+
+
 def _join_problem(text: str, decision: Decision) -> str:
-    if decision.process == 0 and re.search(r"in use|bind|server", text, re.IGNORECASE):
-        return f"the port of {decision.coordinator} is in use on this host: give another --coordinator=HOST:PORT"
     return f"the processes could not be joined ({decision.why}): {text[:300]}"
 
 
