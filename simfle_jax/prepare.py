@@ -26,6 +26,8 @@ PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "sfew": (sfew.plan, ("alignment",)),
     "folder": (folder.plan, ()),
 }
+RULES = ("classes", "margin", "alignment", "labels", "test_split")
+OPTIONS = {"dataset": ("source", "out", "link", *RULES), "check": ("json",), "pack": ("out",)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; give the same command again to go on", file=sys.stderr)
@@ -51,10 +56,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", nargs="?", choices=tuple(PLANS), help="layout of --source")
     parser.add_argument("--source", type=Path, metavar="DIR", help="the unpacked data set; it is only read")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write, not inside the source")
-    parser.add_argument("--link", choices=("hard", "copy"), default="hard", help="how unchanged files get there")
+    parser.add_argument("--link", choices=("hard", "copy"), help="how unchanged files get there (hard)")
     parser.add_argument("--check", type=Path, metavar="DIR", help="examine a folder instead: counts, duplicates, leaks")
-    parser.add_argument("--json", type=Path, metavar="FILE", default=Path("check.json"), help="where --check reports")
-    parser.add_argument("--pack", type=Path, metavar="DIR", help="write the images of a folder as shards to --out instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where --check reports (check.json)")
+    parser.add_argument(
+        "--pack", type=Path, metavar="DIR", help="write the images of a folder as shards to --out instead"
+    )
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
     rules.add_argument("--margin", type=_share, help="affectnet, older: widening of the face box per edge (0.1)")
@@ -68,6 +75,11 @@ def _run(options: argparse.Namespace) -> None:
     chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
     if len(chosen) != 1:
         raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR or --pack DIR; see --help")
+    for name in ("source", "out", "link", "json", *RULES):
+        if getattr(options, name) is not None and name not in OPTIONS[chosen[0]]:
+            raise UserError(
+                f"{_flag(name)} is not an option of {'a data set' if chosen[0] == 'dataset' else _flag(chosen[0])}"
+            )
     {"dataset": _prepare, "check": _check, "pack": _pack}[chosen[0]](options)
 
 
@@ -75,28 +87,40 @@ def _prepare(options: argparse.Namespace) -> None:
     if options.source is None or options.out is None:
         raise UserError(f"{options.dataset} needs --source DIR and --out DIR")
     make_plan, known = PLANS[options.dataset]
-    rules = {name: getattr(options, name) for name in ("classes", "margin", "alignment", "labels", "test_split")}
-    given = {name: value for name, value in rules.items() if value is not None}
+    given = {name: getattr(options, name) for name in RULES if getattr(options, name) is not None}
     for name in given.keys() - set(known):
-        raise UserError(f"--{name.replace('_', '-')} is not an option of {options.dataset}")
-    result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link)
+        raise UserError(f"{_flag(name)} is not an option of {options.dataset}")
+    result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link or "hard")
     print(manifest.table(result))
     print(f"written: {options.out} (details in {manifest.NAME})")
 
 
 def _check(options: argparse.Namespace) -> None:
+    _require_folder(options.check, "--check")
+    target = options.json or Path("check.json")
+    check.require_free(target)  # before the minutes that a check may take
     report = check.check(options.check)
     print(check.table(report))
-    check.save(report, options.json)
-    print(f"written: {options.json}")
+    check.save(report, target)
+    print(f"written: {target}")
 
 
 def _pack(options: argparse.Namespace) -> None:
     if options.out is None:
         raise UserError("--pack DIR needs --out DIR for the shards")
+    _require_folder(options.pack, "--pack")
     check_apart(options.pack, options.out)
     for split, count in packing.pack(str(options.pack), str(options.out)).items():
         print(f"packed {count:,} images: {options.out / split}")
+
+
+def _require_folder(folder: Path, flag: str) -> None:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: give {flag} an existing folder of images")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _share(text: str) -> float:

@@ -8,6 +8,7 @@ already stays as it is.
 """
 
 import argparse
+import os
 import sys
 
 from simfle_jax.errors import UserError
@@ -20,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", choices=("labelled", "unlabelled"), default="labelled")
     options = parser.parse_args(argv)
     try:
+        if not os.path.isdir(options.folder):
+            raise UserError(f"no folder {options.folder}: give --folder an existing folder of images")
         from simfle_jax.data.tfds_builders import build  # takes a second, and --help need not wait for it
 
         builder = build(options.folder, options.data_dir, options.config)

@@ -12,6 +12,7 @@ import numpy as np
 from simfle_jax.data.prepare.duplicates import exact_groups, near_groups
 from simfle_jax.data.prepare.plan import printable
 from simfle_jax.data.prepare.scan import CANVAS, Facts, scan
+from simfle_jax.errors import UserError
 
 SHOWN = 20  # lines of a list in the table; the JSON holds all
 
@@ -48,6 +49,22 @@ def check(folder: Path) -> dict:
         "std": std,
         "statistics_at_pixels": CANVAS,
     }
+
+
+def require_free(path: Path) -> None:
+    """Raises UserError unless a report can be written to `path`: a new file, or an earlier report."""
+    if not path.parent.is_dir():
+        raise UserError(f"no folder {path.parent} for the report: make it or give another --json FILE")
+    if path.exists() and not _is_report(path):
+        raise UserError(f"{path} exists and is no report of a check: give another --json FILE")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "near_duplicates" in content
 
 
 def save(report: dict, path: Path) -> None:
@@ -93,9 +110,7 @@ def _near(good: list[Facts], exact: list[list[Facts]]) -> list[list[Facts]]:
     if not single:
         return []
     groups = near_groups(np.stack([facts.thumbnail for facts in single if facts.thumbnail is not None]))
-    return [
-        [copy for place in group for copy in copies.get(single[place].digest, [single[place]])] for group in groups
-    ]
+    return [[copy for place in group for copy in copies.get(single[place].digest, [single[place]])] for group in groups]
 
 
 def _counts(good: list[Facts]) -> dict[str, dict[str, int]]:

@@ -182,6 +182,11 @@ def sfew(root: Path, aligned: bool) -> Path:
     return root
 
 
+SFEW = {f"{p.lower()}/{c}/{p}_{i}.png" for p in ("Train", "Val") for i, c in enumerate(SFEW_CLASSES)} | {
+    "train/happiness/same.png", "train/sadness/same.png",
+}  # fmt: skip
+
+
 def _write_csv(path: Path, rows: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:

@@ -30,7 +30,9 @@ def test_a_second_run_writes_no_image_and_the_source_stays(tmp_path):
     after.pop(out / manifest.NAME), written.pop(out / manifest.NAME)
     assert after == written
     assert state(source) == before
-    assert not (out / "train/sadness/train_00001_aligned.jpg").samefile(source / "Image/aligned/train_00001_aligned.jpg")
+    assert not (out / "train/sadness/train_00001_aligned.jpg").samefile(
+        source / "Image/aligned/train_00001_aligned.jpg"
+    )
 
 
 def test_an_interrupted_run_is_completed(tmp_path):
@@ -176,3 +178,59 @@ def test_command_packs_what_it_prepared(tmp_path, capsys):
     assert command.main(["--pack", str(out)]) == 2
     assert command.main(["--pack", str(out), "--out", str(out / "packed")]) == 2
     assert "needs --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--check", "in", "--json", "nowhere/report.json"], "no folder nowhere for the report"),
+        (["--check", "in", "--json", "notes.txt"], "notes.txt exists and is no report of a check"),
+        (["--check", "in", "--json", "in"], "in exists and is no report of a check"),
+        (["--check", "notes.txt"], "no folder notes.txt: give --check"),
+        (["--check", "in", "--out", "out"], "--out is not an option of --check"),
+        (["--pack", "nowhere", "--out", "out"], "no folder nowhere: give --pack"),
+        (["--pack", "in", "--out", "out", "--test-split", "valid"], "--test-split is not an option of --pack"),
+        (["rafdb", "--source", "in", "--out", "out", "--json", "x.json"], "--json is not an option of a data set"),
+        (["rafdb", "--source", "in", "--out", "notes.txt/out"], "notes.txt/out"),
+    ],
+)
+def test_mistakes_are_one_line_and_cost_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    fakes.rafdb(tmp_path / "in")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert command.main(arguments) == 2
+    output = capsys.readouterr()
+    assert message in output.err and output.err.count("\n") == 1 and not output.out
+    assert (tmp_path / "notes.txt").read_text() == "mine" and {p.name for p in tmp_path.iterdir()} == {
+        "in",
+        "notes.txt",
+    }
+
+
+LAYOUTS = {
+    "rafdb": (fakes.rafdb, ["rafdb"], fakes.RAFDB),
+    "affectnet, newer": (fakes.affectnet_newer, ["affectnet"], fakes.AFFECTNET_NEWER),
+    "affectnet, older": (fakes.affectnet_older, ["affectnet", "--margin", "0.2"], fakes.AFFECTNET_OLDER),
+    "ferplus, csv": (fakes.ferplus_csv, ["ferplus", "--labels", "majority"], fakes.FERPLUS_MAJORITY),
+    "ferplus, folders": (
+        fakes.ferplus_folders,
+        ["ferplus", "--labels", "argmax", "--test-split", "valid"],
+        fakes.FERPLUS_ARGMAX_VALID,
+    ),
+    "sfew": (lambda root: fakes.sfew(root, True), ["sfew", "--alignment", "aligned"], fakes.SFEW),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_command_prepares_every_layout_as_the_list_says(tmp_path, capsys, layout):
+    make, arguments, expected = LAYOUTS[layout]
+    source, out = make(tmp_path / "in"), tmp_path / "out"
+    given = state(source)
+    for _ in range(2):  # the second one finds it done
+        assert command.main([*arguments, "--source", str(source), "--out", str(out)]) == 0
+        assert fakes.tree(out, "train", "val") == expected
+    counts = json.loads((out / manifest.NAME).read_text())["counts"]
+    assert sum(sum(counts[split].values()) for split in ("train", "val")) == len(expected)
+    assert counts["unlabelled"] == len(fakes.tree(out, "unlabelled"))
+    assert state(source) == given
+    assert "published" in capsys.readouterr().out
