@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    where = f" --config.data.path={options.data_dir}" if options.data_dir else ""
     for name, split in builder.info.splits.items():
-        print(f"{split.num_examples:,} images: tfds:{builder.name}/{options.config}:{name} in {builder.data_dir}")
+        print(f"{split.num_examples:,} images: --config.data.source=tfds:{builder.name}/{options.config}:{name}{where}")
     return 0
 
 

@@ -98,7 +98,7 @@ def test_the_command_builds_and_tells_what_is_wrong(tmp_path, capsys):
     (tmp_path / "faces" / "train" / "happy" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     arguments = ["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "tfds")]
     assert tfds_build.main(arguments) == 0
-    assert "4 images: tfds:simfle_folder/labelled:train" in capsys.readouterr().out
+    assert f"=tfds:simfle_folder/labelled:train --config.data.path={tmp_path / 'tfds'}\n" in capsys.readouterr().out
     kept = open_source("tfds:simfle_folder", str(tmp_path / "tfds"), True)
     assert kept.name(3) == "happy/gone.jpg" and kept[3].data == b""
     assert tfds_build.main(["--folder", str(tmp_path / "faces" / "train"), "--data-dir", str(tmp_path)]) == 2

@@ -40,13 +40,13 @@ def rafdb(root: Path, label_file: str = "list_patition_label.txt") -> Path:
     """Typo'd label file without a last newline, 5 and 4 digits, a missing image and three dirty lines."""
     lines = [
         "train_00001.jpg 5", "train_00002.jpg 1", "train_12271.jpg 7", "train_00003.jpg 2",
-        "test_0001.jpg 4", "test_3068.jpg 6",
+        "test_0001.jpg 4", "test_3068.jpg 6", "train_00006.jpg 2",
         "", "train_00004.jpg", "train_00005.jpg 8", "other_00001.jpg 3", "test_0002.jpg 3",
     ]  # fmt: skip
     text(root / "EmoLabel" / label_file, "\n".join(lines))
-    names = ["train_00001", "train_00002", "train_12271", "test_0001", "test_3068", "test_0002"]
+    names = ["train_00001", "train_00002", "train_12271", "test_0001", "test_3068", "test_0002", "train_00006"]
     for seed, name in enumerate(names):  # train_00003 is missing
-        put(root / "Image" / "aligned" / f"{name}_aligned.jpg", seed)
+        put(root / "Image" / "aligned" / f"{name}_aligned.jpg", seed, (100, 100))
         put(root / "Image" / "original" / f"{name}.jpg", 50 + seed, (60, 50))
     return root
 
@@ -54,7 +54,7 @@ def rafdb(root: Path, label_file: str = "list_patition_label.txt") -> Path:
 RAFDB = {
     "train/sadness/train_00001_aligned.jpg", "train/surprise/train_00002_aligned.jpg",
     "train/neutral/train_12271_aligned.jpg", "val/happiness/test_0001_aligned.jpg",
-    "val/anger/test_3068_aligned.jpg", "val/disgust/test_0002_aligned.jpg",
+    "val/anger/test_3068_aligned.jpg", "val/disgust/test_0002_aligned.jpg", "train/fear/train_00006_aligned.jpg",
 }  # fmt: skip
 
 
@@ -67,7 +67,8 @@ def affectnet_newer(root: Path) -> Path:
             put(root / folder / "images" / f"{place}.jpg", 100 + place)
             value = np.array(str(number)) if place % 2 else np.array(number)
             np.save(root / folder / "annotations" / f"{place}_exp.npy", value)
-            np.save(root / folder / "annotations" / f"{place}_lnd.npy", np.zeros(136))
+            for other, size in (("lnd", 136), ("val", 1), ("aro", 1)):  # not needed, and not to be taken for labels
+                np.save(root / folder / "annotations" / f"{place}_{other}.npy", np.zeros(size))
     put(root / "train_set" / "images" / "900.jpg", 200)
     put(root / "train_set" / "images" / "901.jpg", 201)
     (root / "train_set" / "annotations" / "901_exp.npy").write_bytes(b"")

@@ -26,9 +26,9 @@ def test_rafdb(tmp_path):
     result, files = prepared(rafdb.plan, fakes.rafdb(tmp_path / "in"), tmp_path / "out")
     assert files == fakes.RAFDB
     assert result["counts"] == {
-        "train": {"neutral": 1, "sadness": 1, "surprise": 1},
+        "train": {"fear": 1, "neutral": 1, "sadness": 1, "surprise": 1},
         "val": {"anger": 1, "disgust": 1, "happiness": 1},
-        "unlabelled": 3,
+        "unlabelled": 4,
     }
     assert skipped(result) == {"image file missing": 1, "line not readable": 3}
     assert result["skipped"]["image file missing"]["first"] == ["train_00003_aligned.jpg"]
@@ -113,10 +113,11 @@ def test_ferplus_folders_argmax_valid(tmp_path):
     assert result["published"] == {"train": 28558, "val": 3579}
 
 
-def test_both_layouts_of_ferplus_agree(tmp_path):
-    _, one = prepared(ferplus.plan, fakes.ferplus_csv(tmp_path / "csv"), tmp_path / "a")
-    _, other = prepared(ferplus.plan, fakes.ferplus_folders(tmp_path / "folders"), tmp_path / "b")
-    assert one == other
+@pytest.mark.parametrize("rules", [{}, {"labels": "argmax", "test_split": "valid"}])
+def test_both_layouts_of_ferplus_agree(tmp_path, rules):
+    _, one = prepared(ferplus.plan, fakes.ferplus_csv(tmp_path / "csv"), tmp_path / "a", **rules)
+    _, other = prepared(ferplus.plan, fakes.ferplus_folders(tmp_path / "folders"), tmp_path / "b", **rules)
+    assert one == other == (fakes.FERPLUS_ARGMAX_VALID if rules else fakes.FERPLUS_MAJORITY)
     for name in one:
         np.testing.assert_array_equal(fakes.pixels(tmp_path / "a" / name), fakes.pixels(tmp_path / "b" / name))
 
@@ -158,6 +159,16 @@ def test_sfew(tmp_path, aligned):
     flat = fakes.tree(tmp_path / "out", "unlabelled")
     assert flat >= {"unlabelled/happiness_same.png", "unlabelled/sadness_same.png", "unlabelled/Train_0.png"}
     assert len(flat) == 9
+
+
+def test_sfew_takes_the_aligned_faces_where_both_are_there(tmp_path):
+    source = fakes.sfew(tmp_path / "in", aligned=True)
+    fakes.sfew(source, aligned=False)
+    fakes.put(source / "Train/Angry/frame.png", 400)
+    result, files = prepared(sfew.plan, source, tmp_path / "aligned")
+    assert files == fakes.SFEW and result["published"] == {"train": 891, "val": 431}
+    result, files = prepared(sfew.plan, source, tmp_path / "original", alignment="original")
+    assert files == fakes.SFEW | {"train/anger/frame.png"} and result["published"] == {"train": 958, "val": 436}
 
 
 def test_folder_maps_names_and_re_encodes_what_sources_do_not_list(tmp_path):

@@ -130,6 +130,9 @@ def test_published_totals():
     assert sum(rafdb.PUBLISHED["val"].values()) == 3068
     assert sum(affectnet.TRAIN_COUNTS) == 287651
     assert sum(affectnet.VAL_COUNTS["newer"]) == 3999
+    assert rafdb.PUBLISHED["train"]["fear"] == 281 and rafdb.PUBLISHED["val"]["neutral"] == 680
+    train = dict(zip(affectnet.CLASSES, affectnet.TRAIN_COUNTS))
+    assert (train["neutral"], train["happiness"], train["disgust"], train["contempt"]) == (74874, 134415, 3803, 3750)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_command_packs_what_it_prepared(tmp_path, capsys):
     out, packed = tmp_path / "out", tmp_path / "packed"
     prepare(rafdb.plan, fakes.rafdb(tmp_path / "in"), out)
     assert command.main(["--pack", str(out), "--out", str(packed)]) == 0
-    assert "packed 3 images" in capsys.readouterr().out
+    assert "packed 4 images" in capsys.readouterr().out
     for split in ("train", "val"):
         folder, pack = FolderSource(out, True, split), ArrayRecordSource(packed, True, split)
         assert [pack[i] for i in range(len(pack))] == [folder[i] for i in range(len(folder))]
