@@ -14,5 +14,5 @@ def get_config() -> ConfigDict:
     """The settings of demo.py without FaceMAE."""
     config = demo.get_config()
     config.model.facemae = False
-    config.epochs = 18
+    config.epochs = 20
     return config

@@ -9,7 +9,9 @@ from simfle_jax.data.synthetic_faces.strengths import Strengths
 # What stands out of the ellipsoid of the head, by curve, in face units.
 _BRIDGE_RELIEF = np.array([0.04, 0.10, 0.17, 0.24])
 _BASE_RELIEF = np.array([0.06, 0.11, 0.15, 0.11, 0.06])
-_TIGHT_SIDE = 1.86  # side of the square around a tightly cropped face, in face units
+# Side of the square in view and height of its middle, in face units: a tightly cropped face, and a close-up.
+_TIGHT_SIDE, _TIGHT_MIDDLE = 1.86, 0.38
+_CLOSE_SIDE, _CLOSE_MIDDLE = 1.35, 0.36
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,18 @@ def sample_rotation(rng: np.random.Generator, strengths: Strengths) -> np.ndarra
 
 
 def frame(rng: np.random.Generator, strengths: Strengths, face: np.ndarray, rotation: np.ndarray, size: int) -> Camera:
-    """The camera for an image of size x size pixels that keeps all of `face` ([n, 2] landmarks) inside."""
+    """The camera for an image of size x size pixels; it keeps all of `face` ([n, 2] landmarks) inside, except close up."""
     flat = rotated(face, np.zeros(len(face)), rotation)
     low, high = flat.min(0), flat.max(0)
-    side = max(_TIGHT_SIDE * (1 + 0.6 * strengths.crop * rng.random()), 1.05 * float((high - low).max()))
-    middle = np.array([0.0, 0.38]) + side * 0.09 * strengths.translation * rng.uniform(-1, 1, 2)
-    margin = 0.02 * side
-    middle = np.clip(middle, high - side / 2 + margin, low + side / 2 - margin)
+    close = strengths.closeup
+    side = (_TIGHT_SIDE + close * (_CLOSE_SIDE - _TIGHT_SIDE)) * (1 + 0.6 * strengths.crop * rng.random())
+    height = _TIGHT_MIDDLE + close * (_CLOSE_MIDDLE - _TIGHT_MIDDLE)
+    if close == 0:
+        side = max(side, 1.05 * float((high - low).max()))
+    middle = np.array([0.0, height]) + side * 0.09 * strengths.translation * rng.uniform(-1, 1, 2)
+    if close == 0:
+        margin = 0.02 * side
+        middle = np.clip(middle, high - side / 2 + margin, low + side / 2 - margin)
     scale = size / side
     return Camera(rotation, scale, size / 2 - scale * middle)
 

@@ -32,7 +32,9 @@ def occlude(rng: np.random.Generator, strengths: Strengths, image: Image.Image) 
     pen, r, fill = ImageDraw.Draw(image), reach * size, tuple(colour.tolist())
     if kind == 0:
         direction = np.array([np.cos(angle), np.sin(angle)]) * size * 1.5
-        pen.line([x - direction[0], y - direction[1], x + direction[0], y + direction[1]], fill=fill, width=int(0.9 * r))
+        pen.line(
+            [x - direction[0], y - direction[1], x + direction[0], y + direction[1]], fill=fill, width=int(0.9 * r)
+        )
     elif kind == 1:
         pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
     else:

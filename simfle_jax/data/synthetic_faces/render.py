@@ -48,7 +48,9 @@ class Canvas:
 
     def line(self, points: np.ndarray, colour: object, width: float) -> None:
         """`width` in face units; nothing thinner than a pixel is drawn."""
-        self.pen.line(points.ravel().tolist(), fill=_paint(colour), width=max(1, round(width * self.scale)), joint="curve")
+        self.pen.line(
+            points.ravel().tolist(), fill=_paint(colour), width=max(1, round(width * self.scale)), joint="curve"
+        )
 
     def spot(self, centre: np.ndarray, radius: float, colour: object, tall: float = 1.0) -> None:
         """An ellipse; `radius` in face units."""
@@ -102,7 +104,11 @@ def _shade(canvas: Canvas, parts: Parts, person: Identity, look: Look) -> None:
     _relief(soft, parts, look)
     _folds(fine, parts, person, look)
     layers = [
-        np.asarray(soft.image.filter(ImageFilter.BoxBlur(0.055 * canvas.scale)).filter(ImageFilter.BoxBlur(0.04 * canvas.scale))),
+        np.asarray(
+            soft.image.filter(ImageFilter.BoxBlur(0.055 * canvas.scale)).filter(
+                ImageFilter.BoxBlur(0.04 * canvas.scale)
+            )
+        ),
         np.asarray(fine.image.filter(ImageFilter.BoxBlur(0.011 * canvas.scale))),
     ]
     form = _form(parts, canvas.image.size, look.light)
@@ -230,7 +236,9 @@ def _brows(canvas: Canvas, parts: Parts, person: Identity) -> None:
     half = np.array([0.75, 1.0, 0.95, 0.65, 0.15])[:, None] * person.shape["brow_thick"] * canvas.scale
     for side in "01":
         middle = parts[f"brow{side}"]
-        canvas.polygon(smooth(np.concatenate([middle - [0, 1] * half, (middle + [0, 1] * half)[::-1]]), closed=True), colour)
+        canvas.polygon(
+            smooth(np.concatenate([middle - [0, 1] * half, (middle + [0, 1] * half)[::-1]]), closed=True), colour
+        )
 
 
 def _beard(canvas: Canvas, parts: Parts, person: Identity) -> None:

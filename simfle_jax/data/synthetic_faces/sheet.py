@@ -19,7 +19,10 @@ def contact_sheet(seed: int, size: int, strengths: Strengths, identities: int = 
         pen.text((6, cell * row + cell // 2 - 6), expression, fill="black")
         for column in range(identities):
             face = draw_face(seed, "val", IMAGES_PER_IDENTITY * column + row, size, strengths)
-            sheet.paste(Image.fromarray(face.image).resize((cell, cell), Image.Resampling.NEAREST), (_LABEL + cell * column, cell * row))
+            sheet.paste(
+                Image.fromarray(face.image).resize((cell, cell), Image.Resampling.NEAREST),
+                (_LABEL + cell * column, cell * row),
+            )
     return sheet
 
 

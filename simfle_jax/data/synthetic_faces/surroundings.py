@@ -56,7 +56,9 @@ def _hair(person: Identity) -> Parts:
     temples = np.array([[-1.02 * w, -0.16], [1.02 * w, -0.16]])
     crown = np.stack([1.07 * w * np.cos(_HALF), -0.3 + (top + 0.16) * np.sin(_HALF)], 1)
     roots = np.stack([np.linspace(-0.7, 0.7, 12) * w, np.full(12, top + 0.02)], 1)
-    tips = np.stack([np.linspace(-0.8, 0.8, 12) * w, np.interp(np.linspace(-0.8, 0.8, 12) * w, x, edge[:, 1]) - 0.03], 1)
+    tips = np.stack(
+        [np.linspace(-0.8, 0.8, 12) * w, np.interp(np.linspace(-0.8, 0.8, 12) * w, x, edge[:, 1]) - 0.03], 1
+    )
     roots[:, 1] += 0.25 * (np.linspace(-1, 1, 12) ** 2)
     return {
         "hair_cap": cap,

@@ -116,8 +116,17 @@ def test_landmarks_scale_with_the_image():
 
 @pytest.mark.parametrize("strengths", PRESETS.values(), ids=PRESETS)
 def test_all_landmarks_lie_in_the_image(strengths):
-    for face in draw("train", 4, strengths):
+    for face in draw("train", 4, dataclasses.replace(strengths, closeup=0.0)):
         assert (face.landmarks >= 0).all() and (face.landmarks <= SIZE).all()
+
+
+def test_a_close_up_shows_eyes_and_nose_and_brings_them_nearer():
+    near, far = (draw("train", 4, dataclasses.replace(DEMO, closeup=value)) for value in (1.0, 0.0))
+    shown = range(27, 48)
+    for close, whole in zip(near, far, strict=True):
+        assert (close.landmarks[shown] >= 0).all() and (close.landmarks[shown] <= SIZE).all()
+        between_eyes = [np.ptp(face.landmarks[36:48, 0]) for face in (close, whole)]
+        assert between_eyes[0] > 1.3 * between_eyes[1]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +269,7 @@ def test_a_factor_of_appearance_changes_the_image_and_no_landmark(factor):
     np.testing.assert_array_equal(still_points, moved_points)
 
 
-@pytest.mark.parametrize("factor", ["expression", "identity", "pose", "crop", "translation"])
+@pytest.mark.parametrize("factor", ["expression", "identity", "pose", "crop", "translation", "closeup"])
 def test_a_factor_of_geometry_moves_the_landmarks(factor):
     (_, still), (_, moved) = changed(factor)
     assert np.abs(still - moved).max() > 0.2
@@ -270,7 +279,7 @@ def test_with_all_strengths_0_everybody_is_the_same_picture():
     assert len({draw_face(1, split, 16 * i, 40, STILL).image.tobytes() for i in range(30) for split in SPLITS}) == 1
 
 
-@pytest.mark.parametrize("factor", [field.name for field in dataclasses.fields(Strengths)])
+@pytest.mark.parametrize("factor", [field.name for field in dataclasses.fields(Strengths) if field.name != "closeup"])
 def test_every_strength_alone_makes_faces_differ(factor):
     on = dataclasses.replace(STILL, **{factor: 1.0})
     assert len({draw_face(1, "train", 17 * i, 16, on).image.tobytes() for i in range(24)}) > 1
