@@ -77,4 +77,7 @@ def _open_part(entry: str) -> Part:
         number = math.nan
     if not (at and equals and 0 < number < math.inf):
         raise UserError(f"data.sources: {entry!r} is not of the form {FORM}, with a positive weight")
-    return Part(open_source(source, os.path.expanduser(path)), number)
+    try:
+        return Part(open_source(source, os.path.expanduser(path)), number)
+    except UserError as error:
+        raise UserError(f"data.sources: {entry!r}: {error}") from None

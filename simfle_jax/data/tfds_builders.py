@@ -10,7 +10,9 @@ The order is that of the folder's listing and the images are the files' own byte
 gives the same batches as the folder.
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -72,5 +74,6 @@ def build(folder: str, data_dir: str | None = None, config: str = "labelled") ->
     """Builds the data set from `folder` in `data_dir` (None: where TFDS keeps its own); what is there already stays."""
     _sources(folder, config)  # tells what is wrong with the folder in its own words, before TFDS does
     builder = SimfleFolder(config=config, data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
+    with contextlib.redirect_stdout(sys.stderr):  # TFDS tells of downloads there, where results belong
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
     return builder

@@ -36,14 +36,14 @@ class TfdsSource:
 
     The image is the only feature of type Image, the label the only ClassLabel; where there are several they are
     named as in `tfds:celeb_a:train?image=image`. Names come from a text feature `name` or `filename` and are the
-    record's number otherwise. Where the split is not given in `spec` it is `split`, and train by default; `val` is
-    served by validation or test where there is no val.
+    record's number otherwise. The split that `spec` names is the one to train on (train by default); `val` is served by
+    validation or test where there is no val.
 
     Args:
         spec: NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE].
         path: TFDS's data_dir; '' is its own default, ~/tensorflow_datasets.
         labelled: whether to read the labels, all of them now.
-        split: the split where `spec` names none; `val` even where it names one.
+        split: the split; what `spec` names stands for train alone.
 
     Raises:
         UserError: TFDS not installed, data set unknown or not prepared, no such split or feature, labels missing.
@@ -136,7 +136,7 @@ def _open(spec: Spec, path: str) -> tuple[Any, Any]:
 
 def _how_to(spec: Spec, path: str) -> str:
     folder = f" --data_dir={path}" if path else ""
-    return f"run tfds build {spec.builder} --file_format=array_record{folder}"
+    return f"run tfds build {spec.builder} --file_format=array_record{folder}, which needs pip install tensorflow"
 
 
 def _data_source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
@@ -152,8 +152,10 @@ def _data_source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
 def _choose_split(spec: Spec, split: str | None, found: list[str]) -> str:
     if split == "val":
         chosen = next((name for name in VALIDATION if name in found), "val")
+    elif split in (None, "train"):
+        chosen = spec.split or "train"
     else:
-        chosen = spec.split or split or "train"
+        chosen = split  # a further set that is asked for by name: train in its place would report on what was learnt
     parts = re.split(r"\[[^\]]*\]|\+", chosen)
     if not set(filter(None, parts)) <= set(found):
         raise UserError(f"{spec.builder} has no split {chosen!r}, only {', '.join(found)}: give one as NAME:SPLIT")

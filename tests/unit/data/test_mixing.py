@@ -81,5 +81,5 @@ def test_other_forms_are_refused(entry):
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no folder .*absent"):
+    with pytest.raises(UserError, match=r"data.sources: 'folder@.*absent=1': no folder .*absent"):
         open_mixed((f"folder@{tmp_path}/absent=1",))

@@ -63,6 +63,11 @@ def test_a_split_can_be_a_part_and_val_is_found_whatever_is_named(built):
     assert len(open_source("tfds:simfle_folder:train[:50%]", built, True, "val")) == 7
 
 
+def test_a_further_set_is_never_the_split_that_is_trained_on(built):
+    with pytest.raises(UserError, match="has no split 'test', only train, val"):
+        open_source("tfds:simfle_folder/labelled:train", built, True, "test")
+
+
 def test_fingerprints_tell_splits_apart(built):
     sources = [open_source(f"tfds:simfle_folder:{split}", built) for split in ("train", "val", "train[:50%]")]
     assert len({source.fingerprint for source in sources}) == 3
@@ -76,7 +81,7 @@ def test_fingerprints_tell_splits_apart(built):
         ("tfds:simfle_folder?image=photo", r"has no feature 'photo', only image, label, name"),
         ("tfds:no_such_set", r"no TFDS data set no_such_set, .*DATA_DIR"),
         ("tfds:mnist:9.9.9", r"^Dataset mnist cannot be loaded at version 9\.9\.9, only"),
-        ("tfds:mnist", r"mnist is not prepared in .*tfds build mnist --file_format=array_record --data_dir="),
+        ("tfds:mnist", r"mnist is not prepared in .*tfds build mnist --file_format=array_record --data_dir=.*, which needs pip install tensorflow"),
         ("tfds:imagenet2012", r"first put its files into --manual_dir: .*ILSVRC2012_img_train.tar"),
         ("tfds:../faces", r"not of the form tfds:NAME"),
         ("tfds:simfle_folder?picture=image", r"not of the form tfds:NAME"),
