@@ -68,13 +68,13 @@ def pretrain(workdir: Path, seed: int) -> None:
         log = workdir / f"{method.lower()}.log"
         command = [sys.executable, "train.py", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
         command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
-        running[method] = (_start(command, mine, None if i == 0 else log), log)
+        running[method] = (start(command, mine, None if i == 0 else log), log)
     for method, (process, log) in running.items():
         if process.wait():
             raise UserError(f"the {method} run ended with status {process.returncode}; see above or {log}")
 
 
-def _start(command: list[str], cores: set[int], log: Path | None) -> subprocess.Popen:
+def start(command: list[str], cores: set[int], log: Path | None) -> subprocess.Popen:
     """A process on some cores; its output goes to `log`, or to ours."""
     out = log.open("w") if log else None
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

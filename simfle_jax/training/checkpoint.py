@@ -54,8 +54,8 @@ class Checkpoints:
         """Steps that have a finished checkpoint, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def restore(self, shapes: Any, shardings: Any) -> TrainState | None:
-        """The newest sound checkpoint, or None when the run has none yet.
+    def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> TrainState | None:
+        """The newest sound checkpoint, or that of `step` alone; None when the run has none yet.
 
         shapes: the state as ShapeDtypeStructs. A checkpoint that cannot be read, or whose checksum is not the one
         noted when it was saved, is named, put aside, and the one before is tried.
@@ -64,9 +64,9 @@ class Checkpoints:
             UserError: there are checkpoints but none is sound.
         """
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-        found = self.steps()
-        for step in found:
-            for state in self._sound(step, target):
+        found = self.steps() if step is None else [step]
+        for one in found:
+            for state in self._sound(one, target):
                 return state
         if found:
             raise UserError(f"none of the checkpoints in {self.folder} can be read; start anew in another --workdir")

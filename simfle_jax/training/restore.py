@@ -41,14 +41,23 @@ def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
     return {"step": str(int(state.step)), "data_fingerprint": recorded(workdir).get("data_fingerprint", "unknown")}
 
 
-def run_state(workdir: str | Path) -> tuple[Config, TrainState]:
-    """The settings and the newest checkpoint of a run, on every device of this process."""
+def checkpoint_steps(workdir: str | Path) -> list[int]:
+    """The steps of a run whose checkpoints are there, in order."""
+    with Checkpoints(workdir) as checkpoints:
+        return sorted(checkpoints.steps())
+
+
+def run_state(workdir: str | Path, step: int | None = None) -> tuple[Config, TrainState]:
+    """The settings and the newest checkpoint of a run, or that of `step`, on every device of this process."""
     config = run_config(workdir)
     method = Method(config, steps_per_epoch=1)
     shapes = jax.eval_shape(lambda: init_state(config, method.tx))
     shardings = parallel.state_shardings(parallel.data_mesh(), shapes, shard_state=False)
     with Checkpoints(workdir) as checkpoints:
-        state = checkpoints.restore(shapes, shardings)
+        kept = checkpoints.steps()
+        if step is not None and step not in kept:
+            raise UserError(f"{workdir} has no checkpoint of step {step}, only of {', '.join(map(str, kept[::-1]))}")
+        state = checkpoints.restore(shapes, shardings, step)
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet; let the run reach its first one")
     return config, state

@@ -149,7 +149,7 @@ def _hash(trees: Any) -> str:
     return digests.hexdigest()[:16]
 
 
-def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
+def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None) -> Encoder:
     """The encoder of a run's folder, or of a safetensors or torch file.
 
     path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
@@ -157,6 +157,7 @@ def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
         224 pixels with SimFLE's mean and std.
     branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
         A file of one trunk gives that one; `metadata['branch']` of the encoder says which it is.
+    step: of an older checkpoint of a run, where it keeps them (`keep_checkpoints`).
 
     Raises:
         UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
@@ -165,8 +166,10 @@ def load_encoder(path: str | os.PathLike, branch: str = "online") -> Encoder:
     path = Path(path)
     if branch not in BRANCHES:
         raise UserError(f"branch = {branch!r} must be one of {', '.join(BRANCHES)}")
-    if path.is_dir() and branch == "target":
-        return _target_of_run(path)
+    if step is not None and not path.is_dir():
+        raise UserError(f"step = {step} is for the folder of a run; {path} is none")
+    if path.is_dir() and (branch == "target" or step is not None):
+        return _of_run(path, branch, step)
     file = path / "encoder.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise UserError(f"{path} holds no encoder.safetensors: is it the --workdir of a pre-training run?")
@@ -199,13 +202,17 @@ def _recorded_model(metadata: dict[str, str], where: str | Path) -> Model | None
         raise UserError(f"{where}: its metadata `architecture` is not one that this program writes") from None
 
 
-def _target_of_run(folder: Path) -> Encoder:
+def _of_run(folder: Path, branch: str, step: int | None) -> Encoder:
     # Imported here: only this needs a run's whole state, and all of training with it.
     from simfle_jax.training.restore import recorded_facts, run_state
 
-    config, state = run_state(folder)
-    trees = jax.device_get({"params": state.target_params["encoder"], "stats": state.target_stats["encoder"]})
-    return Encoder(trees, config.model, describe(config, "target") | recorded_facts(folder, state))
+    config, state = run_state(folder, step)
+    if branch == "target":
+        params, stats = state.target_params, state.target_stats
+    else:
+        params, stats = state.params["online"], state.stats["online"]
+    trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
+    return Encoder(trees, config.model, describe(config, branch) | recorded_facts(folder, state))
 
 
 DEFAULT_METADATA = {
@@ -220,4 +227,6 @@ def untrained_encoder(like: Encoder, seed: int) -> Encoder:
     """A fresh encoder of the same architecture with its initial BatchNorm statistics: the baseline of a probe."""
     metadata = {"architecture": "", "size": "", "mean": "", "std": ""}
     kept = {name: like.metadata[name] for name in metadata}
-    return Encoder(jax.device_get(_trees(like.model, seed)), like.model, kept | {"method": "untrained", "seed": str(seed)})
+    return Encoder(
+        jax.device_get(_trees(like.model, seed)), like.model, kept | {"method": "untrained", "seed": str(seed)}
+    )

@@ -67,6 +67,13 @@ def third(whole, tmp_path_factory):
     return workdir
 
 
+def test_the_encoder_of_an_older_checkpoint_is_the_one_exported_then(whole, third):
+    earlier, exported = simfle_jax.load_encoder(whole, step=15), simfle_jax.load_encoder(third)
+    assert earlier.hash == exported.hash != simfle_jax.load_encoder(whole).hash
+    with pytest.raises(UserError, match="no checkpoint of step 7, only of 5, 10, 15, 20"):
+        simfle_jax.load_encoder(whole, step=7)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(third, tmp_path_factory):
     path = tmp_path_factory.mktemp("torch") / "checkpoint_0003.pth.tar"
