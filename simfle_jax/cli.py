@@ -56,8 +56,9 @@ def _check_overrides(argv: list[str]) -> None:
     if not files:
         raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
     try:
-        known = _keys(runpy.run_path(files[-1].partition(":")[0])["get_config"]())
-    except (OSError, KeyError, SyntaxError, ImportError) as error:
+        file, *variant = files[-1].split(":", 1)
+        known = _keys(runpy.run_path(file)["get_config"](*variant))
+    except (OSError, KeyError, SyntaxError, ImportError, TypeError) as error:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
     for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
         if key not in known:
