@@ -38,8 +38,8 @@ class TrainBatches:
         start_step: the first step to give; takes no time to go to.
         process_index, process_count: which part of the global batch to give.
         threads: decoding threads; 0: one per core.
-        max_bad_fraction: share of bad images that is tolerated; known once as many distinct images as an epoch has
-            were seen, and before that as soon as chance can no longer explain so many.
+        max_bad_fraction: share of bad images that is tolerated; exceeded when more than that share of all images is
+            known to be bad, and before that as soon as chance can no longer explain so many among those drawn so far.
 
     Raises:
         UserError: a batch larger than the data or not divisible among the processes; while iterating: no
@@ -65,10 +65,9 @@ class TrainBatches:
         rows = slice(process_index * local, (process_index + 1) * local)
         self.steps_per_epoch = steps_per_epoch(len(source), batch_size)
         self.step = start_step
-        self._epoch = self.steps_per_epoch * batch_size
         self.bad: dict[str, str] = {}
         self._bad: dict[int, str] = {}
-        self._seen = np.zeros(len(source), bool)
+        self._drawn = np.zeros(len(source), bool)
         self._max_bad_fraction = max_bad_fraction
         self._reader = Reader(source, canvas, local)
         self._iterator = _prefetched(TrainBatch(self._reader, seed, batch_size, rows), threads)
@@ -85,14 +84,18 @@ class TrainBatches:
         return decoded.batch
 
     def _count(self, decoded: Decoded) -> None:
-        self._seen[decoded.tried] = True
+        self._drawn[decoded.drawn] = True
         self._bad |= decoded.bad
         self.bad |= {self._reader.source.name(index): reason for index, reason in decoded.bad.items()}
         if not self._bad:
             return
-        seen = int(self._seen.sum())
-        if seen >= self._epoch or len(self._bad) > _plausible(self._max_bad_fraction, seen):
-            _check_bad(self._reader.source, self._bad, seen, self._max_bad_fraction)
+        source, limit = self._reader.source, self._max_bad_fraction
+        _check_bad(source, self._bad, len(self._bad), len(source), limit)
+        # Only images that the order drew are a sample of all. Those tried in place of a bad one are not: damage often
+        # comes in a row.
+        bad, seen = int(self._drawn[list(self._bad)].sum()), int(self._drawn.sum())
+        if bad > _plausible(limit, seen):
+            _check_bad(source, self._bad, bad, seen, limit)
 
     def close(self) -> None:
         """Stops the threads; what they were decoding is thrown away."""
@@ -133,7 +136,7 @@ def eval_batches(
             yield decoded.batch
     if len(found) == len(source):
         raise UserError(f"none of the {len(source)} images can be read: {examples(source, found)}")
-    _check_bad(source, found, len(source), max_bad_fraction)
+    _check_bad(source, found, len(found), len(source), max_bad_fraction)
 
 
 def decoded_in_order(source: Source, batch_size: int, canvas: int, threads: int) -> Generator[Decoded, None, None]:
@@ -174,10 +177,11 @@ def _plausible(share: float, seen: int) -> float:
     return mean + 4 * math.sqrt(mean * (1 - share)) + 3 if share else 0
 
 
-def _check_bad(source: Source, bad: dict[int, str], seen: int, max_bad_fraction: float) -> None:
-    if len(bad) > max_bad_fraction * seen:
+def _check_bad(source: Source, bad: dict[int, str], number: int, seen: int, max_bad_fraction: float) -> None:
+    """Raises UserError, with the first of all that are `bad`, if `number` of `seen` images are too many."""
+    if number > max_bad_fraction * seen:
         raise UserError(
-            f"{len(bad)} of {seen} images cannot be read, more than "
+            f"{number} of {seen} images cannot be read, more than "
             f"data.max_bad_fraction={max_bad_fraction:g}: {examples(source, bad)}; "
             "mend or remove them, or raise the limit"
         )

@@ -21,10 +21,10 @@ ENDLESS = 2**62  # steps; grain asks every source for its length
 
 
 class Decoded(NamedTuple):
-    """A batch, the indices that were tried for it (int64), and the reasons of the unreadable ones."""
+    """A batch, the indices that were drawn for it (int64), and the reasons of all that proved unreadable meanwhile."""
 
     batch: dict[str, np.ndarray]
-    tried: np.ndarray
+    drawn: np.ndarray
     bad: dict[int, str]
 
 
@@ -74,7 +74,7 @@ class TrainBatch:
                 break
             used[row] = self._read_next_readable(int(index), images[row], bad)
         batch = {"image": images, "index": used.astype(np.int32)} | self.reader.labels(used)
-        return Decoded(batch, np.concatenate([used, np.fromiter(bad, np.int64, len(bad))]), bad)
+        return Decoded(batch, wanted, bad)
 
     def _read_next_readable(self, first: int, out: np.ndarray, bad: dict[int, str]) -> int:
         """Fills `out` with image `first` or the next readable one of the listing: only the data decide."""
