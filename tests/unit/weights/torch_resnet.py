@@ -25,15 +25,15 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Images [B, 3, H, W] to pooled features, or to logits of `classes`; `sizes` blocks per stage, the stem `width` wide."""
 
-    def __init__(self, sizes, width, classes=0):
+    def __init__(self, sizes, width, classes=0, last_stride=2):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, 1)
         inputs = width
         for i, size in enumerate(sizes):
-            blocks = []
+            blocks, stride = [], (1, 2, 2, last_stride)[i]
             for j in range(size):
-                blocks.append(Block(inputs, width * 2**i, 2 if i and not j else 1))
+                blocks.append(Block(inputs, width * 2**i, 1 if j else stride))
                 inputs = 4 * width * 2**i
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.stages = len(sizes)
