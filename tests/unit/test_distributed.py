@@ -1,5 +1,10 @@
 """The decision to join other processes: a function of flags and environment."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from simfle_jax.distributed import Options, decide
@@ -91,3 +96,28 @@ def test_the_command_line_wins():
 def test_what_is_given_by_half_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         decide(options, {})
+
+
+@pytest.mark.parametrize("environ, found", [(STEP, "Slurm step of 4 tasks"), (MPI, "mpirun of 2 processes")])
+def test_probing_refuses_to_run_in_several_processes(environ, found, tmp_path):
+    (tmp_path / "encoder.safetensors").touch()
+
+    def probe(*flags):
+        given = (f"--config.encoder={tmp_path}/encoder.safetensors", f"--config.data.path={tmp_path}")
+        command = [
+            sys.executable,
+            "probe.py",
+            "--config=configs/probe.py",
+            f"--workdir={tmp_path}/probe",
+            *given,
+            *flags,
+        ]
+        root = Path(__file__).parents[2]
+        return subprocess.run(command, cwd=root, env=os.environ | environ, capture_output=True, text=True, check=False)
+
+    refused = probe()
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert (
+        f"error: probing runs in one process and uses all devices of its host, but here is a {found}" in refused.stderr
+    )
+    assert "probing runs in one process" not in probe("--distributed=off").stderr
