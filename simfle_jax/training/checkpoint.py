@@ -1,7 +1,9 @@
 """Checkpoints by Orbax: saved in the background, verified when restored, the newest sound one counts."""
 
+import logging as python_logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +29,77 @@ def checksum(state: TrainState) -> jax.Array:
     return jnp.stack(parts).sum(dtype=jnp.uint32)
 
 
+def quiet(record: python_logging.LogRecord) -> bool:
+    """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too."""
+    theirs = "orbax" in record.pathname or (record.name == "asyncio" and "orbax" in record.getMessage())
+    return record.levelno < python_logging.ERROR or not theirs
+
+
+def disk_problem(error: Exception) -> str:
+    """What an error says of the disk, e.g. 'No space left on device'; empty if it is about something else."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # TensorStore raises ValueError: '... Failed to write 330978 bytes: No space left on device [os_error_code='28']'.
+    before, found, _ = " ".join(str(error).split()).partition(" [os_error_code=")
+    return before.rpartition(": ")[2] if found else ""
+
+
 class Checkpoints:
-    """The checkpoints of one run, in `workdir`/checkpoints. Use it in a `with`: leaving waits for the last save."""
+    """The checkpoints of one run, in `workdir`/checkpoints. Use it in a `with`: leaving waits for the last save.
+
+    A full disk costs the checkpoint that does not fit: it is told, its remains are removed, the ones before stay and
+    training goes on. Several processes cannot: one may have written its part, so they end and start again.
+    """
 
     def __init__(self, workdir: str | os.PathLike, keep: int = 2):
         self.folder = Path(workdir).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
         self._checksum = jax.jit(checksum)
+        self._saving: int | None = None
+        for logger in ("absl", "asyncio"):
+            python_logging.getLogger(logger).addFilter(quiet)
 
     def save(self, state: TrainState, wait: bool = False) -> None:
-        """Saves at the state's own step; returns before the writing is done unless `wait`."""
+        """Saves at the state's own step; returns before the writing is done unless `wait`.
+
+        Raises:
+            UserError: the disk is full, and nothing will be saved after this: `wait`, or one of several processes.
+        """
         step = int(state.step)
+        self._written(self._manager.wait_until_finished)
         if step in self._manager.all_steps():
             return
         meta = {"step": step, "checksum": int(self._checksum(state))}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._saving = step
+        written = self._written(lambda: self._manager.save(step, args=items))
+        if wait and not (written and self._written(self._manager.wait_until_finished)):
+            raise UserError(f"step {step} is not saved; make room, and the same command goes on {self._newest()}")
+
+    def _written(self, work: Callable[[], object]) -> bool:
+        """Whether `work` could write; otherwise says so and removes what it left."""
         try:
-            self._manager.save(step, args=items)
-            if wait:
-                self._manager.wait_until_finished()
-        except OSError as error:
-            logging.warning("checkpoint %d could not be written (%s); the one before stays", step, error.strerror)
+            work()
+            return True
+        except (OSError, ValueError) as error:
+            problem = disk_problem(error)
+            if not problem:
+                raise
+        if jax.process_count() > 1:
+            raise UserError(
+                f"checkpoint {self._saving} could not be written ({problem}); make room, and the same command on all "
+                f"processes goes on {self._newest()}"
+            )
+        for remains in self.folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(remains, ignore_errors=True)
+        self._manager.reload()
+        logging.warning("checkpoint %d could not be written (%s); training goes on", self._saving, problem)
+        return False
+
+    def _newest(self) -> str:
+        found = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+        return f"from step {max(found)}" if found else "from the start"
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, newest first."""
@@ -101,5 +152,5 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and jax.process_count() > 1 and not issubclass(kind, SystemExit):
             return  # saving needs all processes, and one may be gone
-        self._manager.wait_until_finished()
+        self._written(self._manager.wait_until_finished)
         self._manager.close()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ class Run:
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
+        elif start and self.main:
+            print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
         with Stop() as stop, self._batches(start) as batches:
             on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
             for step, images in enumerate(on_devices, start):

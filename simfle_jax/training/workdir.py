@@ -77,7 +77,7 @@ def _write(folder: Path, settings: dict[str, Any]) -> None:
         write_json(folder / "config.json", settings)
         write_json(folder / "environment.json", environment())
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}; give another --workdir") from None
+        raise UserError(f"{folder} cannot be written: {error.strerror}; mend that, or give another --workdir") from None
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
@@ -94,9 +94,17 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def environment() -> dict[str, Any]:
@@ -138,9 +146,10 @@ class MetricsLog:
         kept = [line for line in self._lines() if line["step"] <= resume_step]
         self.seconds = kept[-1]["seconds"] if kept else 0.0
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        temporary = self.path.with_name(".metrics.jsonl")
-        temporary.write_text(text)
-        os.replace(temporary, self.path)
+        try:
+            write_whole(self.path, text)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}; mend that, and the same command goes on") from None
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
@@ -153,7 +162,13 @@ class MetricsLog:
 
     def write(self, values: dict[str, Any]) -> None:
         """Appends one line and hands the same values to the other writers."""
-        with or_warn(str(self.path)), self.path.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        with or_warn(str(self.path)):
+            whole = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(values) + "\n")
+            except OSError:
+                os.truncate(self.path, whole)  # half a line would hide all that come after it
+                raise
         for writer in self.writers:
             writer(values)
