@@ -8,7 +8,7 @@ case "$1" in
     mkdir -p "$folder/state" "$folder/spool" /run/munge
     chown munge: /run/munge
     [ -s /etc/munge/munge.key ] || { dd if=/dev/urandom bs=1 count=1024 of=/etc/munge/munge.key status=none; chown munge: /etc/munge/munge.key; chmod 400 /etc/munge/munge.key; }
-    pgrep -x munged > "$folder/munged.theirs" || runuser -u munge -- munged
+    munge -n > "$folder/munged.theirs" 2> /dev/null || runuser -u munge -- munged
     cat > "$folder/slurm.conf" <<EOF
 ClusterName=test
 SlurmctldHost=$(hostname -s)(127.0.0.1)
