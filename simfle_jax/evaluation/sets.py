@@ -63,7 +63,11 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
     for name in probe.data.val:
         is_folder = os.path.isdir(name)
         path, split = (name, None) if is_folder else (probe.data.path, name)
-        sets[name] = open_source("folder" if is_folder else probe.data.source, path, labelled=True, split=split)
+        kind = "folder" if is_folder else probe.data.source
+        try:
+            sets[name] = open_source(kind, path, labelled=True, split=split)
+        except UserError as error:
+            raise UserError(f"data.val: {name!r}: {error}") from None
     for name, source in sets.items():
         check_same_classes(classes, source.classes or (), name)
     return sets

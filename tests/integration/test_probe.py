@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from small_probe import write_encoder, write_split
 
 from configs import probe as probe_config
+from simfle_jax.data.packing import pack
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import probe as probes
 from simfle_jax.evaluation.settings import probing
@@ -104,6 +105,16 @@ def test_best_epoch_and_last_epoch_are_those_of_the_metrics(settings, tmp_path):
     assert results["accuracy"] == pytest.approx(max(on_val))
     assert results["last_epoch_accuracy"] == pytest.approx(on_val[-1])
     assert "as published" in results["selected_on"]
+
+
+def test_a_pack_gives_the_numbers_of_its_folder(settings, data, tmp_path):
+    pack(str(data), str(tmp_path / "pack"))
+    places = {"folder": str(data), "array_record": str(tmp_path / "pack")}
+    for source, path in places.items():
+        chosen = settings(protocol="paper", epochs=2, data={"source": source, "path": path})
+        probes.run_probe(chosen, str(tmp_path / source))
+    one, other = ((tmp_path / source / "metrics.jsonl").read_text() for source in places)
+    assert one == other and len(one.splitlines()) == 2
 
 
 @pytest.mark.parametrize("protocol", ["paper", "cached"])

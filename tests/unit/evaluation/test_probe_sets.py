@@ -48,6 +48,11 @@ def test_further_sets_are_folders_or_splits(data, tmp_path_factory):
     assert {name: len(source) for name, source in sets.apart.items()} == {"val": 6, str(other): 9, "test": 12}
 
 
+def test_a_further_set_that_is_not_there_is_told_by_its_setting(data):
+    with pytest.raises(UserError, match=r"data.val: 'test': no folder .*test"):
+        opened(data, data={"val": ("test",)})
+
+
 def test_a_val_folder_with_other_classes_is_refused(data):
     (data / "val" / "red").rename(data / "val" / "yellow")
     with pytest.raises(UserError, match="val has not the classes of train: it lacks red and has yellow besides"):
