@@ -1,6 +1,7 @@
 """train.py as two processes of two devices each over gloo: they agree, stop together, and go on in other numbers."""
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -16,6 +17,16 @@ LOST = ("lost another process of the run", "saw no step for", "Terminating proce
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images, tmp_path_factory):
+    """Ten steps of one process on one device, with checkpoints 4, 8 and 10; and its flags."""
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    flags = ("--config.checkpoint_steps=4", "--config.keep_checkpoints=9")
+    ((status, text),) = processes.finish(processes.start(images, workdir, *flags, count=1, devices=1))
+    assert status == 0, text
+    return workdir, flags
 
 
 def losses(workdir: Path) -> dict[int, float]:
@@ -53,6 +64,23 @@ def _few_more(images, workdir):
     wait_for(workdir, before + 2, started)
     process.send_signal(signal.SIGTERM)
     return processes.finish(started)
+
+
+@pytest.mark.parametrize("count, devices", [(1, 8), (2, 2)])
+def test_the_next_step_on_other_devices_is_that_of_the_uninterrupted_run(
+    count, devices, uninterrupted, images, tmp_path
+):
+    workdir, flags = tmp_path / "run", uninterrupted[1]
+    shutil.copytree(uninterrupted[0], workdir)
+    for newer in ("8", "10"):
+        shutil.rmtree(workdir / "checkpoints" / newer)
+    ended = processes.finish(processes.start(images, workdir, *flags, count=count, devices=devices))
+    assert all(status == 0 for status, _ in ended) and "goes on from step 4" in ended[0][1], ended
+    before, after = losses(uninterrupted[0]), losses(workdir)
+    assert {step: after[step] for step in range(1, 5)} == {step: before[step] for step in range(1, 5)}
+    # With other images, or the same ones augmented otherwise, it would be another loss.
+    assert after[5] == pytest.approx(before[5], rel=1e-6)
+    assert list(after) == list(range(1, 11))
 
 
 def test_different_settings_stop_both_and_are_named(images, tmp_path):

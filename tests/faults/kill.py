@@ -33,7 +33,7 @@ from safetensors.numpy import load_file  # noqa: E402
 
 from simfle_jax.training.restore import run_state  # noqa: E402
 
-STEPS, EVERY = 30, 3
+STEPS, EVERY, KILLS_A_RUN = 30, 3, 6
 TIMES = ("seconds", "images_per_second")
 SAYS_WHY = ("lost another process", "saw no step for", "Terminating process because", "not all processes were there")
 
@@ -188,7 +188,8 @@ def main() -> None:
         whole = end(Path(folder) / "whole")
         while kills < args.kills:
             workdir = Path(folder) / f"killed{runs}"
-            kills += killed_run(Starts(images, workdir, args.processes), args.kills - kills, first_step, tally)
+            starts = Starts(images, workdir, args.processes)
+            kills += killed_run(starts, min(KILLS_A_RUN, args.kills - kills), first_step, tally)
             runs += 1
             if names := differing(end(workdir), whole):
                 raise Wrong(f"run {runs} differs from the uninterrupted one in {len(names)} things, e.g. {names[:5]}")
