@@ -21,7 +21,7 @@ import jax
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import timing
-from benchmarks.train_step import prepare, settings
+from benchmarks.train_step import jitted, prepare, settings
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
@@ -72,7 +72,7 @@ class BareStep:
     def __init__(self, options: argparse.Namespace):
         method, state, self.images = prepare(settings(options, options.dtype))
         self.state = state
-        self.compiled = jax.jit(method.train_step, donate_argnums=0).lower(state, self.images).compile()
+        self.compiled = jitted(method).lower(state, self.images).compile()
 
     def step(self) -> Any:
         self.state, metrics = self.compiled(self.state, self.images)

@@ -1,6 +1,7 @@
 """The parts of a training step, each as a compiled program of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from simfle_jax import losses
+from simfle_jax.compilation import training_options
 from simfle_jax.models.facemae import patchify
 from simfle_jax.models.semantic_masking import mask_by_scores
 from simfle_jax.training.state import TrainState
@@ -18,14 +20,14 @@ Part = Callable[[], Any]
 
 def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Part]:
     """Calls that run one part each; they compile when they are made. Together they do a little more than a step."""
-    config = method.config
+    config, jit = method.config, partial(jax.jit, compiler_options=training_options())
     keys = image_keys(config.seed, state.step, len(images))
-    augmentation = jax.jit(lambda keys, images: make_views(keys, images, config))
+    augmentation = jit(lambda keys, images: make_views(keys, images, config))
     views = augmentation(keys, images)
-    target = jax.jit(method.target_projections)
+    target = jit(method.target_projections)
     targets, target_stats = target(state.target_params, state.target_stats, *views[:2])
-    online = jax.jit(jax.grad(lambda params: _global_loss(method, params, state.stats, views, targets)))
-    update = jax.jit(method.update)
+    online = jit(jax.grad(lambda params: _global_loss(method, params, state.stats, views, targets)))
+    update = jit(method.update)
     grads = state.params
     found: dict[str, Part] = {
         "augmentation": lambda: augmentation(keys, images),
@@ -34,10 +36,10 @@ def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Par
         "update": lambda: update(state, grads, state.stats, target_stats),
     }
     if config.model.facemae:
-        facemae = jax.jit(jax.grad(lambda params: _facemae_loss(method, params, state.stats, views[2])))
+        facemae = jit(jax.grad(lambda params: _facemae_loss(method, params, state.stats, views[2])))
         found["FaceMAE forward and backward"] = lambda: facemae(state.params)
     if config.model.facemae and config.model.masking == "semantic":
-        grouping = jax.jit(
+        grouping = jit(
             jax.value_and_grad(lambda params: _grouping_loss(method, params, state.stats, views[2]), has_aux=True)
         )
         found["grouping"] = lambda: grouping(state.params)

@@ -1,11 +1,13 @@
 """The ceiling of a probe: the same trunk trained on the labels, by the probe's random crops and flips."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from simfle_jax import augment
+from simfle_jax import augment, compilation
 from simfle_jax.progress import Progress
 from simfle_jax.training.state import statistics
 from simfle_jax.training.step import image_keys
@@ -27,7 +29,7 @@ def train_supervised(
         features, stats = encoder.training_features({"params": weights["trunk"], "stats": stats}, x, statistics)
         return optax.softmax_cross_entropy_with_integer_labels(features @ weights["fc"], y).mean(), stats
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compilation.training_options())
     def step(weights, stats, opt_state, number, batch, y):
         keys = image_keys(seed, number, batch_size)
         x = augment.random_crop_and_flip(keys, batch, encoder.size, (0.6, 1.0), (3 / 4, 4 / 3), 0.5)

@@ -97,7 +97,7 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
         # Drawing numbers once is not worth optimising: on a CPU that would take longer than the first hundred steps.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=options)()
-    return state, method.jitted(shardings)
+    return state, method.jitted(shardings, compilation.training_options())
 
 
 class Run:

@@ -115,14 +115,18 @@ class Method:
         terms["learning_rate"] = self.learning_rate(state.step)
         return self.update(state, grads, stats, target_stats), terms
 
-    def jitted(self, shardings: Any) -> Any:
-        """`train_step` on the mesh: the state, placed by `shardings`, is donated; the images are split along `data`."""
+    def jitted(self, shardings: Any, options: dict[str, Any] | None = None) -> Any:
+        """`train_step` on the mesh: the state, placed by `shardings`, is donated; the images are split along `data`.
+
+        options: for the compiler.
+        """
         assert self.mesh is not None
         return jax.jit(
             self.train_step,
             in_shardings=(shardings, parallel.over_data(self.mesh)),
             out_shardings=(shardings, parallel.replicated(self.mesh)),
             donate_argnums=0,
+            compiler_options=options,
         )
 
     def from_images(self, state: TrainState, keys: jax.Array, images: jax.Array) -> tuple[Tree, Metrics, Tree, Tree]:
