@@ -30,6 +30,7 @@ def make_plan(config: Any, name: str) -> Any:
     import jax
 
     from simfle_jax import parallel
+    from simfle_jax.models.backend import tracing_for
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
     from simfle_jax.planning.report import Plan
@@ -44,7 +45,8 @@ def make_plan(config: Any, name: str) -> Any:
     shardings = parallel.state_shardings(mesh, state, config.shard_state)
     canvas = config.data.canvas
     images = jax.ShapeDtypeStruct((config.batch_size, canvas, canvas, 3), "uint8")
-    traced = method.jitted(shardings).trace(state, images)
+    with tracing_for(target.chip.platform):
+        traced = method.jitted(shardings).trace(state, images)
     compiled = _compile(traced, target)
     text, cost = compiled.as_text(), compiled.cost_analysis() or {}
     return Plan(

@@ -9,11 +9,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from simfle_jax.models.backend import on_cpu
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x [B, H, W, C] by kernel [k, k, C, D], k odd, padded by k // 2 on each side, without bias."""
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         if stride == 2 and kernel.shape[2] <= 4 and kernel.shape[3] <= 16:
             return by_cells(x, kernel)
         if _small(x, kernel, stride):
@@ -27,7 +29,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, t
 
 def _backward(stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, ...]:
     x, kernel = saved
-    small = jax.default_backend() == "cpu" and _small(x, kernel, stride)
+    small = on_cpu() and _small(x, kernel, stride)
     form = by_patches if small else by_lax  # of a stem by cells the weights' gradient would take twice lax's time
     return jax.vjp(partial(form, stride=stride), x, kernel)[1](gradient)
 

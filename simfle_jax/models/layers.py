@@ -10,15 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from simfle_jax.models.batch_norm import EPSILON, normalise_batch, scaled
 from simfle_jax.models.convolution import convolve
+from simfle_jax.models.precision import at_least_float32
 
 Initializer = Callable[..., jax.Array]
 he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """x in float32, or as it is where it is finer."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
@@ -72,25 +69,13 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features))
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if train:
-            mean, var = self._batch_statistics(x)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        scale = self.scale[...] * jax.lax.rsqrt(var + 1e-5)
-        shift = self.bias[...] - mean * scale
-        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
-
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and biased variance [features] of the batch; the running ones follow."""
-        axes = tuple(range(x.ndim - 1))
-        x = at_least_float32(x)
-        mean = x.mean(axes)
-        # One pass, so that several devices exchange both moments at once.
-        var = jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
+        if not train:
+            return scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + EPSILON), self.scale[...], self.bias[...])
+        y, mean, var = normalise_batch(x, self.scale[...], self.bias[...])
         count = x.size // x.shape[-1]
-        self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(mean)
-        self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
-        return mean, var
+        self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
+        self.var[...] = 0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1))
+        return y
 
 
 class LayerNorm(nnx.Module):

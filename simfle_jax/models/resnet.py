@@ -1,10 +1,10 @@
 """The trunk: a residual network of bottleneck blocks in torchvision's v1.5 layout (stride on the 3x3)."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from simfle_jax.models.layers import BatchNorm, Conv
+from simfle_jax.models.pooling import max_pool
 
 
 class Bottleneck(nnx.Module):
@@ -55,18 +55,12 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
-        x = _max_pool(x)
+        x = max_pool(x)
         apply = nnx.remat(Bottleneck.__call__, static_argnums=2) if self.remat else Bottleneck.__call__
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)
         return x
-
-
-def _max_pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum with stride 2, padded by one, as in torchvision."""
-    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
 def pool(features: jax.Array) -> jax.Array:

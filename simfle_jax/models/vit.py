@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from simfle_jax.models.layers import LayerNorm, Linear, at_least_float32
+from simfle_jax.models.layers import LayerNorm, Linear
+from simfle_jax.models.precision import at_least_float32
 
 
 class Attention(nnx.Module):

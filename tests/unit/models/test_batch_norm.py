@@ -1,0 +1,44 @@
+"""Normalisation by the batch against the same written out and differentiated by JAX, and against its law."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simfle_jax.models.batch_norm import EPSILON, column_sums, normalise_batch
+
+
+def written_out(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    return (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + EPSILON) * scale + bias
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 1, 3, 6), (9, 6)])
+def test_value_statistics_and_gradients(shape):
+    rng = np.random.default_rng(0)
+    x, dy = (jnp.asarray(rng.normal(0.5, 2, shape), jnp.float32) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=shape[-1]), jnp.float32) for _ in range(2))
+    (y, mean, var), gradient = jax.vjp(normalise_batch, x, scale, bias)
+    expected, expected_gradient = jax.vjp(written_out, x, scale, bias)
+    axes = tuple(range(len(shape) - 1))
+    for name, found, right in [
+        ("value", y, expected),
+        ("mean", mean, x.mean(axes)),
+        ("variance", var, x.var(axes)),
+        *zip(("dx", "dscale", "dbias"), gradient((dy, jnp.ones_like(mean), jnp.ones_like(var))), expected_gradient(dy)),
+    ]:
+        np.testing.assert_allclose(found, right, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+def test_bfloat16_is_normalised_in_float32():
+    x = jnp.asarray(np.random.default_rng(1).normal(100, 1, (4, 6, 6, 3)), jnp.bfloat16)
+    y, mean, var = normalise_batch(x, jnp.ones(3), jnp.zeros(3))
+    assert y.dtype == jnp.bfloat16 and mean.dtype == var.dtype == jnp.float32
+    np.testing.assert_allclose(mean, np.asarray(x, np.float64).mean((0, 1, 2)), rtol=1e-5)
+
+
+def test_column_sums_of_maps_are_those_of_their_rows():
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 7, 5, 4)), jnp.float32)
+    maps = column_sums(lambda x: (x, x**2), x)
+    rows = column_sums(lambda x: (x, x**2), x.reshape(-1, 4))
+    np.testing.assert_allclose(maps, rows, rtol=1e-5)
