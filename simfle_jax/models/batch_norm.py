@@ -29,6 +29,7 @@ def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalis
     return _forward(x, scale, bias)[0]
 
 
+@jax.jit  # traced once for all maps of one shape
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[Normalised, tuple[jax.Array, ...]]:
     count = x.size // x.shape[-1]
     # One pass, so that several devices exchange both moments at once.
@@ -39,6 +40,7 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[Normalise
     return (scaled(x, mean, rstd, scale, bias), mean, var), (x, scale, bias, mean, rstd)
 
 
+@jax.jit
 def _backward(saved: tuple[jax.Array, ...], gradients: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """dx = scale * rstd * (dy - mean(dy) - x' * mean(dy * x')) with x' = (x - mean) * rstd."""
     (x, scale, bias, mean, rstd), dy = saved, gradients[0]
