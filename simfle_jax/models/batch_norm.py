@@ -69,6 +69,4 @@ def column_sums(terms: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array)
 
     height, channels = arrays[0].shape[1], arrays[0].shape[3]
     sums = jax.lax.fori_loop(1, height, lambda i, sums: jax.tree.map(jnp.add, sums, row(i)), row(0))
-    # One product, so that several devices exchange all sums at once.
-    together = jnp.concatenate(sums, -1).reshape(-1, len(sums) * channels)
-    return tuple(jnp.split(jnp.ones(len(together), together.dtype) @ together, len(sums)))
+    return tuple(jnp.ones(x.size // channels, x.dtype) @ x.reshape(-1, channels) for x in sums)

@@ -73,8 +73,8 @@ class BatchNorm(nnx.Module):
             return scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + EPSILON), self.scale[...], self.bias[...])
         y, mean, var = normalise_batch(x, self.scale[...], self.bias[...])
         count = x.size // x.shape[-1]
-        self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
-        self.var[...] = 0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1))
+        self.mean.set_value(0.9 * self.mean[...] + 0.1 * mean)
+        self.var.set_value(0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1)))
         return y
 
 
