@@ -69,7 +69,7 @@ class Starts:
         method = f"--config.model.facemae={self.count == 1}"
         flags = (f"--config.epochs={STEPS // 5}", f"--config.checkpoint_steps={EVERY}", method)
         self.before, self.remains, self.old = saved(self.workdir), writing(self.workdir), len(lines(self.workdir))
-        waits = ("--peer_timeout=10", "--init_timeout=30")
+        waits = ("--peer_timeout=40", "--init_timeout=60")
         return processes.start(self.images, self.workdir, *flags, *waits, count=self.count, devices=1)
 
     def went_on(self, text: str) -> None:
