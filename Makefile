@@ -17,7 +17,7 @@ setup: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[test]'
 	touch $@
 
-# Pre-trains on generated faces, probes, prints the table. MINUTES is for each of the two runs, side by side.
+# Pre-trains SimFLE and BYOL alone side by side on generated faces, probes, prints the table.
 demo: .venv/.installed
 	$(BIN)/python -m simfle_jax.demo --workdir runs/demo
 

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/demo_byol.py --config.data.path=runs/faces/train --workdir=runs/byol
 
-A step costs about half of SimFLE's, so it takes twice as many in the same time.
+A step costs about 0.7 of SimFLE's and compiles sooner, so 20 epochs take about the time of SimFLE's 13.
 """
 
 from ml_collections import ConfigDict

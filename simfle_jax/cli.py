@@ -58,12 +58,14 @@ def _check_overrides(argv: list[str]) -> None:
     try:
         file, *variant = files[-1].split(":", 1)
         known = _keys(runpy.run_path(file)["get_config"](*variant))
-    except (OSError, KeyError, SyntaxError, ImportError, TypeError) as error:
+    except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
     for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise UserError(f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}"))
+            raise UserError(
+                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}")
+            )
 
 
 def _guarded(call: Callable[[], None]) -> None:
@@ -90,6 +92,8 @@ def _one_line(error: object) -> str:
 def _flag_message(text: str) -> str:
     if "--workdir" in text and "None" in text:
         return "give --workdir=DIR, the folder for this run"
+    if "--target" in text and "None" in text:
+        return "give --target=NAME, e.g. tpu-v5e-256, h200-8 or cpu-8"
     return f"{text} (see --help)"
 
 

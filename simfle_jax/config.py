@@ -70,7 +70,7 @@ class Data:
     """Where images come from and what the host does with them."""
 
     path: str
-    source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]'
+    source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]...' (docs/data.md)
     sources: tuple[str, ...]  # several mixed, each 'SOURCE@PATH=WEIGHT', in place of source and path; () for one
     canvas: int  # side of the uint8 square that the host hands to the device
     mean: tuple[float, float, float]  # RGB in [0, 1]
@@ -176,13 +176,17 @@ def _check_training(c: Config) -> None:
     for name in positive:
         require(getattr(c, name) >= 1, f"{name} = {getattr(c, name)} must be at least 1")
     require(c.batch_size >= 2, f"batch_size = {c.batch_size} must be at least 2: BatchNorm needs several images")
-    require(c.batch_size % c.accumulate == 0, f"batch_size = {c.batch_size} is not divisible by accumulate = {c.accumulate}")
-    require(c.batch_size // c.accumulate >= 2, f"accumulate = {c.accumulate} leaves fewer than 2 images in a micro-batch")
+    require(
+        c.batch_size % c.accumulate == 0, f"batch_size = {c.batch_size} is not divisible by accumulate = {c.accumulate}"
+    )
+    require(
+        c.batch_size // c.accumulate >= 2, f"accumulate = {c.accumulate} leaves fewer than 2 images in a micro-batch"
+    )
     require(c.lr > 0, f"lr = {c.lr} must be positive")
     require(c.temperature > 0, f"temperature = {c.temperature} must be positive")
     require(0 <= c.ema_decay <= 1, f"ema_decay = {c.ema_decay} must lie in 0..1")
     require(0 <= c.momentum < 1, f"momentum = {c.momentum} must lie in 0..1")
-    for name in ("alpha", "beta", "weight_decay", "checkpoint_steps"):
+    for name in ("seed", "alpha", "beta", "weight_decay", "checkpoint_steps"):
         require(getattr(c, name) >= 0, f"{name} = {getattr(c, name)} must not be negative")
     _one_of("optimizer", c.optimizer, ("sgd", "adam"))
     _one_of("dtype", c.dtype, ("float32", "bfloat16"))
@@ -212,7 +216,18 @@ def _check_views(c: Config) -> None:
 def _check_model(c: Config) -> None:
     m = c.model
     require(len(m.stage_sizes) >= 2, f"model.stage_sizes = {m.stage_sizes} must name at least two stages")
-    for name in ("width", "head_hidden", "head_out", "patch", "vit_width", "vit_depth", "vit_heads"):
+    for name in (
+        "width",
+        "head_hidden",
+        "head_out",
+        "patch",
+        "vit_width",
+        "vit_depth",
+        "vit_heads",
+        "decoder_width",
+        "decoder_depth",
+        "decoder_heads",
+    ):
         require(getattr(m, name) >= 1, f"model.{name} = {getattr(m, name)} must be at least 1")
     require(min(m.stage_sizes) >= 1, f"model.stage_sizes = {m.stage_sizes} must be at least 1 each")
     require(m.last_stride in (1, 2), f"model.last_stride = {m.last_stride} must be 1 or 2")
@@ -236,7 +251,9 @@ def _check_facemae(c: Config) -> None:
         f"the trunk's {m.features} channels are not divisible into n_groups = {c.n_groups}",
     )
     for part, width, heads in (("vit", m.vit_width, m.vit_heads), ("decoder", m.decoder_width, m.decoder_heads)):
-        require(width % 4 == 0, f"model.{part}_width = {width} must be divisible by 4 (positions: two axes, sin and cos)")
+        require(
+            width % 4 == 0, f"model.{part}_width = {width} must be divisible by 4 (positions: two axes, sin and cos)"
+        )
         require(width % heads == 0, f"model.{part}_width = {width} is not divisible by model.{part}_heads = {heads}")
 
 

@@ -48,8 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of a run or a probe, or a file")
     parser.add_argument("target", type=Path, metavar="TARGET", help="a file that is made, or a new folder")
-    parser.add_argument("--branch", choices=("online", "target"), default="online", help="whose trunk (default %(default)s)")
-    parser.add_argument("--data", default="", metavar="DIR", help="the images of the run: they give the steps of an epoch")
+    parser.add_argument(
+        "--branch", choices=("online", "target"), default="online", help="whose trunk (default %(default)s)"
+    )
+    parser.add_argument(
+        "--data", default="", metavar="DIR", help="the images of the run: they give the steps of an epoch"
+    )
     parser.add_argument(
         "--config", default="configs/simfle_reference.py", metavar="FILE",
         help="settings of the run that a published checkpoint becomes (default %(default)s)",
@@ -85,7 +89,9 @@ def convert(args: argparse.Namespace) -> str:
     if source.is_dir():
         return from_run(args)
     if args.target.suffix in (*TORCH, ".md"):
-        raise UserError(f"{args.target} is made from the folder of a run{' or a probe' if args.target.suffix != '.md' else ''}, and {source} is a file")
+        raise UserError(
+            f"{args.target} is made from the folder of a run{' or a probe' if args.target.suffix != '.md' else ''}, and {source} is a file"
+        )
     return from_file(args)
 
 
@@ -103,7 +109,9 @@ def from_file(args: argparse.Namespace) -> str:
     if args.target.suffix in (".safetensors", ".onnx"):
         return _export_trunk(args)
     if args.target.suffix:
-        raise UserError(f"{args.target}: know how to write .pth.tar .pth .safetensors .onnx .md or a folder without a dot")
+        raise UserError(
+            f"{args.target}: know how to write .pth.tar .pth .safetensors .onnx .md or a folder without a dot"
+        )
     from simfle_jax.weights.files import read_arrays
     from simfle_jax.weights.trunk import is_published
 
@@ -141,7 +149,7 @@ def run_settings(file: str, changes: list[str], data: str) -> Any:
 
     try:
         settings = runpy.run_path(file)["get_config"]()
-    except (OSError, KeyError, SyntaxError, ImportError) as error:
+    except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         raise UserError(f"no config in {file}: {error}; configs/ holds those of the project") from None
     settings.data.path = data or settings.data.path
     for change in changes:
@@ -184,9 +192,15 @@ def _export_run(args: argparse.Namespace) -> str:
     steps, fingerprint = _data_facts(dataclasses.replace(config, data=data))
     facts, step = restore.recorded_facts(args.source, state), int(state.step)
     if facts["data_fingerprint"] not in ("unknown", fingerprint):
-        raise UserError(f"the images in {data.path} are not those that {args.source} was trained on: give theirs by --data")
+        raise UserError(
+            f"the images in {data.path} are not those that {args.source} was trained on: give theirs by --data"
+        )
     published.write_published(args.target, state, config, steps, describe(config) | facts)
-    inside = f"; {step % steps} steps of epoch {step // steps} are done, the published program repeats them" if step % steps else ""
+    inside = (
+        f"; {step % steps} steps of epoch {step // steps} are done, the published program repeats them"
+        if step % steps
+        else ""
+    )
     lost = "" if config.optimizer == "sgd" else "; Adam's state has no place there"
     return f"{args.target}: epoch {step // steps}, step {step}{inside}{lost}"
 
@@ -228,7 +242,9 @@ def from_classifier(args: argparse.Namespace) -> str:
     if args.target.suffix not in (*TORCH, ".safetensors"):
         raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors or .onnx")
     results = records.read_results(args.source) or {}
-    save_file(args.target, classifier, {"epoch": results.get("best_epoch", 0), "best_acc1": 100 * results.get("accuracy", 0)})
+    save_file(
+        args.target, classifier, {"epoch": results.get("best_epoch", 0), "best_acc1": 100 * results.get("accuracy", 0)}
+    )
     return f"{args.target}: classifier of {', '.join(classifier.classes)}"
 
 
@@ -259,7 +275,9 @@ def _write_card(args: argparse.Namespace) -> str:
             raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
         probes.append(results)
     config = recorded(args.source) if (args.source / "config.json").exists() else None
-    text = model_card({"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | encoder.metadata, config, probes)
+    text = model_card(
+        {"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | encoder.metadata, config, probes
+    )
     with replacing(args.target) as temporary:
         temporary.write_text(text)
     return f"{args.target}: model card, {len(probes)} probes"

@@ -31,8 +31,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/demo", help="folder for faces, runs and results (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faces, the runs and the probes (default %(default)s)")
+    parser.add_argument(
+        "--workdir", default="runs/demo", help="folder for faces, runs and results (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the faces, the runs and the probes (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     try:
         run(Path(args.workdir), args.seed)
@@ -43,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(workdir: Path, seed: int) -> None:
     """Faces, both runs, evaluation; results.json and the table. What is done already is not done again."""
+    if seed < 0:
+        raise UserError(f"--seed {seed} must be 0 or more")
     began = time.monotonic()
     write_faces(workdir / "faces", FACES, HELD_OUT, seed, SIZE, DEMO)
     # The clock of the table starts here: an interrupted demo goes on where it was.

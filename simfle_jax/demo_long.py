@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(workdir: Path, seeds: list[int]) -> None:
     """Faces and runs of every seed, then the curves."""
+    if min(seeds) < 0:
+        raise UserError(f"--seeds {min(seeds)} must be 0 or more")
     for seed in seeds:
         write_faces(workdir / f"faces{seed}", demo.FACES, demo.HELD_OUT, seed, demo.SIZE, DEMO)
     pretrain(workdir, seeds)

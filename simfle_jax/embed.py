@@ -78,7 +78,9 @@ def _write_parquet(path: Path, features: np.ndarray, names: list[str]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise UserError("a parquet file needs pyarrow: pip install simfle-jax[parquet], or give --out FILE.npz") from None
+        raise UserError(
+            "a parquet file needs pyarrow: pip install -c requirements.txt -e '.[parquet]', or give --out FILE.npz"
+        ) from None
     column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
     pq.write_table(pa.table({"name": names, "feature": column}), path)
 

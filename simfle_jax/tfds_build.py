@@ -15,7 +15,11 @@ from simfle_jax.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m simfle_jax.tfds_build",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--folder", required=True, help="train/CLASS and val/CLASS, or any folder for unlabelled")
     parser.add_argument("--data-dir", help="where TFDS keeps its data sets (~/tensorflow_datasets)")
     parser.add_argument("--config", choices=("labelled", "unlabelled"), default="labelled")

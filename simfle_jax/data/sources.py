@@ -64,7 +64,9 @@ def open_source(source: str, path: str, labelled: bool = False, split: str | Non
         from simfle_jax.data.tfds_source import TfdsSource
 
         return TfdsSource(source.removeprefix("tfds:"), path, labelled, split)
-    raise UserError(f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]")
+    raise UserError(
+        f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]; docs/data.md tells more"
+    )
 
 
 class FolderSource:

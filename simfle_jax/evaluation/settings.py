@@ -15,7 +15,7 @@ class ProbeData:
     """Labelled images: `path`/train/CLASS/IMAGE and `path`/val/CLASS/IMAGE."""
 
     path: str
-    source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]'
+    source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]...' (docs/data.md)
     val: tuple[str, ...]  # further sets to report on: folders of class folders, or splits beside train and val
     canvas: int  # side of the uint8 square handed to the device; 0: that of the encoder's views
     threads: int  # decoding threads; 0: one per core
@@ -54,6 +54,10 @@ def probing(settings: Any) -> Probe:
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
     require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
+    require(probe.seed >= 0, f"seed = {probe.seed} must not be negative")
+    require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
+    share = probe.data.max_bad_fraction
+    require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")
     require(probe.data.canvas >= 0, f"data.canvas = {probe.data.canvas} must not be negative")
     _check_paths(probe)
     return probe

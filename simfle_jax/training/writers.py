@@ -20,7 +20,7 @@ def _tensorboard(config: Config, folder: Path) -> Writer:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise UserError("config: tensorboard needs `pip install simfle-jax[report]`") from None
+        raise UserError("config: tensorboard needs `pip install -c requirements.txt -e '.[report]'`") from None
     writer = SummaryWriter(str(folder / "tensorboard"))
 
     def write(values: dict[str, Any]) -> None:
@@ -34,6 +34,6 @@ def _wandb(config: Config, folder: Path) -> Writer:
     try:
         import wandb
     except ImportError:
-        raise UserError("config: wandb needs `pip install simfle-jax[report]`") from None
+        raise UserError("config: wandb needs `pip install -c requirements.txt -e '.[report]'`") from None
     run = wandb.init(project="simfle-jax", name=folder.name, dir=folder, config=as_dict(config), resume="allow")
     return lambda values: run.log(values, step=values["step"])

@@ -46,8 +46,11 @@ def read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path} holds more than arrays and is refused, nothing in it was run: {reason}") from None
+        reason = " ".join(str(error).partition("Unpickler error: ")[2].split())[:160]
+        raise UserError(
+            f"{path} holds more than arrays: refused, nothing in it was run; give a .safetensors, .pth or .pth.tar file"
+            + (f" ({reason})" if reason else "")
+        ) from None
     except Exception as error:  # on damaged files torch and pickle raise nearly anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} is not a whole PyTorch file: {reason}") from None
@@ -58,7 +61,7 @@ def import_torch(what: str) -> Any:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{what} needs PyTorch: pip install simfle-jax[torch]") from None
+        raise UserError(f"{what} needs PyTorch: pip install -c requirements.txt -e '.[torch]'") from None
     return torch
 
 
@@ -159,7 +162,9 @@ def _first(names: set[str]) -> str:
     return f"{', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}"
 
 
-def check_shapes(arrays: dict[str, np.ndarray], entries: list[Entry], shapes: dict[str, Any], where: str | Path) -> None:
+def check_shapes(
+    arrays: dict[str, np.ndarray], entries: list[Entry], shapes: dict[str, Any], where: str | Path
+) -> None:
     """Raises UserError naming the first arrays that have not the shape of our trees (`shapes`, or arrays) in torch's layout."""
     wrong = []
     for entry in entries:

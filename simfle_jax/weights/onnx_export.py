@@ -40,7 +40,7 @@ def export_onnx(
         import onnxscript  # noqa: F401
         import torch
     except ImportError as missing:
-        raise UserError(f"an ONNX file needs {missing.name}: pip install simfle-jax[onnx]") from None
+        raise UserError(f"an ONNX file needs {missing.name}: pip install -c requirements.txt -e '.[onnx]'") from None
     del onnxruntime
     size = int(metadata["size"])
     network = _network(arrays, model)
