@@ -31,7 +31,10 @@ def checksum(state: TrainState) -> jax.Array:
 
 def quiet(record: python_logging.LogRecord) -> bool:
     """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too."""
-    theirs = "orbax" in record.pathname or (record.name == "asyncio" and "orbax" in record.getMessage())
+    error = record.exc_info[1] if record.exc_info else None
+    theirs = "orbax" in record.pathname
+    if record.name == "asyncio":  # only Orbax uses it here; a future that nobody asked does not name it
+        theirs = "orbax" in record.getMessage() or isinstance(error, OSError)
     return record.levelno < python_logging.ERROR or not theirs
 
 
