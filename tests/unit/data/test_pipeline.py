@@ -132,7 +132,7 @@ def test_too_many_bad_images_stop_the_run_within_the_epoch(tmp_path):
 def test_a_tolerated_share_of_bad_images_does_not(tmp_path):
     write_folder(tmp_path, 18)
     spoil(tmp_path, 2, 7, 11, 13)
-    take(FolderSource(tmp_path), 9, max_bad_fraction=0.25)
+    assert len(take(FolderSource(tmp_path), 9, max_bad_fraction=0.25)) == 9
 
 
 def test_a_large_folder_is_judged_long_before_its_end(tmp_path):
