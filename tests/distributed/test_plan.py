@@ -107,7 +107,7 @@ def test_a_tpu_exchanges_what_is_counted_by_hand_and_the_compiler_estimates_its_
             ["--target=cpu-3"],
             "error: config: batch_size = 32 cannot be divided among 3 devices; the nearest are 30 or 33",
         ),
-        ([], "error: flag --target=None: Flag --target must have a value other than None. (see --help)"),
+        ([], "error: give --target=NAME, e.g. tpu-v5e-256, h200-8 or cpu-8"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message):
