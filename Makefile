@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup clean
+.PHONY: demo test proofs setup clean
 
 setup: .venv/.installed
 
@@ -24,7 +24,11 @@ demo: .venv/.installed
 test: .venv/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow and not cluster'
+
+# The long repetitions of what `make test` shows once; about ten minutes more.
+proofs: .venv/.tested
+	$(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf .venv runs build *.egg-info

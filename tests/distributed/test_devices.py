@@ -37,7 +37,7 @@ def steps(dtype: str, devices: int, *options: str, count: int = 1) -> dict:
     return found
 
 
-@pytest.fixture(scope="module", params=["float64", "float32"])
+@pytest.fixture(scope="module", params=["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def one(request, tmp_path_factory):
     """The type, the steps of one device, and where its checkpoint of step 2 is."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -75,6 +75,7 @@ def test_the_step_after_a_change_of_devices_and_processes_is_the_same(one):
     assert first < 1e-9
 
 
+@pytest.mark.slow
 def test_sharded_state_gives_the_same_numbers_in_less_memory():
     whole, sharded = steps("float64", 8), steps("float64", 8, "shard")
     assert max(growth(whole, sharded)) < 1e-9

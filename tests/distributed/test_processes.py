@@ -96,7 +96,7 @@ def test_other_data_of_one_stops_both(images, tmp_path):
     assert all(status == 2 and "process 1 has config.data_fingerprint" in text for status, text in ended), ended
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_dead_or_hung_process_ends_the_other_with_a_message(number, images, tmp_path):
     workdir = tmp_path / "run"
     started = processes.start(images, workdir, "--config.epochs=40", "--peer_timeout=25")

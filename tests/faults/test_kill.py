@@ -1,4 +1,4 @@
-"""A few of the kills of kill.py, at other moments each time."""
+"""A few of the kills of kill.py, at other moments each time. tests/integration/test_train.py has one for `make test`."""
 
 import json
 import random
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_killed_runs_go_on_to_the_bit():
     seed = random.randrange(10**6)
     command = [sys.executable, str(Path(__file__).with_name("kill.py")), "--kills=3", f"--seed={seed}"]

@@ -18,7 +18,7 @@ from simfle_jax.training.step import Method
 from simfle_jax.weights import torch_names as names
 
 torch = pytest.importorskip("torch")
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("float64")
 TERMS = ("similarity", "reconstruction", "distillation", "grouping", "total")
 STEP_TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3)  # BatchNorm over four images is chaotic: errors grow, step 4 means nothing
 
