@@ -56,7 +56,7 @@ def sample_units(rng: np.random.Generator, expression: str, strength: float) -> 
     target = np.array([chosen.get(unit, 0.0) for unit in UNITS])[:, None]
     # Every unit varies around its share of the expression, a little differently on the two sides, and faint
     # movements that belong to no expression (a raised brow, a tense lid) come on top.
-    overall = rng.uniform(0.5, 1.0)
+    overall = rng.uniform(0.75, 1.0)
     own = rng.uniform(0.75, 1.2, (len(UNITS), 1)) * rng.uniform(0.9, 1.1, (len(UNITS), 2))
     faint = rng.uniform(0, 0.25, (len(UNITS), 1)) * (rng.random((len(UNITS), 1)) < 0.15)
     values = target * overall * own + faint
