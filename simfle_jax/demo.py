@@ -99,7 +99,7 @@ def evaluate(workdir: Path, seed: int) -> dict:
     train, test = (load_faces(workdir / "faces", split) for split in ("train", "val"))
     encoders = {method: load_encoder(workdir / method.lower()) for method in METHODS}
     fresh = untrained_encoder(encoders["SimFLE"], seed)
-    supervised = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=5, batch_size=32, seed=seed)
+    supervised = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=4, batch_size=32, seed=seed)
     config, state = run_state(workdir / "simfle")
     rows = {"untrained": fresh} | encoders | {"supervised": supervised}
     return {

@@ -112,7 +112,7 @@ def evaluate(workdir: Path, seed: int) -> dict[str, list[dict[str, float]]]:
     train, test = (demo.load_faces(workdir / f"faces{seed}", split) for split in ("train", "val"))
     like = load_encoder(workdir / f"simfle{seed}")
     config, fresh = run_config(workdir / f"simfle{seed}"), untrained_encoder(like, seed)
-    best = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=5, batch_size=32, seed=seed)
+    best = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=4, batch_size=32, seed=seed)
     curves = {
         "untrained": [demo.score(fresh, config, train, test, seed)],
         "supervised": [demo.score(best, config, train, test, seed)],

@@ -55,11 +55,11 @@ class Strengths:
 
 
 # Minutes of training on a CPU learn from this one. What two views agree on most easily (depth of the skin, hair, brightness
-# curve, outline and background) varies less than in WILD, or short training learns that and little else; half of the
-# colour cast keeps an untrained encoder poor, all of it keeps BYOL for thousands of updates on two directions.
+# curve, background) varies less than in WILD, or short training learns that and little else. Colour casts make an
+# untrained encoder poor, but strong ones also keep BYOL on two directions for thousands of updates.
 DEMO = Strengths(
-    expression=1.0, identity=1.0, skin=0.5, hair=0.5, glasses=0.0, gaze=0.5, pose=0.0, light=0.0, tint=0.5,
-    gamma=0.4, background=1.0, occlusion=0.0, blur=0.0, noise=0.3, crop=0.0, translation=1.0,
+    expression=1.0, identity=1.0, skin=0.4, hair=0.4, glasses=0.0, gaze=0.5, pose=0.0, light=0.0, tint=0.2,
+    gamma=0.3, background=0.5, occlusion=0.0, blur=0.0, noise=0.3, crop=0.0, translation=1.0,
     closeup=1.0,
 )  # fmt: skip
 
