@@ -1,4 +1,4 @@
-"""The demo's settings for half as many updates again, and the methods that SimFLE is compared with.
+"""The demo's settings for a little longer, and the methods that SimFLE is compared with.
 
     python -m simfle_jax.demo_long --workdir runs/long     # all of them, three seeds, a table and a curve
     python train.py --config=configs/demo_long.py:random --config.data.path=runs/faces/train --workdir=runs/random
@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from configs import demo
 from simfle_jax.errors import UserError
 
-EPOCHS = 18
-LONGER = 25  # a step without FaceMAE takes 0.73 of SimFLE's time on a CPU (benchmarks/train_step.py)
+EPOCHS = 14
+LONGER = 19  # a step without FaceMAE takes 0.73 of SimFLE's time on a CPU (benchmarks/train_step.py)
 METHODS = ("simfle", "random", "byol", "byol_longer")
 
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 FACES, HELD_OUT, SIZE = 8000, 1600, 40
 METHODS = {"SimFLE": ["--config=configs/demo.py"], "BYOL": ["--config=configs/demo_byol.py"]}
 FEW_LABELS, RETRIEVED = 400, 256
+Running = dict[str, tuple[subprocess.Popen, Path]]  # by method: a run of train.py and its log
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,32 +53,45 @@ def run(workdir: Path, seed: int) -> None:
     began = time.monotonic()
     write_faces(workdir / "faces", FACES, HELD_OUT, seed, SIZE, DEMO)
     # The clock of the table starts here: an interrupted demo goes on where it was.
-    pretrain(workdir, seed)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    results = evaluate(workdir, seed)
+    running = pretrain(workdir, seed)
+    try:
+        results = evaluate(workdir, seed, running)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
     results["minutes"] = round((time.monotonic() - began) / 60, 1)
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
 
 
-def pretrain(workdir: Path, seed: int) -> None:
-    """Runs train.py once for each method, side by side, each on its share of the cores; waits for all.
-
-    Raises:
-        UserError: one of them failed; names its log.
-    """
+def pretrain(workdir: Path, seed: int) -> Running:
+    """Starts train.py once for each method, side by side, each on its share of the cores; this process shares BYOL's."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = max(1, len(cores) // len(METHODS))
-    running = {}
+    running: Running = {}
     for i, (method, flags) in enumerate(METHODS.items()):
         mine = {cores[(i * share + j) % len(cores)] for j in range(share)} if cores else set()
         log = workdir / f"{method.lower()}.log"
         command = [sys.executable, "train.py", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
         command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
-        running[method] = (start(command, mine, None if i == 0 else log), log)
-    for method, (process, log) in running.items():
-        if process.wait():
-            raise UserError(f"the {method} run ended with status {process.returncode}; see above or {log}")
+        running[method] = start(command, mine, None if i == 0 else log), log
+    if cores:
+        os.sched_setaffinity(0, mine)
+    return running
+
+
+def finished(method: str, running: Running) -> None:
+    """Waits for a method's run.
+
+    Raises:
+        UserError: one of the runs failed; names its log.
+    """
+    while running[method][0].poll() is None or any(process.poll() for process, _ in running.values()):
+        for name, (process, log) in running.items():
+            if process.poll():
+                raise UserError(f"the {name} run ended with status {process.returncode}; see above or {log}")
+        time.sleep(0.2)
 
 
 def start(command: list[str], cores: set[int], log: Path | None) -> subprocess.Popen:
@@ -90,21 +104,28 @@ def start(command: list[str], cores: set[int], log: Path | None) -> subprocess.P
     return process
 
 
-def evaluate(workdir: Path, seed: int) -> dict:
-    """Every number of the table, for an untrained encoder, both methods, and the supervised ceiling."""
+def evaluate(workdir: Path, seed: int, running: Running) -> dict:
+    """Every number of the table, for an untrained encoder, both methods, and the supervised ceiling.
+
+    BYOL's run ends first; what does not need SimFLE's is done on BYOL's cores until that has ended.
+    """
     from simfle_jax.evaluation.supervised import train_supervised
-    from simfle_jax.training.restore import run_state
+    from simfle_jax.training.restore import run_config, run_state
     from simfle_jax.weights.encoder import load_encoder, untrained_encoder
 
+    finished("BYOL", running)
     train, test = (load_faces(workdir / "faces", split) for split in ("train", "val"))
-    encoders = {method: load_encoder(workdir / method.lower()) for method in METHODS}
-    fresh = untrained_encoder(encoders["SimFLE"], seed)
+    config = run_config(workdir / "byol")
+    byol = load_encoder(workdir / "byol")
+    fresh = untrained_encoder(byol, seed)
     supervised = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=4, batch_size=32, seed=seed)
-    config, state = run_state(workdir / "simfle")
-    rows = {"untrained": fresh} | encoders | {"supervised": supervised}
+    encoders = {"untrained": fresh, "BYOL": byol, "supervised": supervised}
+    rows = {name: score(encoder, config, train, test, seed) for name, encoder in encoders.items()}
+    finished("SimFLE", running)
+    rows["SimFLE"] = score(load_encoder(workdir / "simfle"), config, train, test, seed)
     return {
-        "rows": {name: score(encoder, config, train, test, seed) for name, encoder in rows.items()},
-        "reconstruction": reconstruction(config, state, train[0], test[0]),
+        "rows": {name: rows[name] for name in ("untrained", *METHODS, "supervised")},
+        "reconstruction": reconstruction(*run_state(workdir / "simfle"), train[0], test[0]),
         "metrics": {method: first_and_last(workdir / method.lower()) for method in METHODS},
         "seed": seed,
     }
