@@ -66,7 +66,7 @@ def run(workdir: Path, seed: int) -> None:
 
 
 def pretrain(workdir: Path, seed: int) -> Running:
-    """Starts train.py once for each method, side by side, each on its share of the cores; this process shares BYOL's."""
+    """Starts train.py once for each method, side by side, each on its share of the cores."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = max(1, len(cores) // len(METHODS))
     running: Running = {}
@@ -76,8 +76,6 @@ def pretrain(workdir: Path, seed: int) -> Running:
         command = [sys.executable, "train.py", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
         command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
         running[method] = start(command, mine, None if i == 0 else log), log
-    if cores:
-        os.sched_setaffinity(0, mine)
     return running
 
 
@@ -107,7 +105,7 @@ def start(command: list[str], cores: set[int], log: Path | None) -> subprocess.P
 def evaluate(workdir: Path, seed: int, running: Running) -> dict:
     """Every number of the table, for an untrained encoder, both methods, and the supervised ceiling.
 
-    BYOL's run ends first; what does not need SimFLE's is done on BYOL's cores until that has ended.
+    BYOL's run ends first; what does not need SimFLE's is done until that has ended too.
     """
     from simfle_jax.evaluation.supervised import train_supervised
     from simfle_jax.training.restore import run_config, run_state
