@@ -26,7 +26,7 @@ test: .venv/.tested
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m 'not slow and not cluster'
 
-# The long repetitions of what `make test` shows once; about ten minutes more.
+# The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
 	$(BIN)/python -m pytest -m slow
 

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/demo_byol.py --config.data.path=runs/faces/train --workdir=runs/byol
 
-A step costs about 0.7 of SimFLE's and compiles sooner, so 16 epochs take about the time of SimFLE's 12.
+A step costs about 0.7 of SimFLE's and compiles sooner, so 16 epochs end a little before SimFLE's 12.
 """
 
 from ml_collections import ConfigDict

@@ -52,7 +52,6 @@ def run(workdir: Path, seed: int) -> None:
         raise UserError(f"--seed {seed} must be 0 or more")
     began = time.monotonic()
     write_faces(workdir / "faces", FACES, HELD_OUT, seed, SIZE, DEMO)
-    # The clock of the table starts here: an interrupted demo goes on where it was.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     running = pretrain(workdir, seed)
     try:
