@@ -58,7 +58,9 @@ def main() -> None:
         labels = classifier.from_features(ours).argmax(1)[batch["valid"]]
         same += int((labels == logits_of(network, views).argmax(1)[batch["valid"]]).sum())
         seen, predicted = seen + len(labels), predicted | set(labels.tolist())
-    print(f"{same} of {seen} predictions are the same ({len(predicted)} classes occur; {time.monotonic() - began:.0f} s)")
+    print(
+        f"{same} of {seen} predictions are the same ({len(predicted)} classes occur; {time.monotonic() - began:.0f} s)"
+    )
 
 
 if __name__ == "__main__":

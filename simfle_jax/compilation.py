@@ -3,6 +3,7 @@
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -24,6 +25,14 @@ def use_cache() -> None:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def once() -> dict[str, Any] | None:
+    """`compiler_options` for a program of many arrays that runs once: not worth optimising.
+
+    On a CPU that would take longer than the program, and longer than the first hundred steps of a small run.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 @functools.cache

@@ -116,10 +116,11 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
     byol = load_encoder(workdir / "byol")
     fresh = untrained_encoder(byol, seed)
     supervised = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=4, batch_size=32, seed=seed)
+    views = two_views(config, test[0])
     encoders = {"untrained": fresh, "BYOL": byol, "supervised": supervised}
-    rows = {name: score(encoder, config, train, test, seed) for name, encoder in encoders.items()}
+    rows = {name: score(encoder, views, train, test, seed) for name, encoder in encoders.items()}
     finished("SimFLE", running)
-    rows["SimFLE"] = score(load_encoder(workdir / "simfle"), config, train, test, seed)
+    rows["SimFLE"] = score(load_encoder(workdir / "simfle"), views, train, test, seed)
     return {
         "rows": {name: rows[name] for name in ("untrained", *METHODS, "supervised")},
         "reconstruction": reconstruction(*run_state(workdir / "simfle"), train[0], test[0]),
@@ -139,9 +140,25 @@ def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[valid], labels[valid]
 
 
-def score(encoder, config, train, test, seed: int) -> dict[str, float]:
-    """Linear probe with all and with few labels (balanced accuracy), and retrieval of the other view."""
+def two_views(config, images: np.ndarray) -> tuple:
+    """Two augmented views of 256 of the images, normalised, as training makes them."""
+    import jax
+    import jax.numpy as jnp
+
+    from simfle_jax import compilation
+    from simfle_jax.training.step import image_keys, make_views
+
+    chosen = images[np.random.default_rng(0).permutation(len(images))[:RETRIEVED]]
+    made = jax.jit(
+        lambda x: make_views(image_keys(0, jnp.asarray(0), len(x)), x, config)[:2], compiler_options=compilation.once()
+    )
+    return made(chosen)
+
+
+def score(encoder, views: tuple, train, test, seed: int) -> dict[str, float]:
+    """Linear probe with all and with few labels (balanced accuracy), and retrieval of the other view, top-1."""
     from simfle_jax.evaluation.logistic import logistic_probe
+    from simfle_jax.evaluation.nearest import view_retrieval
     from simfle_jax.evaluation.scores import balanced_accuracy
 
     known = encoder(train[0]), train[1]
@@ -152,22 +169,8 @@ def score(encoder, config, train, test, seed: int) -> dict[str, float]:
     return {
         "probe": float(balanced_accuracy(all_labels)),
         "probe_few": float(balanced_accuracy(few_labels)),
-        "retrieval": retrieval(encoder, config, test[0]),
+        "retrieval": view_retrieval(*(np.asarray(encoder.apply(view)) for view in views)),
     }
-
-
-def retrieval(encoder, config, images: np.ndarray) -> float:
-    """Of 256 faces, how often an augmented view's nearest neighbour is the other view of its own face."""
-    import jax
-    import jax.numpy as jnp
-
-    from simfle_jax.evaluation.nearest import view_retrieval
-    from simfle_jax.training.step import image_keys, make_views
-
-    chosen = images[np.random.default_rng(0).permutation(len(images))[:RETRIEVED]]
-    x1, x2, _ = make_views(image_keys(0, jnp.asarray(0), len(chosen)), jnp.asarray(chosen), config)
-    apply = jax.jit(encoder.apply)
-    return view_retrieval(np.asarray(apply(x1)), np.asarray(apply(x2)))
 
 
 def reconstruction(config, state, train: np.ndarray, test: np.ndarray) -> dict[str, float]:

@@ -111,11 +111,12 @@ def evaluate(workdir: Path, seed: int) -> dict[str, list[dict[str, float]]]:
 
     train, test = (demo.load_faces(workdir / f"faces{seed}", split) for split in ("train", "val"))
     like = load_encoder(workdir / f"simfle{seed}")
-    config, fresh = run_config(workdir / f"simfle{seed}"), untrained_encoder(like, seed)
+    views = demo.two_views(run_config(workdir / f"simfle{seed}"), test[0])
+    fresh = untrained_encoder(like, seed)
     best = train_supervised(fresh, *train, classes=len(EXPRESSIONS), epochs=4, batch_size=32, seed=seed)
     curves = {
-        "untrained": [demo.score(fresh, config, train, test, seed)],
-        "supervised": [demo.score(best, config, train, test, seed)],
+        "untrained": [demo.score(fresh, views, train, test, seed)],
+        "supervised": [demo.score(best, views, train, test, seed)],
     }
     for method in demo_long.METHODS:
         folder = workdir / f"{method}{seed}"
@@ -123,7 +124,7 @@ def evaluate(workdir: Path, seed: int) -> dict[str, list[dict[str, float]]]:
         steps, seconds = ([line[key] for line in lines] for key in ("step", "seconds"))
         curves[method] = [curves["untrained"][0] | {"step": 0, "seconds": 0.0}]
         for step in checkpoint_steps(folder):
-            scores = demo.score(load_encoder(folder, step=step), config, train, test, seed)
+            scores = demo.score(load_encoder(folder, step=step), views, train, test, seed)
             curves[method].append(scores | {"step": step, "seconds": float(np.interp(step, steps, seconds))})
         print(f"seed {seed}, {TITLES[method]}: {curves[method][-1]}", flush=True)
     return curves

@@ -78,7 +78,9 @@ def write_faces(out: Path, count: int, val_count: int | None, seed: int, size: i
     """
     val_count = count // 4 if val_count is None else val_count
     if min(count, val_count) < IMAGES_PER_IDENTITY:
-        raise UserError(f"--count {count} and --val-count {val_count} must be at least {IMAGES_PER_IDENTITY}: one identity")
+        raise UserError(
+            f"--count {count} and --val-count {val_count} must be at least {IMAGES_PER_IDENTITY}: one identity"
+        )
     _check_size(size)
     settings: dict[str, object] = {"count": count, "val_count": val_count, "seed": seed, "size": size}
     settings |= {"strengths": dataclasses.asdict(strengths), "images_per_identity": IMAGES_PER_IDENTITY}

@@ -1,8 +1,8 @@
 """Prepares a data set as its owners ship it, checks any folder of images, or packs one into ArrayRecord shards.
 
-    python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
-    python -m simfle_jax.prepare --check data/rafdb
-    python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
+python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
+python -m simfle_jax.prepare --check data/rafdb
+python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
 """
 
 from __future__ import annotations

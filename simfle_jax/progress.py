@@ -37,7 +37,9 @@ class Progress:
         shown = "".join(f" {name.replace('_', ' ')} {_short(value)}" for name, value in fields.items())
         fresh = done - self.start
         if not fresh or done >= self.total:
-            return f"{self.label} {done}/{self.total} {100 * done // self.total}%{shown}, {_span(now - self.began)} so far"
+            return (
+                f"{self.label} {done}/{self.total} {100 * done // self.total}%{shown}, {_span(now - self.began)} so far"
+            )
         left = (self.total - done) * (now - self.began) / fresh
         end = time.strftime("%H:%M", time.localtime(time.time() + left))
         return f"{self.label} {done}/{self.total} {100 * done // self.total}%{shown}, ends {end} (in {_span(left)})"

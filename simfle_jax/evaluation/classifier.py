@@ -85,10 +85,14 @@ def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
     encoder = from_arrays(arrays, metadata, "online", path)
     layer = Linear(jnp.asarray(arrays["fc.weight"].T), jnp.asarray(arrays["fc.bias"]))
     if layer.kernel.shape != (encoder.dim, layer.bias.size):
-        raise UserError(f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})")
+        raise UserError(
+            f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
+        )
     names = classes or tuple(json.loads(metadata.get("classes", "[]")))
     if len(names) != layer.bias.size:
-        raise UserError(f"{path} tells {layer.bias.size} classes apart, {len(names)} names are known: give all in order")
+        raise UserError(
+            f"{path} tells {layer.bias.size} classes apart, {len(names)} names are known: give all in order"
+        )
     return Classifier(encoder, layer, names)
 
 
@@ -106,5 +110,10 @@ def save_file(path: Path, classifier: Classifier, facts: dict[str, Any] | None =
     """
     if path.suffix == ".safetensors":
         return write_safetensors(path, classifier.torch_arrays(), classifier.metadata())
-    content = {"arch": "resnet50", **(facts or {}), "state_dict": classifier.torch_arrays(), "metadata": classifier.metadata()}
+    content = {
+        "arch": "resnet50",
+        **(facts or {}),
+        "state_dict": classifier.torch_arrays(),
+        "metadata": classifier.metadata(),
+    }
     return write_torch(path, content)

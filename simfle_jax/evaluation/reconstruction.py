@@ -10,7 +10,7 @@ from simfle_jax.config import Config
 from simfle_jax.models.facemae import patchify
 from simfle_jax.models.simfle import draw_masking
 from simfle_jax.training.state import TrainState, structures
-from simfle_jax.training.step import image_keys, make_views
+from simfle_jax.training.step import image_keys, plain_images
 
 
 def reconstruction_errors(
@@ -24,18 +24,16 @@ def reconstruction_errors(
     graph, _ = structures(config)
 
     @jax.jit
-    def restore(params, stats, images):
-        keys = image_keys(config.seed, jnp.asarray(0), len(images))
-        plain = make_views(keys, images, config)[2]
-        local = nnx.merge(graph, params, stats).local_branch(plain, draw_masking(keys, config))
-        return losses.reconstruction(local.predicted, local.patches, local.masking.masked), local
+    def errors(params, stats, images, mean_of):
+        draw = draw_masking(image_keys(config.seed, jnp.asarray(0), len(images)), config)
+        local = nnx.merge(graph, params, stats).local_branch(plain_images(images, config), draw)
+        known = normalised_patches(patchify(plain_images(mean_of, config), config.model.patch))
+        guess = jnp.broadcast_to(known.mean(0), local.patches.shape)
+        restored = {"facemae": local.predicted, "mean_image": guess}
+        masked = local.masking.masked
+        return {name: losses.reconstruction(found, local.patches, masked) for name, found in restored.items()}
 
-    error, local = restore(state.params, state.stats, images)
-    keys = image_keys(0, jnp.asarray(0), len(mean_of))
-    known = normalised_patches(patchify(make_views(keys, jnp.asarray(mean_of), config)[2], config.model.patch))
-    guess = jnp.broadcast_to(known.mean(0), local.patches.shape)
-    baseline = losses.reconstruction(guess, local.patches, local.masking.masked)
-    return {"facemae": float(error), "mean_image": float(baseline)}
+    return {name: float(error) for name, error in errors(state.params, state.stats, images, mean_of).items()}
 
 
 def normalised_patches(patches: jax.Array) -> jax.Array:

@@ -94,9 +94,7 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
     shardings = parallel.state_shardings(mesh, shapes, config.shard_state)
     state = checkpoints.restore(shapes, shardings)
     if state is None:
-        # Drawing numbers once is not worth optimising: on a CPU that would take longer than the first hundred steps.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        state = jax.jit(fresh, out_shardings=shardings, compiler_options=options)()
+        state = jax.jit(fresh, out_shardings=shardings, compiler_options=compilation.once())()
     return state, method.jitted(shardings, compilation.training_options())
 
 

@@ -108,7 +108,9 @@ def _check_positions(arrays: dict[str, np.ndarray], entries: list[Entry], where:
             continue
         theirs = arrays[entry.name]
         if theirs.shape != entry.value.shape:
-            raise UserError(f"{where}: {entry.name} is {theirs.shape}, expected {entry.value.shape}: another image size?")
+            raise UserError(
+                f"{where}: {entry.name} is {theirs.shape}, expected {entry.value.shape}: another image size?"
+            )
         if np.abs(theirs - entry.value).max() > POSITION_TOLERANCE:
             raise UserError(f"{where}: {entry.name} are not the fixed sin-cos positions of this method")
 

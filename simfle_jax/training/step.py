@@ -27,11 +27,17 @@ def image_keys(seed: int, step: jax.Array, batch: int) -> jax.Array:
 
 def make_views(keys: jax.Array, images: jax.Array, config: Config) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The two augmented views and the plain image of uint8 canvases [B, S, S, 3], normalised, in the compute type."""
-    x1, x2 = augment.two_views(keys, images, config.views)
-    plain = augment.plain_view(images, config.views.plain_size)
-    normalised = (augment.normalise(x, config.data.mean, config.data.std) for x in (x1, x2, plain))
-    x1, x2, plain = (x.astype(config.dtype) for x in normalised)
-    return x1, x2, plain
+    x1, x2 = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
+    return x1, x2, plain_images(images, config)
+
+
+def plain_images(images: jax.Array, config: Config) -> jax.Array:
+    """uint8 canvases [B, S, S, 3] as FaceMAE sees them: plain_size, normalised, in the compute type."""
+    return _normalised(augment.plain_view(images, config.views.plain_size), config)
+
+
+def _normalised(views: jax.Array, config: Config) -> jax.Array:
+    return augment.normalise(views, config.data.mean, config.data.std).astype(config.dtype)
 
 
 def loss_terms(seen: Global, local: Local | None, targets: tuple[jax.Array, jax.Array], config: Config) -> Metrics:

@@ -20,7 +20,18 @@ FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
     "data.threads", "data.cache", "data.source",
 }  # fmt: skip
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg", "simfle-jax")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "simfle-jax",
+)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -149,7 +160,9 @@ class MetricsLog:
         try:
             write_whole(self.path, text)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}; mend that, and the same command goes on") from None
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; mend that, and the same command goes on"
+            ) from None
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []

@@ -36,7 +36,9 @@ def model_card(metadata: dict[str, str], config: dict[str, Any] | None, probes: 
 def _title(metadata: dict[str, str]) -> str:
     sizes = json.loads(metadata["architecture"])
     blocks, width = "-".join(map(str, sizes["stage_sizes"])), sizes["width"]
-    name = "ResNet-50" if (blocks, width) == ("3-4-6-3", 64) else f"ResNet of {blocks} bottlenecks, {width} channels wide"
+    name = (
+        "ResNet-50" if (blocks, width) == ("3-4-6-3", 64) else f"ResNet of {blocks} bottlenecks, {width} channels wide"
+    )
     method = metadata.get("method", "unknown method")
     return f"# {name}, pre-trained by {method}\n\nA face encoder; the pre-training used no labels. Branch: {metadata.get('branch', 'online')}."
 
@@ -51,7 +53,9 @@ def _input(metadata: dict[str, str]) -> str:
 
 def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
     facts = [f"step {metadata.get('step', 'unknown')}", f"settings `{metadata.get('config', 'unknown')}` (digest)"]
-    facts.append(f"listing of the images `{metadata.get('data_fingerprint', 'unknown')}` (SHA-256 over names and sizes)")
+    facts.append(
+        f"listing of the images `{metadata.get('data_fingerprint', 'unknown')}` (SHA-256 over names and sizes)"
+    )
     if "written_by" in metadata:
         facts.append(f"written by {metadata['written_by']}, versions {metadata.get('versions', 'unknown')}")
     if config:
@@ -68,11 +72,15 @@ def _probes(probes: list[dict[str, Any]]) -> str:
     if not probes:
         return "## Probes\n\nNone were given."
     head = "| data | protocol | images | " + " | ".join(name.replace("_", " ") for name in SCORES) + " |"
-    return "\n".join(["## Probes", "", "Linear, on frozen features.", "", head, "|---" * (3 + len(SCORES)) + "|", *map(_row, probes)])
+    return "\n".join(
+        ["## Probes", "", "Linear, on frozen features.", "", head, "|---" * (3 + len(SCORES)) + "|", *map(_row, probes)]
+    )
 
 
 def _row(results: dict[str, Any]) -> str:
-    name = (results.get("dataset") or f"{len(results['classes'])} classes") + (" (untrained)" if results.get("untrained") else "")
+    name = (results.get("dataset") or f"{len(results['classes'])} classes") + (
+        " (untrained)" if results.get("untrained") else ""
+    )
     scores = " | ".join(f"{results[score]:.4f}" for score in SCORES)
     return f"| {name} | {results['protocol']} | {results['count']} | {scores} |"
 

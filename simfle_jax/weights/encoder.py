@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 import simfle_jax
-from simfle_jax import augment
+from simfle_jax import augment, compilation
 from simfle_jax.config import Config, Model, digest
 from simfle_jax.errors import UserError
 from simfle_jax.models.resnet import ResNet, pool
@@ -76,7 +77,6 @@ class Encoder:
         self.arrays = jax.tree.map(jnp.asarray, trees)
         self.graph = _graph(model)
         self.hash = _hash(trees)
-        self._features = jax.jit(self._from_uint8, static_argnames="spatial")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.features(images)
@@ -91,7 +91,7 @@ class Encoder:
 
     def apply(self, images: jax.Array, arrays: Any = None) -> jax.Array:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
-        return pool(self._map(images, arrays if arrays is not None else self.arrays)).astype(jnp.float32)
+        return _pooled(self.graph, self.arrays if arrays is None else arrays, images)
 
     def torch_arrays(self) -> Arrays:
         """The trunk under torchvision's names, in torch's layout, without `fc`."""
@@ -102,14 +102,6 @@ class Encoder:
         trunk = nnx.merge(self.graph, arrays["params"], arrays["stats"])
         return pool(trunk(images, train=True)), statistics(trunk)
 
-    def _map(self, images: jax.Array, arrays: Any) -> jax.Array:
-        return nnx.merge(self.graph, arrays["params"], arrays["stats"])(images, train=False)
-
-    def _from_uint8(self, arrays: Any, images: jax.Array, spatial: bool) -> jax.Array:
-        views = augment.normalise(augment.resize(augment.to_float(images), self.size), self.mean, self.std)
-        found = self._map(views, arrays)
-        return found if spatial else pool(found)
-
     def _in_chunks(self, images: np.ndarray, spatial: bool) -> np.ndarray:
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
@@ -119,8 +111,31 @@ class Encoder:
             chunk = images[start : start + CHUNK]
             rows = min(CHUNK, 1 << (len(images) - 1).bit_length())  # few shapes, so few compilations
             padded = np.pad(chunk, ((0, rows - len(chunk)), (0, 0), (0, 0), (0, 0)))
-            found.append(np.asarray(self._features(self.arrays, padded, spatial=spatial))[: len(chunk)])
+            output = _from_uint8(self.graph, self.arrays, padded, self.size, self.mean, self.std, spatial)
+            found.append(np.asarray(output)[: len(chunk)])
         return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
+
+
+# Compiled once for all encoders of an architecture.
+
+
+def _map(graph: Any, arrays: Any, images: jax.Array) -> jax.Array:
+    return nnx.merge(graph, arrays["params"], arrays["stats"])(images, train=False)
+
+
+@partial(jax.jit, static_argnames="graph")
+def _pooled(graph: Any, arrays: Any, images: jax.Array) -> jax.Array:
+    return pool(_map(graph, arrays, images)).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("graph", "size", "mean", "std", "spatial"))
+def _from_uint8(
+    graph: Any, arrays: Any, images: jax.Array, size: int, mean: tuple[float, ...], std: tuple[float, ...],
+    spatial: bool,
+) -> jax.Array:  # fmt: skip
+    views = augment.normalise(augment.resize(augment.to_float(images), size), mean, std)
+    found = _map(graph, arrays, views)
+    return found if spatial else pool(found)
 
 
 def _graph(model: Model) -> Any:
@@ -225,8 +240,6 @@ DEFAULT_METADATA = {
 
 def untrained_encoder(like: Encoder, seed: int) -> Encoder:
     """A fresh encoder of the same architecture with its initial BatchNorm statistics: the baseline of a probe."""
-    metadata = {"architecture": "", "size": "", "mean": "", "std": ""}
-    kept = {name: like.metadata[name] for name in metadata}
-    return Encoder(
-        jax.device_get(_trees(like.model, seed)), like.model, kept | {"method": "untrained", "seed": str(seed)}
-    )
+    kept = {name: like.metadata[name] for name in ("architecture", "size", "mean", "std")}
+    trees = jax.jit(lambda: _trees(like.model, seed), compiler_options=compilation.once())()
+    return Encoder(jax.device_get(trees), like.model, kept | {"method": "untrained", "seed": str(seed)})

@@ -47,7 +47,9 @@ def read_momentum(optimizer: dict[str, Any], entries: list[Entry], where: str | 
         if entry.tree == "params":
             buffer = states.get(number, {}).get("momentum_buffer")
             if buffer is None:
-                raise UserError(f"{where}: its optimizer has no momentum buffer for {entry.name}: is it another than SGD?")
+                raise UserError(
+                    f"{where}: its optimizer has no momentum buffer for {entry.name}: is it another than SGD?"
+                )
             buffers[entry.name] = to_numpy(buffer)
     return buffers
 
@@ -60,8 +62,6 @@ def write_momentum(buffers: Arrays, entries: list[Entry], lr: float, momentum: f
     sgd = torch.optim.SGD([torch.nn.Parameter(torch.empty(0)) for _ in order], lr, momentum, weight_decay=weight_decay)
     content = sgd.state_dict()
     content["state"] = {
-        number: {"momentum_buffer": buffers[entry.name]}
-        for number, entry in enumerate(order)
-        if entry.name in buffers
+        number: {"momentum_buffer": buffers[entry.name]} for number, entry in enumerate(order) if entry.name in buffers
     }
     return content

@@ -39,7 +39,9 @@ def find_trunk(arrays: Arrays, branch: str, where: str | Path, held: str = "onli
     """
     if is_published(arrays):
         prefix = f"{branch}_network.encoder."
-        return {_torchvision_name(name.removeprefix(prefix)): x for name, x in arrays.items() if name.startswith(prefix)}
+        return {
+            _torchvision_name(name.removeprefix(prefix)): x for name, x in arrays.items() if name.startswith(prefix)
+        }
     if branch not in ("online", held):
         raise UserError(f"{where} holds one trunk only: the {branch} branch is in a run's folder or its checkpoint")
     return {name: x for name, x in arrays.items() if not name.startswith("fc.")}
@@ -50,7 +52,7 @@ def _torchvision_name(name: str) -> str:
     number, _, rest = name.partition(".")
     if number.isdigit() and int(number) > 3:
         return f"layer{int(number) - 3}.{rest}"
-    return f"{ {'0': 'conv1', '1': 'bn1'}.get(number, number)}.{rest}"
+    return f"{ {'0': 'conv1', '1': 'bn1'}.get(number, number) }.{rest}"
 
 
 def infer_model(arrays: Arrays, where: str | Path) -> Model:

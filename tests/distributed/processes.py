@@ -34,7 +34,9 @@ def command(images: Path, workdir: Path, *flags: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(images: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 2, own=None) -> list[subprocess.Popen]:
+def start(
+    images: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 2, own=None
+) -> list[subprocess.Popen]:
     """`own` maps a process's number to further flags of it alone."""
     port, made = free_port(), []
     for index in range(count):

@@ -203,7 +203,9 @@ def test_baselines_train(changes, images, tmp_path):
     assert np.isfinite(last["loss/total"])
     semantic = changes.get("model", {}).get("facemae", True) and changes.get("model", {}).get("masking") != "random"
     assert ("loss/grouping" in last) == semantic
-    assert ("loss/distillation" in last) == (changes.get("model", {}).get("facemae", True) and changes.get("alpha") != 0)
+    assert ("loss/distillation" in last) == (
+        changes.get("model", {}).get("facemae", True) and changes.get("alpha") != 0
+    )
 
 
 COMMANDS = [

@@ -208,7 +208,14 @@ def test_the_model_card_tells_what_made_the_weights(third, tmp_path):
 
 
 def test_a_model_card_tells_the_probes_of_this_encoder_alone(third, tmp_path):
-    scores = {"accuracy": 0.51, "balanced_accuracy": 0.42, "macro_f1": 0.43, "count": 9, "classes": ["a", "b"], "protocol": "paper"}
+    scores = {
+        "accuracy": 0.51,
+        "balanced_accuracy": 0.42,
+        "macro_f1": 0.43,
+        "count": 9,
+        "classes": ["a", "b"],
+        "protocol": "paper",
+    }
     for place, hash_ in (("probe", simfle_jax.load_encoder(third).hash), ("other", "0123")):
         (tmp_path / place).mkdir()
         results = scores | {"encoder_hash": hash_, "untrained": False, "dataset": ""}
@@ -232,7 +239,9 @@ def test_every_file_tells_what_made_it(third, checkpoint, tmp_path):
         told = simfle_jax.load_encoder(source).metadata
         assert (told["branch"], told["method"], told["step"], told["size"]) == (branch, "SimFLE", "15", "16")
         assert told["data_fingerprint"] == recorded["data_fingerprint"] and len(told["config"]) == 12
-        assert json.loads(told["mean"]) == recorded["data"]["mean"] and json.loads(told["std"]) == recorded["data"]["std"]
+        assert (
+            json.loads(told["mean"]) == recorded["data"]["mean"] and json.loads(told["std"]) == recorded["data"]["std"]
+        )
         assert json.loads(told["versions"])["jax"] == jax.__version__ and "research" in told["licence_note"]
 
 
@@ -263,7 +272,9 @@ def test_damaged_optimizers_and_nan_are_named(checkpoint, images, settings, tmp_
 def test_a_published_checkpoint_may_be_safetensors(third, checkpoint, images, settings, tmp_path):
     arrays = {name: x.numpy().copy() for name, x in load(checkpoint)["state_dict"].items()}
     save_file(arrays, tmp_path / "checkpoint.safetensors")
-    assert "epoch 0, step 0" in run(tmp_path / "checkpoint.safetensors", tmp_path / "run", "--data", images, "--config", settings)
+    assert "epoch 0, step 0" in run(
+        tmp_path / "checkpoint.safetensors", tmp_path / "run", "--data", images, "--config", settings
+    )
     ours, theirs = run_state(third)[1], run_state(tmp_path / "run")[1]
     for name in ("params", "stats", "target_params", "target_stats"):
         assert_equal_states(getattr(ours, name), getattr(theirs, name))

@@ -185,7 +185,9 @@ def test_what_exists_is_not_overwritten(probe, faces, tmp_path):
 
 def test_the_trunk_of_a_probe_is_not_in_its_layer(probe, tmp_path):
     run(probe, tmp_path / "classifier.safetensors")
-    assert {"fc.weight", "fc.bias"} == load_file(tmp_path / "classifier.safetensors").keys() - load_file(probe / "encoder.safetensors").keys()
+    assert {"fc.weight", "fc.bias"} == load_file(tmp_path / "classifier.safetensors").keys() - load_file(
+        probe / "encoder.safetensors"
+    ).keys()
     assert simfle_jax.load_encoder(tmp_path / "classifier.safetensors").hash == simfle_jax.load_encoder(probe).hash
 
 
@@ -209,5 +211,7 @@ def test_a_mistake_is_one_line_and_status_2(probe, faces, tmp_path, capsys, comm
 
 @pytest.mark.parametrize("module", ["convert", "embed", "predict"])
 def test_help_has_an_example(module):
-    done = subprocess.run([sys.executable, "-m", f"simfle_jax.{module}", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", f"simfle_jax.{module}", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and f"    python -m simfle_jax.{module} " in done.stdout

@@ -39,7 +39,9 @@ def published_file(golden, tmp_path_factory):
     assert [(name, list(x.shape)) for name, x in arrays.items()] == list(listed.items())
     path = tmp_path_factory.mktemp("published") / "checkpoint_0000.pth.tar"
     tensors = {f"module.{name}": torch.from_numpy(x) for name, x in arrays.items()}
-    torch.save({"epoch": 0, "arch": "resnet50", "state_dict": tensors, "optimizer": {"state": {}, "param_groups": []}}, path)
+    torch.save(
+        {"epoch": 0, "arch": "resnet50", "state_dict": tensors, "optimizer": {"state": {}, "param_groups": []}}, path
+    )
     return path
 
 
@@ -94,7 +96,12 @@ def run(golden, published_file):
             terms, outputs, targets, grads, stats, target_stats = gradients(state, views, group_ids)
             found["losses"].append([float(terms[f"loss/{name}"]) for name in TERMS])
             if i == 0:
-                found |= {"outputs": outputs, "targets": targets, "group_ids": group_ids, "g": terms["loss/grouping"] ** 0.5}
+                found |= {
+                    "outputs": outputs,
+                    "targets": targets,
+                    "group_ids": group_ids,
+                    "g": terms["loss/grouping"] ** 0.5,
+                }
                 found["grads"] = names.to_torch([e for e in by_name(config).values() if e.tree == "params"],
                                                 {"params": jax.device_get(grads)})  # fmt: skip
             state = update(state, grads, stats, target_stats)

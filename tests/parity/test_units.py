@@ -73,7 +73,14 @@ def test_semantic_masking(units):
 
 def test_masked_autoencoder(units):
     seed = int(units["meta/seed"])
-    sizes = {"vit_width": 48, "vit_depth": 2, "vit_heads": 4, "decoder_width": 32, "decoder_depth": 2, "decoder_heads": 4}
+    sizes = {
+        "vit_width": 48,
+        "vit_depth": 2,
+        "vit_heads": 4,
+        "decoder_width": 32,
+        "decoder_depth": 2,
+        "decoder_heads": 4,
+    }
     config = paper_config(**sizes)
     entries = list(names.autoencoder(config, "mae", ()))
     graph, params, _ = fill_module(Autoencoder(config, nnx.Rngs(0)), entries, units)

@@ -1,8 +1,8 @@
 """AffectNet as its owners ship it, in either release.
 
-    newer  train_set/images/{id}.jpg, train_set/annotations/{id}_exp.npy, the same under val_set/; faces are cut out
-    older  Manually_Annotated_file_lists/{training,validation}.csv, pictures of any size under
-           Manually_Annotated_Images/, to be cut with the face box of the list
+newer  train_set/images/{id}.jpg, train_set/annotations/{id}_exp.npy, the same under val_set/; faces are cut out
+older  Manually_Annotated_file_lists/{training,validation}.csv, pictures of any size under
+       Manually_Annotated_Images/, to be cut with the face box of the list
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ VAL_COUNTS = {"newer": (500, 500, 500, 500, 500, 500, 500, 499), "older": (500,)
 FOLDERS = {"train_set": "train", "val_set": "val"}
 LISTS, IMAGES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
 LIST_FILES = {"training.csv": "train", "validation.csv": "val"}
-COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression", "valence", "arousal"]
+COLUMNS = [
+    "subDirectory_filePath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+]
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 LAYOUT = (
     "train_set/images/, train_set/annotations/ and the same under val_set/ (newer release), or "

@@ -134,7 +134,9 @@ def _refuse_other(path: Path, settings: dict) -> None:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the manifest of a preparation: choose another --out") from None
     now = {"dataset": settings["dataset"], **settings["rules"]}
-    changed = [f"{key} {before.get(key)} -> {now.get(key)}" for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = [
+        f"{key} {before.get(key)} -> {now.get(key)}" for key in {**before, **now} if before.get(key) != now.get(key)
+    ]
     if changed:
         raise UserError(f"{path.parent} was prepared otherwise ({'; '.join(changed)}): choose another --out")
 

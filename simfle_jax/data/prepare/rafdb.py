@@ -1,8 +1,8 @@
 """RAF-DB, the basic expressions, as its owners ship it.
 
-    EmoLabel/list_patition_label.txt       lines `train_00001.jpg 5` (the spelling is theirs)
-    Image/aligned/train_00001_aligned.jpg  100 x 100
-    Image/original/train_00001.jpg
+EmoLabel/list_patition_label.txt       lines `train_00001.jpg 5` (the spelling is theirs)
+Image/aligned/train_00001_aligned.jpg  100 x 100
+Image/original/train_00001.jpg
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def plan(source: Path, alignment: str = "aligned") -> Plan:
     root = plans.find_root(source, _label_file, "rafdb", " or ".join(LABEL_FILES), LAYOUT)
     images = plans.nested(root / "Image" / alignment)
     if not images.is_dir():
-        raise UserError(f"rafdb: no folder {images}; unpack it, or choose the other with --alignment; expected: {LAYOUT}")
+        raise UserError(
+            f"rafdb: no folder {images}; unpack it, or choose the other with --alignment; expected: {LAYOUT}"
+        )
     result = Plan("rafdb", {"alignment": alignment, "val": "test"}, PUBLISHED)
     label_file = _label_file(root)
     assert label_file is not None

@@ -23,7 +23,9 @@ PUBLISHED: dict[str, Published] = {
     "aligned": {"train": 891, "val": 431},
     "original": {"train": 958, "val": 436},
 }
-LAYOUT = "Train/<Emotion>/ and Val/<Emotion>/, or Train/Train_Aligned_Faces/<Emotion>/ and Val/Val_Aligned_Faces/<Emotion>/"
+LAYOUT = (
+    "Train/<Emotion>/ and Val/<Emotion>/, or Train/Train_Aligned_Faces/<Emotion>/ and Val/Val_Aligned_Faces/<Emotion>/"
+)
 
 
 def plan(source: Path, alignment: str = "auto") -> Plan:

@@ -160,4 +160,3 @@ def _replace(target: Path, data: bytes) -> None:
 
 def _part(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
-

@@ -81,7 +81,10 @@ def test_fingerprints_tell_splits_apart(built):
         ("tfds:simfle_folder?image=photo", r"has no feature 'photo', only image, label, name"),
         ("tfds:no_such_set", r"no TFDS data set no_such_set, .*DATA_DIR"),
         ("tfds:mnist:9.9.9", r"^Dataset mnist cannot be loaded at version 9\.9\.9, only"),
-        ("tfds:mnist", r"mnist is not prepared in .*tfds build mnist --file_format=array_record --data_dir=.*, which needs pip install tensorflow"),
+        (
+            "tfds:mnist",
+            r"mnist is not prepared in .*tfds build mnist --file_format=array_record --data_dir=.*, which needs pip install tensorflow",
+        ),
         ("tfds:imagenet2012", r"first put its files into --manual_dir: .*ILSVRC2012_img_train.tar"),
         ("tfds:../faces", r"not of the form tfds:NAME"),
         ("tfds:simfle_folder?picture=image", r"not of the form tfds:NAME"),

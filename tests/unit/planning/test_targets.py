@@ -55,7 +55,9 @@ def test_a_missing_cuda_plugin_is_named():
         targets.find("h200-8").devices()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install -c requirements.txt -e '.[tpu]')")
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install -c requirements.txt -e '.[tpu]')"
+)
 @pytest.mark.parametrize("name", ["tpu-v5e-16", "tpu-v4-64"])
 def test_a_tpu_topology_has_one_device_for_each_chip(name):
     target = targets.find(name)

@@ -30,7 +30,9 @@ def state():
     quick = {"xla_backend_optimization_level": 0}  # it runs once
     fresh = jax.jit(lambda: init_state(CONFIG, Method(CONFIG, 1).tx), compiler_options=quick)()
     random = np.random.default_rng(0)
-    return fresh.replace(stats=jax.tree.map(lambda x: np.abs(x + 0.1 * random.normal(size=x.shape)).astype("f4"), fresh.stats))
+    return fresh.replace(
+        stats=jax.tree.map(lambda x: np.abs(x + 0.1 * random.normal(size=x.shape)).astype("f4"), fresh.stats)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,9 @@ def test_features_are_the_mean_of_the_feature_map_whatever_the_batch(file, image
     encoder = simfle_jax.load_encoder(file)
     together = encoder(images)
     np.testing.assert_allclose(encoder.feature_map(images).mean((1, 2)), together, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.concatenate([encoder(image[None]) for image in images]), together, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([encoder(image[None]) for image in images]), together, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_any_size_of_image_is_taken(file):
@@ -106,7 +110,9 @@ def test_pretraining_starts_from_a_trunk(file, state):
 
 
 def test_the_published_layout_round_trips_to_the_bit(state):
-    trees = jax.device_get({name: getattr(state, name) for name in ("params", "stats", "target_params", "target_stats")})
+    trees = jax.device_get(
+        {name: getattr(state, name) for name in ("params", "stats", "target_params", "target_stats")}
+    )
     entries = torch_names.published(CONFIG)
     back = torch_names.to_ours(entries, torch_names.to_torch(entries, trees))
     jax.tree.map(np.testing.assert_array_equal, back, trees)
@@ -114,9 +120,14 @@ def test_the_published_layout_round_trips_to_the_bit(state):
 
 def test_pretraining_starts_from_a_torch_file_with_fc(file, tmp_path):
     torch = pytest.importorskip("torch")
-    arrays = load_file(file) | {"fc.weight": np.zeros((9, CONFIG.model.features), np.float32), "fc.bias": np.zeros(9, np.float32)}
+    arrays = load_file(file) | {
+        "fc.weight": np.zeros((9, CONFIG.model.features), np.float32),
+        "fc.bias": np.zeros(9, np.float32),
+    }
     torch.save({name: torch.from_numpy(x) for name, x in arrays.items()}, tmp_path / "resnet.pth")
-    first, second = (initial_trunk(small.config(model={"init_from": str(path)}).model) for path in (file, tmp_path / "resnet.pth"))
+    first, second = (
+        initial_trunk(small.config(model={"init_from": str(path)}).model) for path in (file, tmp_path / "resnet.pth")
+    )
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
@@ -159,7 +170,10 @@ def test_other_architectures_are_recognised(file, tmp_path):
     for names, message in (
         (["blocks.0.attn.qkv.weight"], "a Vision Transformer"),
         (["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight"], "basic blocks"),
-        (["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv3.weight", "layer1.0.se.fc1.weight"], "another ResNet"),
+        (
+            ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv3.weight", "layer1.0.se.fc1.weight"],
+            "another ResNet",
+        ),
         (["online_network.encoder.conv1.weight"], r"missing .* surplus \(conv1.weight\)|missing"),
     ):
         save_file({name: np.zeros((4, 3, 7, 7), np.float32) for name in names}, path)
@@ -184,12 +198,16 @@ def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     save_file({**{k: v for k, v in arrays.items() if k != "bn1.weight"}, "head.weight": np.zeros(2)}, foreign, metadata)
     with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(head.weight\)"):
         simfle_jax.load_encoder(foreign)
-    with pytest.raises(UserError, match=r" 7 missing \(([a-z0-9._]+, ){5}\.\.\.\) and 6 surplus \(a0, a1, a2, a3, a4, \.\.\.\)"):
+    with pytest.raises(
+        UserError, match=r" 7 missing \(([a-z0-9._]+, ){5}\.\.\.\) and 6 surplus \(a0, a1, a2, a3, a4, \.\.\.\)"
+    ):
         kept = {name: x for name, x in arrays.items() if not name.startswith(("bn1.", "layer1.0.conv"))}
         save_file(kept | {f"a{i}": np.zeros(2) for i in range(6)}, foreign, metadata)
         simfle_jax.load_encoder(foreign)
     save_file({name: np.zeros(3, np.float32) for name in arrays}, foreign, metadata)  # no axes to turn, either
-    with pytest.raises(UserError, match=r"holds \d+ arrays of other sizes: conv1.weight is \(3,\), expected \(4, 3, 7, 7\); .*more\)"):
+    with pytest.raises(
+        UserError, match=r"holds \d+ arrays of other sizes: conv1.weight is \(3,\), expected \(4, 3, 7, 7\); .*more\)"
+    ):
         simfle_jax.load_encoder(foreign)
     save_file(arrays | {"bn1.weight": np.zeros(7, np.float32)}, foreign, metadata)
     with pytest.raises(UserError, match=r"1 arrays of other sizes: bn1.weight is \(7,\), expected \(4,\)$"):
@@ -200,7 +218,11 @@ def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
 def test_a_pickle_that_would_run_code_is_refused_in_one_line_and_does_not_run(tmp_path, kind):
     torch = pytest.importorskip("torch")
     witness, path = tmp_path / "it_ran", tmp_path / "checkpoint.pth.tar"
-    content = {"state_dict": {"online_network.encoder.0.weight": torch.zeros(2)}, "epoch": 3, "optimizer": Doctored(witness)}
+    content = {
+        "state_dict": {"online_network.encoder.0.weight": torch.zeros(2)},
+        "epoch": 3,
+        "optimizer": Doctored(witness),
+    }
     if kind == "zip":
         torch.save(content, path)
     else:
