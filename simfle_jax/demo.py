@@ -107,6 +107,8 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
 
     BYOL's run ends first; what does not need SimFLE's is done beside its end.
     """
+    from threadpoolctl import threadpool_limits
+
     from simfle_jax.evaluation.supervised import train_supervised
     from simfle_jax.training.restore import run_config, run_state
     from simfle_jax.weights.encoder import load_encoder, untrained_encoder
@@ -122,7 +124,8 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
         encoders = {"untrained": fresh, "BYOL": byol, "supervised": supervised}
         return {name: score(encoder, views, train, test, seed) for name, encoder in encoders.items()}
 
-    with ThreadPoolExecutor(1) as beside:
+    # Two threads are enough for two cores: those of numpy's products would wait for each other all the time.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as beside:
         others = beside.submit(without_simfle)
         finished("SimFLE", running)
         simfle = score(load_encoder(workdir / "simfle"), views, train, test, seed)

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def run(workdir: Path, seeds: list[int]) -> None:
         write_faces(workdir / f"faces{seed}", demo.FACES, demo.HELD_OUT, seed, demo.SIZE, DEMO)
     pretrain(workdir, seeds)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    results = {str(seed): evaluate(workdir, seed) for seed in seeds}
+    results = evaluate_all(workdir, seeds)
     (workdir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw(results, workdir / "curve.png")
     print(table(results))
@@ -101,6 +102,17 @@ def _start(workdir: Path, seed: int, method: str, cores: set[int], log: Path) ->
     command += [f"--config.data.path={(workdir / f'faces{seed}' / 'train').absolute()}"]
     command += [f"--workdir={(workdir / f'{method}{seed}').absolute()}"]
     return demo.start(command, cores, log)
+
+
+def evaluate_all(workdir: Path, seeds: list[int]) -> dict[str, dict]:
+    """`evaluate` of every seed, as many side by side as there are cores."""
+    from threadpoolctl import threadpool_limits
+
+    from simfle_jax.compilation import cores
+
+    with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+        found = pool.map(lambda seed: evaluate(workdir, seed), seeds)
+        return {str(seed): curves for seed, curves in zip(seeds, found, strict=True)}
 
 
 def evaluate(workdir: Path, seed: int) -> dict[str, list[dict[str, float]]]:
