@@ -4,8 +4,8 @@
     python benchmarks/train_step.py --config configs/demo.py --first-step     # seconds to it, cold and with a warm cache
 
 Shown are medians. The parts are programs of their own, so they sum to more than the step, which shares between them.
-PyTorch, where it is installed, runs forward and backward of ResNet-50 on one view per image, in turns with the step; a
-step holds two such, and much else.
+PyTorch, where it is installed, runs in turns with the step: ResNet-50 forward and backward on one view per image, and
+all passes of the trunk that a step holds.
 """
 
 import argparse
@@ -77,8 +77,7 @@ def settings(options: argparse.Namespace, dtype: str) -> Config:
 def prepare(config: Config) -> tuple[Method, Any, jax.Array]:
     """The method, a fresh state and a batch of noise."""
     method = Method(config, steps_per_epoch=1000)
-    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    state = jax.jit(lambda: init_state(config, method.tx), compiler_options=quick)()
+    state = jax.jit(lambda: init_state(config, method.tx), compiler_options=compilation.once())()
     shape = (config.batch_size, config.data.canvas, config.data.canvas, 3)
     return method, state, jax.numpy.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
@@ -109,9 +108,9 @@ def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
 
     contestants: dict[str, Callable[[], Any]] = {"step": step}
     if not options.no_torch and importlib.util.find_spec("torch"):
-        from benchmarks.torch_step import resnet50_step
+        from benchmarks import torch_step
 
-        contestants["torch ResNet-50"] = resnet50_step(config)
+        contestants |= torch_step.contestants(config)
     times = in_turns(contestants, options.rounds)
     return result | numbers(config, compiled, peak, times)
 
@@ -144,9 +143,11 @@ def numbers(config: Config, compiled: Any, peak: float, times: dict[str, float])
         "peak_host_bytes": timing.peak_host_memory(),
         "peak_device_bytes": timing.peak_device_memory(),
     }
-    if "torch ResNet-50" in times:
+    if "torch trunk" in times:
         result["torch_resnet50_seconds"] = times["torch ResNet-50"]
         result["step_in_torch_resnet50s"] = seconds / times["torch ResNet-50"]
+        result["torch_trunk_seconds"] = times["torch trunk"]
+        result["step_in_torch_trunks"] = seconds / times["torch trunk"]
     return result
 
 
@@ -197,7 +198,11 @@ def table(result: dict[str, Any]) -> str:
         ]
         lines += [f"  {1000 * t:10.1f} ms  {name}" for name, t in row.get("parts_seconds", {}).items()]
         if "torch_resnet50_seconds" in row:
-            lines.append(f"  {1000 * row['torch_resnet50_seconds']:10.1f} ms  PyTorch ResNet-50 forward and backward")
+            lines += [
+                f"  {1000 * row['torch_resnet50_seconds']:10.1f} ms  PyTorch: ResNet-50, one view forward and backward",
+                f"  {1000 * row['torch_trunk_seconds']:10.1f} ms  PyTorch: all passes of the trunk in a step, nothing "
+                f"else; the whole step takes {row['step_in_torch_trunks']:.2f} times as long",
+            ]
     return "\n".join(lines)
 
 
