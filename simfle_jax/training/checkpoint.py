@@ -24,17 +24,21 @@ def checksum(state: TrainState) -> int:
     sums takes ten seconds to compile and runs once an epoch.
     """
     leaves = enumerate(jax.tree.leaves(state))
-    mine = sum((2 * i + 1) * _words(shard, leaf.shape) for i, leaf in leaves for shard in leaf.addressable_shards)
+    mine = sum((2 * i + 1) * _words(*part, leaf.shape) for i, leaf in leaves for part in _parts(leaf))
     return sum(map(int, gather_texts(str(mine)))) % 2**32
 
 
-def _words(shard: jax.Shard, shape: tuple[int, ...]) -> int:
-    """What a shard of an array of this shape adds; every part of the array counts once, whoever holds it."""
-    if shard.replica_id:
-        return 0
-    data = np.ascontiguousarray(shard.data)
-    words = data.reshape(-1, 1).view(np.uint32)  # two of them for a float64
-    position = np.arange(np.prod(shape, dtype=int), dtype=np.uint32).reshape(shape)[shard.index].reshape(-1, 1)
+def _parts(leaf: Any) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
+    """What this process counts of an array, and where in it that is: each part counts once, whoever holds it."""
+    if isinstance(leaf, np.ndarray):
+        return [(leaf, ())]
+    return [(np.asarray(shard.data), shard.index) for shard in leaf.addressable_shards if not shard.replica_id]
+
+
+def _words(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
+    """The sum over a part of an array of this shape."""
+    words = np.ascontiguousarray(part).reshape(-1, 1).view(np.uint32)  # two of them for a float64
+    position = np.arange(np.prod(shape, dtype=int), dtype=np.uint32).reshape(shape)[index].reshape(-1, 1)
     weight = 2 * (position * np.uint32(words.shape[1]) + np.arange(words.shape[1], dtype=np.uint32)) + np.uint32(1)
     return int((words * weight).sum(dtype=np.uint32))
 
