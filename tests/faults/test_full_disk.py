@@ -12,6 +12,7 @@ import pytest
 import small
 
 from simfle_jax.errors import UserError
+from simfle_jax.training.checkpoint import Checkpoints
 from simfle_jax.training.loop import train
 from simfle_jax.training.restore import run_state
 from simfle_jax.training.workdir import MetricsLog
@@ -69,10 +70,18 @@ def metrics(workdir: Path) -> list[dict]:
 
 # TensorStore's threads may report a failed write after Orbax has closed the loop that waited for it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_training_goes_on_and_the_last_good_checkpoint_stays(images, whole, disk, caplog):
-    checkpoint = size(whole / "checkpoints" / "10")
-    one_and_a_half = size(whole) - size(whole / "checkpoints") + checkpoint + checkpoint // 2
-    resize(disk, one_and_a_half)
+def test_training_goes_on_and_the_last_good_checkpoint_stays(images, whole, disk, caplog, monkeypatch):
+    enough = 20 * size(whole)
+    resize(disk, enough)
+    save = Checkpoints.save
+
+    def save_with_the_disk_full_after_the_first(checkpoints, state, wait=False):
+        if int(state.step) == 4:
+            checkpoints._manager.wait_until_finished()
+            resize(disk, shutil.disk_usage(disk).used + size(whole / "checkpoints" / "10") // 2)
+        save(checkpoints, state, wait)
+
+    monkeypatch.setattr(Checkpoints, "save", save_with_the_disk_full_after_the_first)
     config = small.config(data={"path": str(images)}, checkpoint_steps=2)
     with pytest.raises(UserError, match="step 10 is not saved; make room, and the same command goes on from step 2"):
         train(config, str(disk / "run"))
@@ -82,7 +91,8 @@ def test_training_goes_on_and_the_last_good_checkpoint_stays(images, whole, disk
     assert all("\n" not in message for message in told), "a traceback is no message"
     assert int(run_state(disk / "run")[1].step) == 2
 
-    resize(disk, 20 * one_and_a_half)
+    resize(disk, enough)
+    monkeypatch.undo()
     train(config, str(disk / "run"))
     assert metrics(disk / "run") == metrics(whole)
     (_, end), (_, expected) = run_state(disk / "run"), run_state(whole)
