@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.convolution import by_cells, by_lax, by_patches, convolve
+from simfle_jax.models.convolution import by_cells, by_lax, by_patches, convolve, product
 
 SHAPES = {  # x, kernel, stride
     "narrow stem": ((2, 20, 20, 3), (7, 7, 3, 8), 2),
@@ -13,6 +13,8 @@ SHAPES = {  # x, kernel, stride
     "small map": ((2, 2, 2, 64), (3, 3, 64, 16), 1),
     "small map, stride 2": ((2, 6, 5, 64), (3, 3, 64, 16), 2),
     "large map": ((2, 15, 15, 64), (3, 3, 64, 8), 2),
+    "1x1 to more channels": ((2, 5, 6, 8), (1, 1, 8, 24), 1),
+    "1x1 to fewer channels": ((2, 5, 6, 24), (1, 1, 24, 8), 1),
 }
 
 
@@ -30,7 +32,8 @@ def test_value_and_gradients_are_those_of_lax(name):
         (_, y), grads = jax.jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))(x, kernel)
         return y, *grads
 
-    for ours, theirs in zip(probe(convolve), probe(by_lax), strict=True):
+    form = convolve if kernel_shape[0] > 1 else lambda x, kernel, _: product(x, kernel[0, 0])
+    for ours, theirs in zip(probe(form), probe(by_lax), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
