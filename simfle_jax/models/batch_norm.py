@@ -1,12 +1,9 @@
 """The arithmetic of batch normalisation in training: one pass for the moments, one for the values, two backward."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.backend import on_cpu
+from simfle_jax.models.column_sums import column_sums
 from simfle_jax.models.precision import at_least_float32
 
 EPSILON = 1e-5  # PyTorch's
@@ -52,21 +49,3 @@ def _backward(saved: tuple[jax.Array, ...], gradients: tuple[jax.Array, ...]) ->
 
 
 normalise_batch.defvjp(_forward, _backward)
-
-
-def column_sums(terms: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Sums [C], over all axes but the last, of what `terms` makes of arrays [..., C], in float32 at least.
-
-    XLA:CPU walks through the whole array once for each channel, at a twentieth of the speed of memory
-    (docs/performance.md). There maps are added row by row instead.
-    """
-    if not on_cpu() or arrays[0].ndim != 4:
-        return tuple(term.sum(tuple(range(term.ndim - 1))) for term in terms(*map(at_least_float32, arrays)))
-
-    def row(i: Any) -> tuple[jax.Array, ...]:
-        rows = (jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False) for x in arrays)
-        return terms(*map(at_least_float32, rows))
-
-    height, channels = arrays[0].shape[1], arrays[0].shape[3]
-    sums = jax.lax.fori_loop(1, height, lambda i, sums: jax.tree.map(jnp.add, sums, row(i)), row(0))
-    return tuple(jnp.ones(x.size // channels, x.dtype) @ x.reshape(-1, channels) for x in sums)

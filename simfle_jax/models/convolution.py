@@ -12,33 +12,6 @@ import jax.numpy as jnp
 from simfle_jax.models.backend import on_cpu
 
 
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [B, H, W, C] times kernel [C, D]: a convolution of 1x1.
-
-    XLA:CPU lays one factor of the kernel's gradient out anew, column by column, at a tenth of the speed of memory, and
-    JAX's own rule gives it the wider one in half of a ResNet's layers.
-    """
-    return x @ kernel
-
-
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x @ kernel, (x, kernel)
-
-
-def _product_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    over_all_but_channels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-    if kernel.shape[0] <= kernel.shape[1] or not on_cpu():
-        of_kernel = jax.lax.dot_general(x, gradient, over_all_but_channels)
-    else:  # without the barrier XLA exchanges the factors to save the small transposition
-        of_kernel = jax.lax.optimization_barrier(jax.lax.dot_general(gradient, x, over_all_but_channels)).T
-    return gradient @ kernel.T, of_kernel
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """x [B, H, W, C] by kernel [k, k, C, D], k odd, padded by k // 2 on each side, without bias."""

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from simfle_jax.models.batch_norm import EPSILON, normalise_batch, scaled
-from simfle_jax.models.convolution import convolve, product
+from simfle_jax.models.convolution import convolve
 from simfle_jax.models.precision import at_least_float32
+from simfle_jax.models.product import affine, linear, product
 
 Initializer = Callable[..., jax.Array]
 he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -36,7 +37,7 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(torch_uniform(rngs.params(), (outputs,), inputs))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        return linear(x, self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype))
 
 
 class Conv(nnx.Module):
@@ -90,4 +91,4 @@ class LayerNorm(nnx.Module):
         mean = wide.mean(-1, keepdims=True)
         var = jnp.square(wide - mean).mean(-1, keepdims=True)
         y = (wide - mean) * jax.lax.rsqrt(var + 1e-6)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return affine(y, self.scale[...], self.bias[...]).astype(x.dtype)

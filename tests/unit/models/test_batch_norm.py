@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.batch_norm import EPSILON, column_sums, normalise_batch
+from simfle_jax.models.batch_norm import EPSILON, normalise_batch
+from simfle_jax.models.column_sums import column_sums
 
 
 def written_out(x, scale, bias):
