@@ -24,6 +24,7 @@ from simfle_jax.compilation import training_options
 from simfle_jax.models import pooling
 from simfle_jax.models.batch_norm import EPSILON, normalise_batch
 from simfle_jax.models.convolution import by_lax, convolve
+from simfle_jax.models.product import product
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -44,6 +45,8 @@ def main() -> None:
         "BatchNorm, 112 x 112, 64, and back": batch_norm((b, 112, 112, 64)),
         "BatchNorm, 56 x 56, 256, and back": batch_norm((b, 56, 56, 256)),
         "BatchNorm, 14 x 14, 1024, and back": batch_norm((b, 14, 14, 1024)),
+        "1x1 and BatchNorm, 56 x 56, 64 to 256": widening((b, 56, 56, 64), 256),
+        "1x1 and BatchNorm, 14 x 14, 256 to 1024": widening((b, 14, 14, 256), 1024),
         "maximum pooling, 112 x 112, 64, and back": maximum_pooling((b, 112, 112, 64)),
     }
     found = {name: in_turns(calls, options.rounds) for name, calls in layers.items()}
@@ -105,18 +108,38 @@ def weight_gradient(shape: tuple[int, ...], outputs: int, size: int, stride: int
     return {"XLA": of(by_lax, None), "here": of(convolve, training_options()), "PyTorch": in_torch}
 
 
+def written_out(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Batch normalisation as one would write it."""
+    mean = x.mean((0, 1, 2))
+    var = jnp.square(x).mean((0, 1, 2)) - jnp.square(mean)
+    return (x - mean) * jax.lax.rsqrt(var + EPSILON) * scale + bias
+
+
 def batch_norm(shape: tuple[int, ...]) -> Calls:
     x, scale, bias = jnp.ones(shape), jnp.ones(shape[3]), jnp.zeros(shape[3])
-
-    def written_out(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        mean = x.mean((0, 1, 2))
-        var = jnp.square(x).mean((0, 1, 2)) - jnp.square(mean)
-        return (x - mean) * jax.lax.rsqrt(var + EPSILON) * scale + bias
 
     module, theirs = torch.nn.BatchNorm2d(shape[3]), channels_last(shape)
     return {
         "XLA": gradient(written_out, None, (0, 1, 2), x, scale, bias),
         "here": gradient(lambda *a: normalise_batch(*a)[0], training_options(), (0, 1, 2), x, scale, bias),
+        "PyTorch": lambda: module(theirs).square().sum().backward(),
+    }
+
+
+def widening(shape: tuple[int, ...], outputs: int) -> Calls:
+    """A convolution of 1x1 and batch normalisation, forward and backward."""
+    x, kernel = jnp.ones(shape), jnp.ones((shape[3], outputs))
+    arrays = x, kernel, jnp.ones(outputs), jnp.zeros(outputs)
+    convolution = torch.nn.Conv2d(shape[3], outputs, 1, bias=False)
+    module, theirs = torch.nn.Sequential(convolution, torch.nn.BatchNorm2d(outputs)), channels_last(shape)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def here(x: jax.Array, kernel: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        return normalise_batch(product(x, kernel), scale, bias)[0]
+
+    return {
+        "XLA": gradient(lambda x, kernel, *a: written_out(x @ kernel, *a), None, (0, 1, 2, 3), *arrays),
+        "here": gradient(here, training_options(), (0, 1, 2, 3), *arrays),
         "PyTorch": lambda: module(theirs).square().sum().backward(),
     }
 
