@@ -20,17 +20,16 @@ Part = Callable[[], Any]
 
 def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Part]:
     """Calls that run one part each; they compile when they are made. Together they do a little more than a step."""
-    config, jit = method.config, partial(jax.jit, compiler_options=training_options())
-    keys = image_keys(config.seed, state.step, len(images))
-    augmentation = jit(lambda keys, images: make_views(keys, images, config))
-    views = augmentation(keys, images)
+    jit = partial(jax.jit, compiler_options=training_options())
+    augmented = augmentation(method, images)
+    views, config = augmented(), method.config
     target = jit(method.target_projections)
     targets, target_stats = target(state.target_params, state.target_stats, *views[:2])
     online = jit(jax.grad(lambda params: _global_loss(method, params, state.stats, views, targets)))
     update = jit(method.update)
     grads = state.params
     found: dict[str, Part] = {
-        "augmentation": lambda: augmentation(keys, images),
+        "augmentation": augmented,
         "online forward and backward": lambda: online(state.params),
         "target": lambda: target(state.target_params, state.target_stats, *views[:2])[0],
         "update": lambda: update(state, grads, state.stats, target_stats),
@@ -46,15 +45,23 @@ def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Par
     return found
 
 
+def augmentation(method: Method, images: jax.Array) -> Part:
+    """A call that makes the views of the first step."""
+    config = method.config
+    keys = image_keys(config.seed, jnp.asarray(0), len(images))
+    program = jax.jit(lambda keys, images: make_views(keys, images, config), compiler_options=training_options())
+    return lambda: program(keys, images)
+
+
 def _global_loss(method: Method, params: Any, stats: Any, views: Any, targets: Any) -> jax.Array:
     """BYOL's loss and, where there is distillation, something that needs both of its vectors."""
-    seen = nnx.merge(method.graph, params, stats).global_branch(*views[:2])
+    seen = nnx.merge(method.graphs[0], params, stats).global_branch(*views[:2])
     terms = [losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets)]
     return sum(terms, jnp.zeros(())) + sum((jnp.square(k).mean() for k in seen.distilled), jnp.zeros(()))
 
 
 def _facemae_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> jax.Array:
-    model, config = nnx.merge(method.graph, params, stats), method.config
+    model, config = nnx.merge(method.graphs[0], params, stats), method.config
     patches = patchify(plain, config.model.patch)
     masking = mask_by_scores(losses.at_least_float32(patches[..., 0]), config.kept_patches)
     latent = model.facemae.autoencoder.encode(patches, masking)
@@ -64,5 +71,5 @@ def _facemae_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> 
 
 def _grouping_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The grouping's loss and the scores of the patches, through the trunk's pass over the plain images."""
-    scores, matrix = nnx.merge(method.graph, params, stats).score_patches(plain)
+    scores, matrix = nnx.merge(method.graphs[0], params, stats).score_patches(plain)
     return losses.grouping(matrix, method.config.n_groups) ** 2, scores

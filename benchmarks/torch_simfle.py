@@ -90,15 +90,18 @@ class FaceMAE(nn.Module):
 
 
 class Step:
-    """Call it with two views and the plain images [B, 3, size, size] to train by one step."""
+    """Call it with two views and the plain images [B, 3, size, size] to train by one step.
 
-    def __init__(self, config: Config, device: torch.device):
+    layout: of the convolutions' kernels; give the images in the same.
+    """
+
+    def __init__(self, config: Config, device: torch.device, layout: torch.memory_format):
         m = config.model
         self.config, self.device = config, device
         parts = {"online": Network(config), "predictor": head(m.head_out, config)}
         if m.facemae:
             parts |= {"facemae": FaceMAE(config), "gfl": head(m.features, config), "ffl": head(m.vit_width, config)}
-        self.model = nn.ModuleDict(parts).to(device).to(memory_format=torch.channels_last).train()  # type: ignore
+        self.model = nn.ModuleDict(parts).to(device).to(memory_format=layout).train()  # type: ignore
         self.target = copy.deepcopy(self.model["online"]).requires_grad_(False)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, config.momentum, weight_decay=1e-4)
 

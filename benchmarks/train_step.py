@@ -5,7 +5,8 @@
 
 Shown are medians. The parts are programs of their own, so they sum to more than the step, which shares between them.
 PyTorch, where it is installed, runs in turns with the step: ResNet-50 forward and backward on one view per image, and
-a whole step in its own layers, without augmentation.
+a whole step in its own layers, without augmentation, in both layouts of images. The augmentation, which is a part of
+our step, is timed on its own.
 """
 
 import argparse
@@ -27,8 +28,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import step_flops, step_parts, timing
-from simfle_jax import compilation
+from simfle_jax import compilation, parallel
 from simfle_jax.config import Config, pretraining
+from simfle_jax.training import loop
+from simfle_jax.training.checkpoint import Checkpoints
 from simfle_jax.training.state import init_state
 from simfle_jax.training.step import Method
 
@@ -78,8 +81,13 @@ def prepare(config: Config) -> tuple[Method, Any, jax.Array]:
     """The method, a fresh state and a batch of noise."""
     method = Method(config, steps_per_epoch=1000)
     state = jax.jit(lambda: init_state(config, method.tx), compiler_options=compilation.once())()
+    return method, state, jax.numpy.asarray(noise(config))
+
+
+def noise(config: Config) -> np.ndarray:
+    """A batch of images of noise."""
     shape = (config.batch_size, config.data.canvas, config.data.canvas, 3)
-    return method, state, jax.numpy.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def jitted(method: Method) -> Any:
@@ -110,6 +118,7 @@ def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     if not options.no_torch and importlib.util.find_spec("torch"):
         from benchmarks import torch_step
 
+        contestants["augmentation"] = step_parts.augmentation(method, images)
         contestants |= torch_step.contestants(config)
     times = in_turns(contestants, options.rounds)
     return result | numbers(config, compiled, peak, times)
@@ -146,8 +155,10 @@ def numbers(config: Config, compiled: Any, peak: float, times: dict[str, float])
     if "torch step" in times:
         result["torch_resnet50_seconds"] = times["torch ResNet-50"]
         result["step_in_torch_resnet50s"] = seconds / times["torch ResNet-50"]
-        result["torch_step_seconds"] = times["torch step"]
-        result["step_in_torch_steps"] = seconds / times["torch step"]
+        result["augmentation_seconds"] = times["augmentation"]
+        for name, key in (("torch step", "torch_step"), ("torch step, default layout", "torch_default_layout_step")):
+            result[f"{key}_seconds"] = times[name]
+            result[f"step_in_{key}s"] = seconds / times[name]
     return result
 
 
@@ -171,14 +182,17 @@ def first_step(options: argparse.Namespace) -> None:
     """The process that `cold_and_warm` starts: one step as train.py makes it, and where its seconds went, as JSON."""
     compilation.use_cache()
     times = [time.perf_counter()]
-    method, state, images = prepare(settings(options, options.dtype[0]))
+    config, mesh = settings(options, options.dtype[0]), parallel.data_mesh()
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), 1) as checkpoints:
+        state, step = loop.prepare(config, Method(config, 1000, mesh), mesh, checkpoints)
     jax.block_until_ready(state)
     times.append(time.perf_counter())
-    compiled = jitted(method).lower(state, images).compile()
+    images = parallel.to_devices(noise(config), mesh)
+    compiled = step.lower(state, images).compile()
     times.append(time.perf_counter())
     jax.block_until_ready(compiled(state, images))
     times.append(time.perf_counter())
-    names = ("state", "trace and compile", "step")
+    names = ("state and traced step", "compiled step", "step")
     print(json.dumps({name: after - before for name, before, after in zip(names, times, times[1:])}))
 
 
@@ -200,8 +214,11 @@ def table(result: dict[str, Any]) -> str:
         if "torch_resnet50_seconds" in row:
             lines += [
                 f"  {1000 * row['torch_resnet50_seconds']:10.1f} ms  PyTorch: ResNet-50, one view forward and backward",
-                f"  {1000 * row['torch_step_seconds']:10.1f} ms  PyTorch: a whole step without augmentation; ours "
+                f"  {1000 * row['augmentation_seconds']:10.1f} ms  augmentation, a part of our step and not of PyTorch's",
+                f"  {1000 * row['torch_step_seconds']:10.1f} ms  PyTorch: a whole step, channels last; ours "
                 f"takes {row['step_in_torch_steps']:.2f} times as long",
+                f"  {1000 * row['torch_default_layout_step_seconds']:10.1f} ms  PyTorch: a whole step in its default "
+                f"layout; ours takes {row['step_in_torch_default_layout_steps']:.2f} times as long",
             ]
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ from simfle_jax.progress import Progress
 from simfle_jax.training import memory, peers
 from simfle_jax.training import workdir as folders
 from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.training.program import step_program
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 from simfle_jax.training.stop import Stop
@@ -95,7 +96,7 @@ def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints)
     state = checkpoints.restore(shapes, shardings)
     if state is None:
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=compilation.once())()
-    return state, method.jitted(shardings, compilation.training_options())
+    return state, step_program(method, shapes, shardings)
 
 
 class Run:

@@ -1,6 +1,8 @@
 """One training step, from uint8 images to the next state: the whole method in one function."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,10 +66,15 @@ class Method:
     def __init__(self, config: Config, steps_per_epoch: int, mesh: Mesh | None = None):
         """mesh: the devices, over which `shard_state` spreads the state."""
         self.config = config
+        self.steps_per_epoch = steps_per_epoch
         self.mesh = mesh
-        self.graph, self.target_graph = structures(config)
         self.tx = optimizer(config, steps_per_epoch)
         self.learning_rate = schedule(config, steps_per_epoch)
+
+    @functools.cached_property
+    def graphs(self) -> tuple[Any, Any]:
+        """The structures of SimFLE and of its target network; only tracing needs them, and they take a second to make."""
+        return structures(self.config)
 
     def computed(self, params: Tree) -> Tree:
         """Parameters as the networks use them: in the compute type, and whole if the state is spread over devices.
@@ -81,7 +88,7 @@ class Method:
 
     def target_projections(self, params: Tree, stats: Tree, x1: jax.Array, x2: jax.Array) -> tuple[Any, Tree]:
         """(q1, q2) = (f'(x2), f'(x1)) in training mode, and the target's new statistics. Takes no gradient."""
-        target = nnx.merge(self.target_graph, self.computed(params), stats)
+        target = nnx.merge(self.graphs[1], self.computed(params), stats)
         _, q2 = target(x1, train=True)
         _, q1 = target(x2, train=True)
         return (q1, q2), statistics(target)
@@ -89,7 +96,7 @@ class Method:
     def loss(self, params: Tree, stats: Tree, views: Any, draw: jax.Array, targets: Any) -> tuple[jax.Array, Any]:
         """The total loss and (metrics, new statistics, outputs of both branches)."""
         x1, x2, plain = views
-        model = nnx.merge(self.graph, self.computed(params), stats)
+        model = nnx.merge(self.graphs[0], self.computed(params), stats)
         seen = model.global_branch(x1, x2)
         local = model.local_branch(plain, draw) if self.config.model.facemae else None
         terms = loss_terms(seen, local, targets, self.config)
@@ -121,14 +128,17 @@ class Method:
         terms["learning_rate"] = self.learning_rate(state.step)
         return self.update(state, grads, stats, target_stats), terms
 
-    def jitted(self, shardings: Any, options: dict[str, Any] | None = None) -> Any:
+    def jitted(
+        self, shardings: Any, options: dict[str, Any] | None = None, step: Callable[..., Any] | None = None
+    ) -> Any:
         """`train_step` on the mesh: the state, placed by `shardings`, is donated; the images are split along `data`.
 
         options: for the compiler.
+        step: another function of the same arguments and results.
         """
         assert self.mesh is not None
         return jax.jit(
-            self.train_step,
+            step or self.train_step,
             in_shardings=(shardings, parallel.over_data(self.mesh)),
             out_shardings=(shardings, parallel.replicated(self.mesh)),
             donate_argnums=0,

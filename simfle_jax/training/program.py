@@ -1,0 +1,42 @@
+"""The training step as a program that is traced once, not at every start."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from simfle_jax import compilation, parallel, traced
+from simfle_jax import config as settings
+from simfle_jax.training.state import TrainState
+from simfle_jax.training.step import Method, Metrics
+
+
+def step_program(method: Method, shapes: TrainState, shardings: TrainState) -> Any:
+    """`method.jitted(shardings)` with the options of a training program, its tracing and lowering kept (`traced.kept`).
+
+    shapes: of the state's arrays, as `jax.eval_shape` gives them.
+    """
+    assert method.mesh is not None
+    config, over, everywhere = method.config, parallel.over_data(method.mesh), parallel.replicated(method.mesh)
+    images = jax.ShapeDtypeStruct((config.batch_size, config.data.canvas, config.data.canvas, 3), jnp.uint8)
+    leaves, structure = jax.tree.flatten(shapes)
+
+    def on_leaves(leaves: list[jax.Array], images: jax.Array) -> tuple[list[jax.Array], Metrics]:
+        state, metrics = method.train_step(jax.tree.unflatten(structure, leaves), images)
+        return jax.tree.leaves(state), metrics
+
+    def trace() -> export.Exported:
+        # A state is made of classes that a file cannot name, a list of arrays is not.
+        placed = jax.tree.leaves(shardings)
+        program = jax.jit(on_leaves, in_shardings=(placed, over), out_shardings=(placed, everywhere))
+        return export.export(program)(leaves, images)
+
+    identity = settings.as_dict(config), method.steps_per_epoch, images, leaves, str(structure), shardings
+    program = traced.kept(trace, identity)
+
+    def step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        leaves, metrics = program.call(jax.tree.leaves(state), images)
+        return jax.tree.unflatten(structure, leaves), metrics
+
+    return method.jitted(shardings, compilation.training_options(), step)
