@@ -24,8 +24,8 @@ fi
 
 for size in "${batches[@]}"; do
     for dtype in "${dtypes[@]}"; do
-        # One size that does not fit must not stop the others.
-        "$python" benchmarks/train_step.py --config "$config" --batch-size "$size" --dtype "$dtype" --rounds "$rounds" --json \
+        # One size that does not fit must not stop the others. PyTorch, in a process beside, needs memory too.
+        XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" benchmarks/train_step.py --config "$config" --batch-size "$size" --dtype "$dtype" --rounds "$rounds" --json \
             > "$out/step_${dtype}_$size.json" || echo "no result for $dtype at batch $size"
     done
 done

@@ -1,9 +1,11 @@
 """PyTorch on the same device, the yardsticks of train_step.py."""
 
+import contextlib
+import multiprocessing
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 
-import jax
 import torch
 from torch import Tensor
 
@@ -12,7 +14,32 @@ from simfle_jax.config import Config
 from simfle_jax.weights.torch_resnet import ResNet
 
 
-def contestants(config: Config) -> dict[str, Callable[[], None]]:
+def in_own_process(config: Config, device: str) -> dict[str, Callable[[], None]]:
+    """`contestants` of a process of its own, as they train anywhere else.
+
+    In one process two libraries share malloc, and what the one keeps or gives back slows or speeds up the other.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(theirs, config, device), daemon=True).start()
+    theirs.close()
+
+    def call(name: str) -> None:
+        ours.send(name)
+        ours.recv()
+
+    return {name: partial(call, name) for name in ours.recv()}
+
+
+def _serve(pipe: Connection, config: Config, device: str) -> None:
+    calls = contestants(config, torch.device(device))
+    pipe.send(list(calls))
+    with contextlib.suppress(EOFError):  # the other side has ended
+        while True:
+            pipe.send(calls[pipe.recv()]())
+
+
+def contestants(config: Config, device: torch.device) -> dict[str, Callable[[], None]]:
     """Calls that run on a batch in training mode, and wait, by name.
 
     'torch ResNet-50' is forward and backward of the config's trunk on one view, 'torch step' a whole step with semantic
@@ -20,7 +47,6 @@ def contestants(config: Config) -> dict[str, Callable[[], None]]:
     that says nothing of layouts. In float32 a GPU may use TF32, PyTorch's usual setting for speed; bfloat16 runs under
     autocast.
     """
-    device = torch.device("cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     m = config.model

@@ -5,6 +5,7 @@ from flax import nnx
 
 from simfle_jax.models.layers import BatchNorm, Conv
 from simfle_jax.models.pooling import max_pool
+from simfle_jax.models.residual import add_relu
 
 
 class Bottleneck(nnx.Module):
@@ -28,7 +29,7 @@ class Bottleneck(nnx.Module):
         y = self.bn3(self.conv3(y), train)
         if self.project:
             x = self.downsample_bn(self.downsample_conv(x), train)
-        return jax.nn.relu(x + y)
+        return add_relu(x, y)
 
 
 class ResNet(nnx.Module):
