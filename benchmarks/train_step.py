@@ -4,9 +4,8 @@
     python benchmarks/train_step.py --config configs/demo.py --first-step     # seconds to it, cold and with a warm cache
 
 Shown are medians. The parts are programs of their own, so they sum to more than the step, which shares between them.
-PyTorch, where it is installed, runs in a process of its own and in turns with the step: ResNet-50 forward and backward
-on one view per image, and a whole step in its own layers, without augmentation, in both layouts of images. The
-augmentation, which is a part of our step, is timed on its own.
+PyTorch, where it is installed, runs in processes of its own and in turns with the step: ResNet-50 forward and backward
+on one view per image, and a whole step in its own layers, without augmentation, in both layouts of images.
 """
 
 import argparse
@@ -114,14 +113,26 @@ def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
         held[0], metrics = compiled(held[0], images)
         return metrics
 
-    contestants: dict[str, Callable[[], Any]] = {"step": step}
+    times = in_turns({"step": step, "augmentation": step_parts.augmentation(method, images)}, options.rounds)
+    result |= numbers(config, compiled, peak, times)
     if not options.no_torch and importlib.util.find_spec("torch"):
-        from benchmarks import torch_step
+        result["torch"] = beside_torch(config, step, options.rounds)
+    return result
 
-        contestants["augmentation"] = step_parts.augmentation(method, images)
-        contestants |= torch_step.in_own_process(config, "cuda" if jax.default_backend() == "gpu" else "cpu")
-    times = in_turns(contestants, options.rounds)
-    return result | numbers(config, compiled, peak, times)
+
+def beside_torch(config: Config, step: Callable[[], Any], rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of each of PyTorch's programs, and of our step in turns with it."""
+    from benchmarks import torch_step
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    found = {}
+    for name in torch_step.NAMES:
+        with torch_step.in_own_process(name, config, device) as call:
+            times = in_turns({"ours": step, "theirs": call}, rounds)
+        found[name] = {
+            "seconds": times["theirs"], "step_seconds": times["ours"], "ratio": times["ours"] / times["theirs"]
+        }  # fmt: skip
+    return found
 
 
 def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -144,8 +155,9 @@ def numbers(config: Config, compiled: Any, peak: float, times: dict[str, float])
     by_hand = step_flops.by_hand(config)
     flops, seconds = config.batch_size * by_hand["total"], times["step"]
     memory = compiled.memory_analysis()
-    result = {
+    return {
         "step_seconds": seconds,
+        "augmentation_seconds": times["augmentation"],
         "images_per_second": config.batch_size / seconds,
         "flops_by_hand": flops,
         "gflops_per_image_by_hand": {name: value / 1e9 for name, value in by_hand.items()},
@@ -156,14 +168,6 @@ def numbers(config: Config, compiled: Any, peak: float, times: dict[str, float])
         "peak_host_bytes": timing.peak_host_memory(),
         "peak_device_bytes": timing.peak_device_memory(),
     }
-    if "torch step" in times:
-        result["torch_resnet50_seconds"] = times["torch ResNet-50"]
-        result["step_in_torch_resnet50s"] = seconds / times["torch ResNet-50"]
-        result["augmentation_seconds"] = times["augmentation"]
-        for name, key in (("torch step", "torch_step"), ("torch step, default layout", "torch_default_layout_step")):
-            result[f"{key}_seconds"] = times[name]
-            result[f"step_in_{key}s"] = seconds / times[name]
-    return result
 
 
 def cold_and_warm(options: argparse.Namespace) -> dict[str, Any]:
@@ -215,15 +219,12 @@ def table(result: dict[str, Any]) -> str:
             f"{(row['peak_device_bytes'] or row['peak_host_bytes']) / 2**30:.1f} GiB at most",
         ]
         lines += [f"  {1000 * t:10.1f} ms  {name}" for name, t in row.get("parts_seconds", {}).items()]
-        if "torch_resnet50_seconds" in row:
-            lines += [
-                f"  {1000 * row['torch_resnet50_seconds']:10.1f} ms  PyTorch: ResNet-50, one view forward and backward",
-                f"  {1000 * row['augmentation_seconds']:10.1f} ms  augmentation, a part of our step and not of PyTorch's",
-                f"  {1000 * row['torch_step_seconds']:10.1f} ms  PyTorch: a whole step, channels last; ours "
-                f"takes {row['step_in_torch_steps']:.2f} times as long",
-                f"  {1000 * row['torch_default_layout_step_seconds']:10.1f} ms  PyTorch: a whole step in its default "
-                f"layout; ours takes {row['step_in_torch_default_layout_steps']:.2f} times as long",
-            ]
+        lines.append(f"  {1000 * row['augmentation_seconds']:10.1f} ms  augmentation, a part of the step")
+        for name, pair in row.get("torch", {}).items():
+            lines.append(
+                f"  {1000 * pair['seconds']:10.1f} ms  PyTorch's {name}; our step, in turns with it, "
+                f"{1000 * pair['step_seconds']:.1f} ms: {pair['ratio']:.2f} times"
+            )
     return "\n".join(lines)
 
 
