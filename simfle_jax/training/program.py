@@ -35,8 +35,8 @@ def step_program(method: Method, shapes: TrainState, shardings: TrainState) -> A
     identity = settings.as_dict(config), method.steps_per_epoch, images, leaves, str(structure), shardings
     program = traced.kept(trace, identity)
 
-    def step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
         leaves, metrics = program.call(jax.tree.leaves(state), images)
         return jax.tree.unflatten(structure, leaves), metrics
 
-    return method.jitted(shardings, compilation.training_options(), step)
+    return method.jitted(shardings, compilation.training_options(), train_step)
