@@ -1,5 +1,6 @@
 """A program is traced once for an identity, and anew for another or where its file is of no use."""
 
+import contextlib
 import logging
 
 import jax
@@ -29,12 +30,18 @@ def trace():
     return Doubling()
 
 
+@contextlib.contextmanager
+def cache_in(folder):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", folder)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.fixture
 def cache(tmp_path):
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    yield tmp_path / "traced"
-    jax.config.update("jax_compilation_cache_dir", before)
+    with cache_in(str(tmp_path)):
+        yield tmp_path / "traced"
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(trace, cache, warnings)
 
 
 @pytest.mark.parametrize("folder", [None, "gs://bucket/cache"])
-def test_without_a_local_cache_nothing_is_kept(trace, folder, monkeypatch):
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", folder)
-    assert doubles(traced.kept(trace, "doubling")) and doubles(traced.kept(trace, "doubling"))
-    assert trace.count == 2
+def test_without_a_local_cache_nothing_is_kept(trace, folder):
+    with cache_in(folder):
+        programs = [traced.kept(trace, "doubling") for _ in range(2)]
+    assert all(map(doubles, programs)) and trace.count == 2
