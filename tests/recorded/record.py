@@ -1,6 +1,7 @@
 """Records what a version of this program writes: runs that were stopped half-way, a probe, and where each leads.
 
-    python tests/recorded/record.py VERSION && tar --sort=name --owner=0 --group=0 -cJf tests/recorded/VERSION.tar.xz VERSION
+    PYTHONPATH=.:tests python tests/recorded/record.py VERSION
+    tar --sort=name --owner=0 --group=0 -cJf tests/recorded/VERSION.tar.xz VERSION
 
 The recordings that are here were made by the version that they are named after and are never made again: later
 versions must go on from them (tests/integration/test_recorded.py).
@@ -15,11 +16,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-
 import small
+from PIL import Image
 
 from configs import probe as probe_config
 from simfle_jax import load_encoder
