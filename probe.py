@@ -7,7 +7,8 @@ DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. With --config.eval_only=True th
 
 from typing import Any
 
-from simfle_jax import cli, distributed
+from simfle_jax import distributed
+from simfle_jax.commands import cli
 
 
 def main(config: Any, workdir: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from absl import flags
 
-from simfle_jax import cli, distributed
+from simfle_jax import distributed
+from simfle_jax.commands import cli
 
 
 def main(config: Any, workdir: str) -> None:

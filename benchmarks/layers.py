@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import timing
 from simfle_jax.compilation import training_options
-from simfle_jax.models import pooling
-from simfle_jax.models.batch_norm import EPSILON, normalise_batch
-from simfle_jax.models.convolution import by_lax, convolve
-from simfle_jax.models.product import product
+from simfle_jax.kernels import pooling
+from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch
+from simfle_jax.kernels.convolution import by_lax, convolve
+from simfle_jax.kernels.product import product
 
 Calls = dict[str, Callable[[], Any]]
 

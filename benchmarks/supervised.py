@@ -22,7 +22,7 @@ from simfle_jax.data.sources import open_source
 from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.scores import balanced_accuracy
 from simfle_jax.evaluation.supervised import train_supervised
-from simfle_jax.weights.encoder import export_encoder, load_encoder
+from simfle_jax.encoder import export_encoder, load_encoder
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from benchmarks import step_flops, step_parts, timing
 from simfle_jax import compilation, parallel
 from simfle_jax.config import Config, pretraining
 from simfle_jax.training import loop
-from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.training.state import init_state
 from simfle_jax.training.step import Method
 

@@ -125,8 +125,8 @@ def _import_run(args: argparse.Namespace) -> str:
     """A published checkpoint to the folder of a run."""
     from simfle_jax.config import as_dict
     from simfle_jax.training import published, workdir
-    from simfle_jax.training.checkpoint import Checkpoints
-    from simfle_jax.weights.encoder import export_encoder
+    from simfle_jax.runs.checkpoint import Checkpoints
+    from simfle_jax.encoder import export_encoder
 
     if args.target.exists() and any(args.target.iterdir()):
         raise UserError(f"{args.target} holds something already: give a new folder")
@@ -185,7 +185,7 @@ def _data_facts(config: Any) -> tuple[int, str]:
 def _export_run(args: argparse.Namespace) -> str:
     """The newest checkpoint of a run to a published checkpoint."""
     from simfle_jax.training import published, restore
-    from simfle_jax.weights.encoder import describe
+    from simfle_jax.encoder import describe
 
     config, state = restore.run_state(args.source)
     data = dataclasses.replace(config.data, path=args.data or config.data.path)
@@ -209,7 +209,7 @@ def _export_run(args: argparse.Namespace) -> str:
 
 
 def _export_trunk(args: argparse.Namespace) -> str:
-    from simfle_jax.weights.encoder import load_encoder
+    from simfle_jax.encoder import load_encoder
     from simfle_jax.weights.files import write_safetensors
 
     encoder = load_encoder(args.source, args.branch)
@@ -263,7 +263,7 @@ def _write_card(args: argparse.Namespace) -> str:
     from simfle_jax.evaluation.records import read_results
     from simfle_jax.training.restore import recorded
     from simfle_jax.weights.card import model_card
-    from simfle_jax.weights.encoder import load_encoder
+    from simfle_jax.encoder import load_encoder
     from simfle_jax.weights.files import replacing
 
     encoder, probes = load_encoder(args.source, args.branch), []

@@ -111,7 +111,7 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
 
     from simfle_jax.evaluation.supervised import train_supervised
     from simfle_jax.training.restore import run_config, run_state
-    from simfle_jax.weights.encoder import load_encoder, untrained_encoder
+    from simfle_jax.encoder import load_encoder, untrained_encoder
 
     finished("BYOL", running)
     train, test = (load_faces(workdir / "faces", split) for split in ("train", "val"))

@@ -48,7 +48,7 @@ def embed(images: list[str], encoder: str, branch: str, out: Path) -> None:
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
     from simfle_jax.evaluation.features import Extractor
-    from simfle_jax.weights.encoder import load_encoder
+    from simfle_jax.encoder import load_encoder
 
     compilation.use_cache()
     source = ImageList(images)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.precision import at_least_float32
+from simfle_jax.kernels.precision import at_least_float32
 
 
 def _unit(x: jax.Array, axis: int = -1) -> jax.Array:

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from simfle_jax import cli
+from simfle_jax.commands import cli
 from simfle_jax.errors import UserError
 
 
@@ -30,7 +30,7 @@ def make_plan(config: Any, name: str) -> Any:
     import jax
 
     from simfle_jax import parallel
-    from simfle_jax.models.backend import tracing_for
+    from simfle_jax.kernels.backend import tracing_for
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
     from simfle_jax.planning.report import Plan

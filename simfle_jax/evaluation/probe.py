@@ -16,8 +16,8 @@ from simfle_jax.evaluation.linear import Fit, History, Labelled, Sgd, fit_epochs
 from simfle_jax.evaluation.sets import Sets, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
-from simfle_jax.training import workdir as folders
-from simfle_jax.weights.encoder import Encoder, load_encoder, untrained_encoder
+from simfle_jax.runs import folder as folders
+from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 
 EPOCHS_AT_ONCE = 10  # of the cached protocol, between two looks at how far it is
 SELECTED = {

@@ -11,7 +11,7 @@ from simfle_jax import augment, compilation
 from simfle_jax.progress import Progress
 from simfle_jax.training.state import statistics
 from simfle_jax.training.step import image_keys
-from simfle_jax.weights.encoder import Encoder
+from simfle_jax.encoder import Encoder
 
 
 def train_supervised(

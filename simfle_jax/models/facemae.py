@@ -8,7 +8,7 @@ from simfle_jax.config import Config
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.layers import Linear
 from simfle_jax.models.semantic_masking import Masking
-from simfle_jax.models.vit import Transformer, positions
+from simfle_jax.models.transformer import Transformer, positions
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from simfle_jax.models.batch_norm import EPSILON, normalise_batch, scaled
-from simfle_jax.models.convolution import convolve
-from simfle_jax.models.precision import at_least_float32
-from simfle_jax.models.product import affine, linear, product
+from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch, scaled
+from simfle_jax.kernels.convolution import convolve
+from simfle_jax.kernels.precision import at_least_float32
+from simfle_jax.kernels.product import affine, linear, product
 
 Initializer = Callable[..., jax.Array]
 he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")

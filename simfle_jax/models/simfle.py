@@ -9,7 +9,7 @@ from simfle_jax import losses
 from simfle_jax.config import Config
 from simfle_jax.models.facemae import FaceMAE, patchify
 from simfle_jax.models.heads import MLPHead
-from simfle_jax.models.resnet import ResNet, pool
+from simfle_jax.models.trunks.resnet import ResNet, pool
 from simfle_jax.models.semantic_masking import Masking, group_maps, mask_by_scores, of_group, patch_scores
 
 

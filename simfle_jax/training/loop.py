@@ -20,15 +20,16 @@ from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
-from simfle_jax.training import memory, peers
-from simfle_jax.training import workdir as folders
-from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.runs import peers
+from simfle_jax.training import memory
+from simfle_jax.runs import folder as folders
+from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.training.program import step_program
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 from simfle_jax.training.stop import Stop
-from simfle_jax.training.writers import optional_writers
-from simfle_jax.weights.encoder import export_encoder
+from simfle_jax.runs.writers import optional_writers
+from simfle_jax.encoder import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
 

@@ -9,7 +9,7 @@ import jax
 from simfle_jax import parallel
 from simfle_jax.config import Config, pretraining
 from simfle_jax.errors import UserError
-from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from simfle_jax import augment, losses, parallel
 from simfle_jax.config import Config
 from simfle_jax.models.simfle import Global, Local, draw_masking
-from simfle_jax.training import metrics
+from simfle_jax.training import instruments as metrics
 from simfle_jax.training.optimizer import optimizer, schedule
 from simfle_jax.training.state import TrainState, Tree, statistics, structures
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from simfle_jax.config import Model
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.encoder import trunk_shapes
+from simfle_jax.encoder import trunk_shapes
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
 from simfle_jax.weights.trunk import find_trunk
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simfle_jax.config import Config, Model
-from simfle_jax.models.vit import positions
+from simfle_jax.models.transformer import positions
 
 Path = tuple[str | int, ...]
 

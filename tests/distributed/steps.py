@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import small  # noqa: E402
 
 from simfle_jax import parallel  # noqa: E402
-from simfle_jax.training.checkpoint import Checkpoints  # noqa: E402
+from simfle_jax.runs.checkpoint import Checkpoints  # noqa: E402
 from simfle_jax.training.state import init_state  # noqa: E402
 from simfle_jax.training.step import Method  # noqa: E402
 

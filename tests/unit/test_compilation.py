@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from simfle_jax import compilation
-from simfle_jax.models.convolution import by_lax
+from simfle_jax.kernels.convolution import by_lax
 
 
 @pytest.fixture

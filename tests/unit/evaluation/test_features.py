@@ -7,7 +7,7 @@ from small_probe import write_encoder, write_split
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.evaluation.features import Extractor
-from simfle_jax.weights.encoder import load_encoder
+from simfle_jax.encoder import load_encoder
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_a_subset_reads_the_records_of_its_rows(data):
 
 
 def test_missing_encoder_file_is_told_by_its_folder(data):
-    from simfle_jax.weights.encoder import load_encoder
+    from simfle_jax.encoder import load_encoder
 
     with pytest.raises(UserError, match=r"holds no encoder\.safetensors"):
         load_encoder(data)

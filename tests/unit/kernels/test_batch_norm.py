@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.batch_norm import EPSILON, normalise_batch
-from simfle_jax.models.column_sums import column_sums
+from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch
+from simfle_jax.kernels.column_sums import column_sums
 
 
 def written_out(x, scale, bias):

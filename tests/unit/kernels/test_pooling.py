@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.pooling import by_axes, by_lax
+from simfle_jax.kernels.pooling import by_axes, by_lax
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8, 5), (2, 7, 9, 3), (1, 1, 2, 2), (1, 2, 1, 2)])

@@ -5,8 +5,8 @@ The numbers are those of JAX's own rules; other backends choose their forms them
 
 import jax
 
-from simfle_jax.models.backend import on_cpu
-from simfle_jax.models.column_sums import column_sums
+from simfle_jax.kernels.backend import on_cpu
+from simfle_jax.kernels.column_sums import column_sums
 
 Arrays = tuple[jax.Array, ...]
 

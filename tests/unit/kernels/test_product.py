@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.backend import tracing_for
-from simfle_jax.models.product import affine, linear, product
+from simfle_jax.kernels.backend import tracing_for
+from simfle_jax.kernels.product import affine, linear, product
 
 FORMS = {
     "product": (product, lambda x, kernel: x @ kernel),

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.backend import on_cpu
+from simfle_jax.kernels.backend import on_cpu
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.convolution import by_cells, by_lax, by_patches, convolve
-from simfle_jax.models.product import product
+from simfle_jax.kernels.convolution import by_cells, by_lax, by_patches, convolve
+from simfle_jax.kernels.product import product
 
 SHAPES = {  # x, kernel, stride
     "narrow stem": ((2, 20, 20, 3), (7, 7, 3, 8), 2),

@@ -17,7 +17,7 @@ from simfle_jax.training.published import read_published
 from simfle_jax.training.state import init_state
 from simfle_jax.training.step import Method
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.encoder import export_encoder, untrained_encoder
+from simfle_jax.encoder import export_encoder, untrained_encoder
 from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
 

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.backend import on_cpu
+from simfle_jax.kernels.backend import on_cpu
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

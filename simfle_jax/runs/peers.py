@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from simfle_jax.errors import UserError
-from simfle_jax.training import workdir as folders
+from simfle_jax.runs import folder as folders
 
 T = TypeVar("T")
 LOST = re.compile(r"gloo|nccl|connection closed|connection reset|coordination|heartbeat|unavailable", re.IGNORECASE)

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from simfle_jax.models.layers import LayerNorm, Linear
-from simfle_jax.models.precision import at_least_float32
+from simfle_jax.kernels.precision import at_least_float32
 
 
 class Attention(nnx.Module):

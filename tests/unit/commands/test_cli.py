@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from simfle_jax import cli
+from simfle_jax.commands import cli
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-from simfle_jax import cli
+from simfle_jax.commands import cli
 from simfle_jax.errors import UserError
 
 def main(config, workdir):

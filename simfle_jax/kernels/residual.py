@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.backend import on_cpu
+from simfle_jax.kernels.backend import on_cpu
 
 
 def add_relu(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.column_sums import column_sums
-from simfle_jax.models.precision import at_least_float32
+from simfle_jax.kernels.column_sums import column_sums
+from simfle_jax.kernels.precision import at_least_float32
 
 EPSILON = 1e-5  # PyTorch's
 

@@ -17,7 +17,7 @@ import simfle_jax
 from simfle_jax import augment, compilation
 from simfle_jax.config import Config, Model, digest
 from simfle_jax.errors import UserError
-from simfle_jax.models.resnet import ResNet, pool
+from simfle_jax.models.trunks.resnet import ResNet, pool
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays, write_safetensors
 from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_model, is_published

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.models.backend import tracing_for
-from simfle_jax.models.residual import add_relu
+from simfle_jax.kernels.backend import tracing_for
+from simfle_jax.kernels.residual import add_relu
 
 
 def plain(x, y):

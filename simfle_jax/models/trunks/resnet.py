@@ -4,8 +4,8 @@ import jax
 from flax import nnx
 
 from simfle_jax.models.layers import BatchNorm, Conv
-from simfle_jax.models.pooling import max_pool
-from simfle_jax.models.residual import add_relu
+from simfle_jax.kernels.pooling import max_pool
+from simfle_jax.kernels.residual import add_relu
 
 
 class Bottleneck(nnx.Module):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.training.checkpoint import checksum
+from simfle_jax.runs.checkpoint import checksum
 
 
 def spread(array, *parts, replicas=1):

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from simfle_jax.errors import UserError
-from simfle_jax.training.peers import gather_texts
+from simfle_jax.runs.peers import gather_texts
 from simfle_jax.training.state import TrainState
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simfle_jax.models.backend import on_cpu
-from simfle_jax.models.precision import at_least_float32
+from simfle_jax.kernels.backend import on_cpu
+from simfle_jax.kernels.precision import at_least_float32
 
 
 def column_sums(terms: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> tuple[jax.Array, ...]:
