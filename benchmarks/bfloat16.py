@@ -31,7 +31,8 @@ from simfle_jax.config import Config
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import open_source
 from simfle_jax.errors import UserError
-from simfle_jax.training.step import Method, image_keys
+from simfle_jax.training.step import TrainStep
+from simfle_jax.views import image_keys
 
 WINDOW = 20
 Losses = dict[str, np.ndarray]
@@ -64,11 +65,11 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Losses]:
     """Every run's terms, as means over windows."""
     config, narrow = (settings(options, dtype) for dtype in ("float32", "bfloat16"))
-    method, state, _ = prepare(config)
+    train_step, state, _ = prepare(config)
     # All three start from this one: the compiled steps give the state's memory away.
     start = jax.device_get(state)
-    step, narrow_step = jitted(method), jitted(Method(narrow, steps_per_epoch=1000))
-    only_losses = losses_of(Method(narrow, steps_per_epoch=1000))
+    step, narrow_step = jitted(train_step), jitted(TrainStep(narrow, steps_per_epoch=1000))
+    only_losses = losses_of(TrainStep(narrow, steps_per_epoch=1000))
     found: dict[str, list[Any]] = {name: [] for name in ("float32", "same state", "own run", "control")}
     states = {"own run": start, "control": perturbed(start)}
     for images in batches(options, config):
@@ -81,12 +82,12 @@ def measure(options: argparse.Namespace) -> dict[str, Losses]:
     return {name: windowed(jax.device_get(rows)) for name, rows in found.items()}
 
 
-def losses_of(method: Method) -> Any:
+def losses_of(train_step: TrainStep) -> Any:
     """The loss terms of one batch at one state."""
 
     def call(state: Any, images: jax.Array) -> Any:
-        keys = image_keys(method.config.seed, state.step, len(images))
-        return method.accumulated(state, keys, images)[1]
+        keys = image_keys(train_step.config.seed, state.step, len(images))
+        return train_step.accumulated(state, keys, images)[1]
 
     return jax.jit(call, compiler_options=compilation.training_options())
 

@@ -25,8 +25,7 @@ from simfle_jax.config import Config
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import open_source
 from simfle_jax.errors import UserError
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.step import TrainStep
 
 STARTS, BETAS = ("constant", "he", "grouped"), (0.003, 0.03, 0.3)
 SHOWN = ("grouping/separation", "masking/agreement", "loss/similarity", "loss/reconstruction")
@@ -49,12 +48,12 @@ def main() -> None:
         sys.exit(f"{Path(__file__).name}: {error}")
     rows = []
     for beta in BETAS:
-        method = Method(dataclasses.replace(config, beta=beta), steps_per_epoch=options.steps)
-        step = jax.jit(method.train_step, donate_argnums=0)
+        train_step = TrainStep(dataclasses.replace(config, beta=beta), steps_per_epoch=options.steps)
+        step = jax.jit(train_step.train_step, donate_argnums=0)
         for start in STARTS:
             model = dataclasses.replace(config.model, grouping_init=start)
-            begun = [dataclasses.replace(method.config, model=model, seed=seed) for seed in range(options.seeds)]
-            found = [trained(step, init_state(each, method.tx), images) for each in begun]
+            begun = [dataclasses.replace(train_step.config, model=model, seed=seed) for seed in range(options.seeds)]
+            found = [trained(step, train_step.fresh_state(), images) for each in begun]
             rows.append({"beta": beta, "start": start, "seeds": found})
             print(row(rows[-1]), file=sys.stderr, flush=True)
     result = {"config": options.config, "images": len(images) * config.batch_size, "steps": options.steps}

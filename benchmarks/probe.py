@@ -23,11 +23,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simfle_jax.data.sources import Source, open_source
+from simfle_jax.encoder import DEFAULT_METADATA, Encoder, architecture, load_encoder, untrained_encoder
 from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.features import Extractor
 from simfle_jax.evaluation.linear import Labelled, Sgd, fit_epochs, new_layer, start
 from simfle_jax.evaluation.sets import Subset
-from simfle_jax.encoder import DEFAULT_METADATA, Encoder, architecture, load_encoder, untrained_encoder
 
 
 def main() -> None:

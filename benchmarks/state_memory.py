@@ -17,8 +17,7 @@ import jax.numpy as jnp
 from configs import simfle
 from simfle_jax import parallel
 from simfle_jax.config import pretraining
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.step import TrainStep
 
 
 def main(shard: bool) -> None:
@@ -26,8 +25,8 @@ def main(shard: bool) -> None:
     settings = simfle.get_config()
     settings.data.path = "unused"
     config, mesh = pretraining(settings), parallel.data_mesh()
-    method = Method(config, 1, mesh)
-    shapes = jax.eval_shape(lambda: init_state(config, method.tx))
+    train_step = TrainStep(config, 1, mesh)
+    shapes = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(mesh, shapes, shard)
 
     def zeros() -> object:  # where arrays lie does not depend on what is in them

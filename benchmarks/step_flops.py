@@ -9,7 +9,7 @@ def by_hand(config: Config) -> dict[str, float]:
     view, plain = trunk(config, config.views.size), trunk(config, config.views.plain_size)
     projection = head(m.features, m.head_hidden, m.head_out)
     predictor = head(m.head_out, m.head_hidden, m.head_out)
-    distil = m.facemae and config.alpha > 0
+    distil = m.facemae and config.facemae.alpha > 0
     online = 2 * 3 * (view + projection + predictor + (projection if distil else 0))
     parts = {"online": online, "target": 2 * (view + projection)}
     if m.facemae:
@@ -46,7 +46,7 @@ def head(inputs: int, hidden: int, outputs: int) -> float:
 
 def facemae(config: Config) -> float:
     """Forward pass of the masked autoencoder."""
-    m, patches, pixels = config.model, config.grid**2, 3 * config.model.patch**2
+    m, patches, pixels = config.model, config.grid**2, 3 * config.facemae.patch**2
     kept = config.kept_patches + 1
     encoder = m.vit_depth * block(kept, m.vit_width) + 2 * patches * pixels * m.vit_width
     decoder = m.decoder_depth * block(patches + 1, m.decoder_width) + 2 * (patches + 1) * m.decoder_width * pixels

@@ -13,20 +13,21 @@ from simfle_jax.compilation import training_options
 from simfle_jax.models.facemae import patchify
 from simfle_jax.models.semantic_masking import mask_by_scores
 from simfle_jax.training.state import TrainState
-from simfle_jax.training.step import Method, image_keys, make_views
+from simfle_jax.training.step import TrainStep
+from simfle_jax.views import image_keys, make_views
 
 Part = Callable[[], Any]
 
 
-def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Part]:
+def parts(train_step: TrainStep, state: TrainState, images: jax.Array) -> dict[str, Part]:
     """Calls that run one part each; they compile when they are made. Together they do a little more than a step."""
     jit = partial(jax.jit, compiler_options=training_options())
-    augmented = augmentation(method, images)
-    views, config = augmented(), method.config
-    target = jit(method.target_projections)
+    augmented = augmentation(train_step, images)
+    views, config = augmented(), train_step.config
+    target = jit(train_step.target_projections)
     targets, target_stats = target(state.target_params, state.target_stats, *views[:2])
-    online = jit(jax.grad(lambda params: _global_loss(method, params, state.stats, views, targets)))
-    update = jit(method.update)
+    online = jit(jax.grad(lambda params: _global_loss(train_step, params, state.stats, views, targets)))
+    update = jit(train_step.update)
     grads = state.params
     found: dict[str, Part] = {
         "augmentation": augmented,
@@ -34,42 +35,42 @@ def parts(method: Method, state: TrainState, images: jax.Array) -> dict[str, Par
         "target": lambda: target(state.target_params, state.target_stats, *views[:2])[0],
         "update": lambda: update(state, grads, state.stats, target_stats),
     }
-    if config.model.facemae:
-        facemae = jit(jax.grad(lambda params: _facemae_loss(method, params, state.stats, views[2])))
+    if config.method == "simfle":
+        facemae = jit(jax.grad(lambda params: _facemae_loss(train_step, params, state.stats, views[2])))
         found["FaceMAE forward and backward"] = lambda: facemae(state.params)
-    if config.model.facemae and config.model.masking == "semantic":
+    if config.method == "simfle" and config.facemae.masking == "semantic":
         grouping = jit(
-            jax.value_and_grad(lambda params: _grouping_loss(method, params, state.stats, views[2]), has_aux=True)
+            jax.value_and_grad(lambda params: _grouping_loss(train_step, params, state.stats, views[2]), has_aux=True)
         )
         found["grouping"] = lambda: grouping(state.params)
     return found
 
 
-def augmentation(method: Method, images: jax.Array) -> Part:
+def augmentation(train_step: TrainStep, images: jax.Array) -> Part:
     """A call that makes the views of the first step."""
-    config = method.config
+    config = train_step.config
     keys = image_keys(config.seed, jnp.asarray(0), len(images))
     program = jax.jit(lambda keys, images: make_views(keys, images, config), compiler_options=training_options())
     return lambda: program(keys, images)
 
 
-def _global_loss(method: Method, params: Any, stats: Any, views: Any, targets: Any) -> jax.Array:
+def _global_loss(train_step: TrainStep, params: Any, stats: Any, views: Any, targets: Any) -> jax.Array:
     """BYOL's loss and, where there is distillation, something that needs both of its vectors."""
-    seen = nnx.merge(method.graphs[0], params, stats).global_branch(*views[:2])
+    seen = nnx.merge(train_step.graphs[0], params, stats).global_branch(*views[:2])
     terms = [losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets)]
     return sum(terms, jnp.zeros(())) + sum((jnp.square(k).mean() for k in seen.distilled), jnp.zeros(()))
 
 
-def _facemae_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> jax.Array:
-    model, config = nnx.merge(method.graphs[0], params, stats), method.config
-    patches = patchify(plain, config.model.patch)
+def _facemae_loss(train_step: TrainStep, params: Any, stats: Any, plain: jax.Array) -> jax.Array:
+    model, config = nnx.merge(train_step.graphs[0], params, stats), train_step.config
+    patches = patchify(plain, config.facemae.patch)
     masking = mask_by_scores(losses.at_least_float32(patches[..., 0]), config.kept_patches)
     latent = model.facemae.autoencoder.encode(patches, masking)
     predicted = model.facemae.autoencoder.decode(latent, masking)
     return losses.reconstruction(predicted, patches, masking.masked)
 
 
-def _grouping_loss(method: Method, params: Any, stats: Any, plain: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _grouping_loss(train_step: TrainStep, params: Any, stats: Any, plain: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The grouping's loss and the scores of the patches, through the trunk's pass over the plain images."""
-    scores, matrix = nnx.merge(method.graphs[0], params, stats).score_patches(plain)
-    return losses.grouping(matrix, method.config.n_groups) ** 2, scores
+    scores, matrix = nnx.merge(train_step.graphs[0], params, stats).score_patches(plain)
+    return losses.grouping(matrix, train_step.config.facemae.n_groups) ** 2, scores

@@ -10,7 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -19,10 +18,12 @@ from benchmarks import timing
 from benchmarks.train_step import prepare, settings
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import open_source
+from simfle_jax.encoder import load_encoder
 from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.scores import balanced_accuracy
 from simfle_jax.evaluation.supervised import train_supervised
-from simfle_jax.encoder import export_encoder, load_encoder
+from simfle_jax.training.state import trunk_of
+from simfle_jax.weights.encoder_file import export_encoder
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     config = settings(options, "float32")
     _, state, _ = prepare(config)
     Path(options.workdir).mkdir(parents=True, exist_ok=True)
-    export_encoder(Path(options.workdir, "untrained.safetensors"), jax.device_get(state), config, {"step": "0"})
+    export_encoder(Path(options.workdir, "untrained.safetensors"), trunk_of(state), config, {"step": "0"})
     fresh = load_encoder(Path(options.workdir, "untrained.safetensors"))
     train, val, classes = (
         *(load(options.data, split, config.views.size) for split in ("train", "val")),

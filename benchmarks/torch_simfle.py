@@ -63,7 +63,7 @@ class FaceMAE(nn.Module):
 
     def forward(self, features: Tensor, plain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the plain images' feature map and pixels: reconstruction loss, grouping loss, mean latent [B, width]."""
-        groups, channels, batch = self.config.n_groups, self.m.features, len(plain)
+        groups, channels, batch = self.config.facemae.n_groups, self.m.features, len(plain)
         maps = self.grouping(features)
         unit = F.normalize(maps.float().flatten(2) + 1e-3, dim=2)
         matrix = torch.einsum("bcn,bdn->cd", unit, unit) / batch
@@ -103,7 +103,7 @@ class Step:
             parts |= {"facemae": FaceMAE(config), "gfl": head(m.features, config), "ffl": head(m.vit_width, config)}
         self.model = nn.ModuleDict(parts).to(device).to(memory_format=layout).train()  # type: ignore
         self.target = copy.deepcopy(self.model["online"]).requires_grad_(False)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, config.momentum, weight_decay=1e-4)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, config.optimizer.momentum, weight_decay=1e-4)
 
     def __call__(self, first: Tensor, second: Tensor, plain: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -112,16 +112,16 @@ class Step:
         loss.backward()
         self.optimizer.step()
         online, target = (list(network.parameters()) for network in (self.model["online"], self.target))
-        torch._foreach_lerp_(target, [x.detach() for x in online], 1 - self.config.ema_decay)
+        torch._foreach_lerp_(target, [x.detach() for x in online], 1 - self.config.optimizer.ema_decay)
 
     def loss(self, first: Tensor, second: Tensor, plain: Tensor) -> Tensor:
-        model, temperature = self.model, self.config.temperature
+        model, temperature = self.model, self.config.facemae.temperature
         with torch.no_grad():
             targets = self.target(second)[1].float(), self.target(first)[1].float()
         seen = [model["online"](view) for view in (first, second)]
         pairs = [(model["predictor"](z).float(), q) for (_, z), q in zip(seen, targets)]
         loss = torch.stack([(2 - 2 * F.cosine_similarity(p, q)).mean() for p, q in pairs]).sum()
-        if not self.config.model.facemae:
+        if self.config.method != "simfle":
             return loss
         with torch.no_grad():
             features = model["online"].features(plain)
@@ -131,4 +131,4 @@ class Step:
         teacher = F.softmax(mean / temperature, 1)
         terms = [F.kl_div(F.log_softmax(k / temperature, 1), teacher, reduction="batchmean") for k in vectors]
         distillation = temperature**2 * torch.stack(terms).sum()
-        return loss + reconstruction + self.config.alpha * distillation + self.config.beta * grouping
+        return loss + reconstruction + self.config.facemae.alpha * distillation + self.config.facemae.beta * grouping

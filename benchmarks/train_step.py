@@ -29,10 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import step_flops, step_parts, timing
 from simfle_jax import compilation, parallel
 from simfle_jax.config import Config, pretraining
-from simfle_jax.training import loop
 from simfle_jax.runs.checkpoint import Checkpoints
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training import loop
+from simfle_jax.training.step import TrainStep
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,11 +75,11 @@ def settings(options: argparse.Namespace, dtype: str) -> Config:
     return pretraining(config)
 
 
-def prepare(config: Config) -> tuple[Method, Any, jax.Array]:
-    """The method, a fresh state and a batch of noise."""
-    method = Method(config, steps_per_epoch=1000)
-    state = jax.jit(lambda: init_state(config, method.tx), compiler_options=compilation.once())()
-    return method, state, jax.numpy.asarray(noise(config))
+def prepare(config: Config) -> tuple[TrainStep, Any, jax.Array]:
+    """The train_step, a fresh state and a batch of noise."""
+    train_step = TrainStep(config, steps_per_epoch=1000)
+    state = jax.jit(train_step.fresh_state, compiler_options=compilation.once())()
+    return train_step, state, jax.numpy.asarray(noise(config))
 
 
 def noise(config: Config) -> np.ndarray:
@@ -89,21 +88,21 @@ def noise(config: Config) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def jitted(method: Method) -> Any:
+def jitted(train_step: TrainStep) -> Any:
     """The step as train.py compiles it, with its state donated."""
-    return jax.jit(method.train_step, donate_argnums=0, compiler_options=compilation.training_options())
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compilation.training_options())
 
 
 def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about the step in one type."""
-    method, state, images = prepare(config)
+    train_step, state, images = prepare(config)
     peak = timing.matmul_flops(config.dtype)
     began = time.perf_counter()
-    compiled = jitted(method).lower(state, images).compile()
+    compiled = jitted(train_step).lower(state, images).compile()
     result: dict[str, Any] = {"compile_seconds": time.perf_counter() - began, "peak_flops": peak}
     # The parts first: the step gives the state's memory away.
     if not options.no_parts:
-        calls = step_parts.parts(method, state, images)
+        calls = step_parts.parts(train_step, state, images)
         result["parts_seconds"] = {name: timing.seconds(call, options.rounds) for name, call in calls.items()}
         del calls
     held = [state]
@@ -113,7 +112,7 @@ def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
         held[0], metrics = compiled(held[0], images)
         return metrics
 
-    times = in_turns({"step": step, "augmentation": step_parts.augmentation(method, images)}, options.rounds)
+    times = in_turns({"step": step, "augmentation": step_parts.augmentation(train_step, images)}, options.rounds)
     result |= numbers(config, compiled, peak, times)
     if not options.no_torch and importlib.util.find_spec("torch"):
         result["torch"] = beside_torch(config, step, options.rounds)
@@ -192,7 +191,7 @@ def first_step(options: argparse.Namespace) -> None:
     times = [time.perf_counter()]
     config, mesh = settings(options, options.dtype[0]), parallel.data_mesh()
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), 1) as checkpoints:
-        state, step = loop.prepare(config, Method(config, 1000, mesh), mesh, checkpoints)
+        state, step = loop.prepare(config, TrainStep(config, 1000, mesh), mesh, checkpoints)
     jax.block_until_ready(state)
     times.append(time.perf_counter())
     images = parallel.to_devices(noise(config), mesh)

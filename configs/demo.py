@@ -16,17 +16,14 @@ def get_config() -> ConfigDict:
     config = simfle.get_config()
     config.epochs = 12
     config.batch_size = 32
-    config.optimizer = "adam"
-    config.lr = 0.016  # 2e-3 at batch 32
-    config.weight_decay = 0.0
-    config.n_groups = 8
-    config.alpha = 0.03
     config.log_steps = 50
     config.checkpoint_steps = 2000
-    config.model.update(
-        stage_sizes=(1, 1, 1, 1), width=8, last_stride=1, head_hidden=256, head_out=64, patch=8, vit_width=64,
-        vit_depth=2, vit_heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4,
-    )  # fmt: skip
+    config.optimizer.update(name="adam", lr=0.016, weight_decay=0.0)  # 2e-3 at batch 32
+    config.trunk.update(stage_sizes=(1, 1, 1, 1), width=8, last_stride=1)
+    config.heads.update(hidden=256, out=64)
+    config.facemae.update(
+        n_groups=8, alpha=0.03, patch=8, width=64, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4
+    )
     config.views.update(size=40, plain_size=32, scale=(0.6, 1.0), hue=0.3, gray=0.4, blur=(0.0, 0.0))
     config.data.canvas = 40
     return config

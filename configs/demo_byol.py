@@ -13,6 +13,6 @@ from configs import demo
 def get_config() -> ConfigDict:
     """The settings of demo.py without FaceMAE."""
     config = demo.get_config()
-    config.model.facemae = False
+    config.method = "byol"
     config.epochs = 16
     return config

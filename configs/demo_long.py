@@ -25,6 +25,6 @@ def get_config(method: str = "simfle") -> ConfigDict:
     config.epochs = LONGER if method == "byol_longer" else EPOCHS
     config.checkpoint_steps = 1000
     config.keep_checkpoints = 100
-    config.model.facemae = not method.startswith("byol")
-    config.model.masking = "random" if method == "random" else "semantic"
+    config.method = "byol" if method.startswith("byol") else "simfle"
+    config.facemae.masking = "random" if method == "random" else "semantic"
     return config

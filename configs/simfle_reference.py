@@ -15,6 +15,6 @@ from configs import simfle
 def get_config() -> ConfigDict:
     """The settings of simfle.py with the published initialisation of the grouping."""
     config = simfle.get_config()
-    config.model.grouping_init = "constant"
+    config.facemae.grouping_init = "constant"
     config.dtype = "float32"
     return config

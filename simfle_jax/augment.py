@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from simfle_jax.config import Views
+from simfle_jax.config import ViewSettings
 
 CROP_TRIES = 10
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -54,7 +54,7 @@ class Draws(NamedTuple):
         return cls(*jnp.split(uniform.reshape(-1, shape[1]), ends[:-1], axis=1))
 
 
-def two_views(keys, images, views: Views):
+def two_views(keys, images, views: ViewSettings):
     """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
     Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
@@ -83,6 +83,20 @@ def normalise(images, mean, std):
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 
+def preprocess(images, how: str, mean, std):
+    """float images [B, H, W, 3] in 0..1 as the networks take them; `how` is views.standardise: 'dataset' or 'image'."""
+    return standardise(images) if how == "image" else normalise(images, mean, std)
+
+
+def standardise(images):
+    """Per image and channel, (x - mean) / (std + .02): brightness, contrast and colour cast of an image are gone.
+
+    The constant keeps a channel without contrast at 0, and noise in a dark one small. images [B, H, W, 3].
+    """
+    mean, std = images.mean((1, 2), keepdims=True), images.std((1, 2), keepdims=True)
+    return (images - mean) / (std + 0.02)
+
+
 def to_float(images):
     """uint8 0..255 to float32 0..1."""
     return images.astype(jnp.float32) * np.float32(1 / 255)
@@ -93,7 +107,7 @@ def blur_kernel(size: int) -> int:
     return 2 * (int(0.1 * size) // 2) + 1
 
 
-def _strong_view(draws: Draws, images, views: Views):
+def _strong_view(draws: Draws, images, views: ViewSettings):
     boxes = crop_boxes(draws, images.shape[1:3], views.scale, views.ratio)
     planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
     if views.jitter:
@@ -107,7 +121,7 @@ def _strong_view(draws: Draws, images, views: Views):
     return _interleaved(jnp.clip(planes, 0, 1))
 
 
-def _jitter_settings(draws: Draws, views: Views):
+def _jitter_settings(draws: Draws, views: ViewSettings):
     """Factors [B, 4] and orders [B, 4]; neutral factors for the images that are left alone."""
     amplitude = np.array([views.brightness, views.contrast, views.saturation, views.hue], np.float32)
     neutral = np.array([1, 1, 1, 0], np.float32)

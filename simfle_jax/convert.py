@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="settings of the run that a published checkpoint becomes (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change these settings, e.g. epochs=50 model.width=32"
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change these settings, e.g. epochs=50 trunk.width=32"
     )
     parser.add_argument("--encoder", default="", help="where the encoder of a probe is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
@@ -123,10 +123,12 @@ def from_file(args: argparse.Namespace) -> str:
 
 def _import_run(args: argparse.Namespace) -> str:
     """A published checkpoint to the folder of a run."""
-    from simfle_jax.config import as_dict
-    from simfle_jax.training import published, workdir
+    from simfle_jax.runs import folder as folders
     from simfle_jax.runs.checkpoint import Checkpoints
-    from simfle_jax.encoder import export_encoder
+    from simfle_jax.training import published
+    from simfle_jax.training.restore import identity, upgraded_identity
+    from simfle_jax.training.state import trunk_of
+    from simfle_jax.weights.encoder_file import export_encoder
 
     if args.target.exists() and any(args.target.iterdir()):
         raise UserError(f"{args.target} holds something already: give a new folder")
@@ -134,11 +136,11 @@ def _import_run(args: argparse.Namespace) -> str:
     steps, fingerprint = _data_facts(config)
     found = published.read_published(args.source)
     state = published.to_state(found, config, steps, args.source)
-    folder = workdir.claim(args.target, as_dict(config) | {"data_fingerprint": fingerprint})
+    folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
     with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
         checkpoints.save(state, wait=True)
     facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "converted_from": args.source.name}
-    export_encoder(folder / "encoder.safetensors", state, config, facts)
+    export_encoder(folder / "encoder.safetensors", trunk_of(state), config, facts)
     buffers = "with its momentum" if found.optimizer else "without momentum buffers: there were none"
     return f"{folder}: goes on at epoch {found.epoch}, step {int(state.step)}, {buffers}"
 
@@ -146,6 +148,7 @@ def _import_run(args: argparse.Namespace) -> str:
 def run_settings(file: str, changes: list[str], data: str) -> Any:
     """The checked settings in a config file with KEY=VALUE changes, and `data` as their images."""
     from simfle_jax.config import pretraining
+    from simfle_jax.config.schema import MOVED
 
     try:
         settings = runpy.run_path(file)["get_config"]()
@@ -154,6 +157,7 @@ def run_settings(file: str, changes: list[str], data: str) -> Any:
     settings.data.path = data or settings.data.path
     for change in changes:
         key, _, text = change.partition("=")
+        key = MOVED.get(key, key)
         try:
             settings.update_from_flattened_dict({key: _value(text)})
         except (KeyError, AttributeError, TypeError, ValueError) as error:
@@ -185,7 +189,7 @@ def _data_facts(config: Any) -> tuple[int, str]:
 def _export_run(args: argparse.Namespace) -> str:
     """The newest checkpoint of a run to a published checkpoint."""
     from simfle_jax.training import published, restore
-    from simfle_jax.encoder import describe
+    from simfle_jax.weights.encoder_file import describe
 
     config, state = restore.run_state(args.source)
     data = dataclasses.replace(config.data, path=args.data or config.data.path)
@@ -201,7 +205,7 @@ def _export_run(args: argparse.Namespace) -> str:
         if step % steps
         else ""
     )
-    lost = "" if config.optimizer == "sgd" else "; Adam's state has no place there"
+    lost = "" if config.optimizer.name == "sgd" else "; Adam's state has no place there"
     return f"{args.target}: epoch {step // steps}, step {step}{inside}{lost}"
 
 
@@ -226,7 +230,7 @@ def _onnx(target: Path, encoder: Any, arrays: dict[str, Any], metadata: dict[str
 
     from simfle_jax.weights.onnx_export import export_onnx
 
-    error = export_onnx(target, arrays, encoder.model, metadata, lambda images: np.asarray(ours(images)))
+    error = export_onnx(target, arrays, encoder.trunk, metadata, lambda images: np.asarray(ours(images)))
     return f"{target}: ONNX Runtime agrees within {error:.1e} of the largest output"
 
 
@@ -260,10 +264,10 @@ def _import_classifier(args: argparse.Namespace) -> str:
 
 
 def _write_card(args: argparse.Namespace) -> str:
+    from simfle_jax.encoder import load_encoder
     from simfle_jax.evaluation.records import read_results
     from simfle_jax.training.restore import recorded
     from simfle_jax.weights.card import model_card
-    from simfle_jax.encoder import load_encoder
     from simfle_jax.weights.files import replacing
 
     encoder, probes = load_encoder(args.source, args.branch), []

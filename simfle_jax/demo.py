@@ -109,9 +109,9 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
     """
     from threadpoolctl import threadpool_limits
 
+    from simfle_jax.encoder import load_encoder, untrained_encoder
     from simfle_jax.evaluation.supervised import train_supervised
     from simfle_jax.training.restore import run_config, run_state
-    from simfle_jax.encoder import load_encoder, untrained_encoder
 
     finished("BYOL", running)
     train, test = (load_faces(workdir / "faces", split) for split in ("train", "val"))
@@ -156,7 +156,7 @@ def two_views(config, images: np.ndarray) -> tuple:
     import jax.numpy as jnp
 
     from simfle_jax import compilation
-    from simfle_jax.training.step import image_keys, make_views
+    from simfle_jax.views import image_keys, make_views
 
     chosen = images[np.random.default_rng(0).permutation(len(images))[:RETRIEVED]]
     made = jax.jit(

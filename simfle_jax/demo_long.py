@@ -117,9 +117,9 @@ def evaluate_all(workdir: Path, seeds: list[int]) -> dict[str, dict]:
 
 def evaluate(workdir: Path, seed: int) -> dict[str, list[dict[str, float]]]:
     """For every method: scores at each checkpoint, with its step and seconds of training; 'untrained', 'supervised'."""
+    from simfle_jax.encoder import load_encoder, untrained_encoder
     from simfle_jax.evaluation.supervised import train_supervised
     from simfle_jax.training.restore import checkpoint_steps, run_config
-    from simfle_jax.encoder import load_encoder, untrained_encoder
 
     train, test = (demo.load_faces(workdir / f"faces{seed}", split) for split in ("train", "val"))
     like = load_encoder(workdir / f"simfle{seed}")

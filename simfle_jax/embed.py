@@ -47,8 +47,8 @@ def embed(images: list[str], encoder: str, branch: str, out: Path) -> None:
         raise UserError(f"--out {out} exists already: give another name, or remove it first")
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
-    from simfle_jax.evaluation.features import Extractor
     from simfle_jax.encoder import load_encoder
+    from simfle_jax.evaluation.features import Extractor
 
     compilation.use_cache()
     source = ImageList(images)

@@ -7,57 +7,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import simfle_jax
 from simfle_jax import augment, compilation
-from simfle_jax.config import Config, Model, digest
+from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
-from simfle_jax.models.trunks.resnet import ResNet, pool
+from simfle_jax.models.trunks import Features, fresh_trunk, make_trunk, trunk_shapes
+from simfle_jax.training.restore import recorded_facts, run_state
+from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays, write_safetensors
-from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_model, is_published
+from simfle_jax.weights.encoder_file import architecture_text, describe
+from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
+from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_trunk, is_published
 
 CHUNK = 64  # images that go through the trunk at once
-LICENCE_NOTE = "Weights carry the conditions of the data they were trained on; research use of face data."
-
-
-def export_encoder(path: Path, state: Any, config: Config, facts: dict[str, str], branch: str = "online") -> None:
-    """Writes a trunk of a TrainState under torchvision's `resnet50` names, with running statistics and without fc.
-
-    facts: what the settings do not tell: `step`, `data_fingerprint`. branch: 'online' (what is probed) or 'target'.
-    Written whole or not at all.
-    """
-    params, stats = (state.params["online"], state.stats["online"])
-    if branch == "target":
-        params, stats = state.target_params, state.target_stats
-    trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
-    arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.model), trees)
-    write_safetensors(path, arrays, describe(config, branch) | facts)
-
-
-def describe(config: Config, branch: str = "online") -> dict[str, str]:
-    """Metadata of weights that a run with these settings made."""
-    return {
-        "method": "SimFLE" if config.model.facemae else "BYOL",
-        "branch": branch,
-        "config": digest(config),
-        "architecture": _architecture(config.model),
-        "size": str(config.views.size),
-        "mean": json.dumps(config.data.mean),
-        "std": json.dumps(config.data.std),
-        "written_by": f"simfle-jax {simfle_jax.__version__}",
-        "versions": json.dumps({"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}),
-        "licence_note": LICENCE_NOTE,
-    }
-
-
-def _architecture(model: Model) -> str:
-    return json.dumps({"stage_sizes": model.stage_sizes, "width": model.width, "last_stride": model.last_stride})
 
 
 class Encoder:
@@ -68,14 +34,15 @@ class Encoder:
     float images [B, S, S, 3] to features.
     """
 
-    def __init__(self, trees: dict[str, Any], model: Model, metadata: dict[str, str]):
-        self.model, self.metadata = model, metadata
+    def __init__(self, trees: dict[str, Any], trunk: TrunkSettings, metadata: dict[str, str]):
+        self.trunk, self.metadata = trunk, metadata
         self.size = int(metadata["size"])
         self.mean = tuple(json.loads(metadata["mean"]))
         self.std = tuple(json.loads(metadata["std"]))
-        self.dim = model.features
+        self.standardise = metadata["standardise"]
+        self.dim = trunk.features
         self.arrays = jax.tree.map(jnp.asarray, trees)
-        self.graph = _graph(model)
+        self.graph = _graph(trunk)
         self.hash = _hash(trees)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -95,12 +62,12 @@ class Encoder:
 
     def torch_arrays(self) -> Arrays:
         """The trunk under torchvision's names, in torch's layout, without `fc`."""
-        return torch_names.to_torch(torch_names.torchvision_trunk(self.model), jax.device_get(self.arrays))
+        return torch_names.to_torch(torch_names.torchvision_trunk(self.trunk), jax.device_get(self.arrays))
 
     def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[jax.Array, Any]:
         """Features in training mode, and the new BatchNorm statistics as `statistics(trunk)` gives them; traceable."""
         trunk = nnx.merge(self.graph, arrays["params"], arrays["stats"])
-        return pool(trunk(images, train=True)), statistics(trunk)
+        return trunk(images, train=True).pooled, statistics(trunk)
 
     def _in_chunks(self, images: np.ndarray, spatial: bool) -> np.ndarray:
         images = np.asarray(images)
@@ -111,7 +78,9 @@ class Encoder:
             chunk = images[start : start + CHUNK]
             rows = min(CHUNK, 1 << (len(images) - 1).bit_length())  # few shapes, so few compilations
             padded = np.pad(chunk, ((0, rows - len(chunk)), (0, 0), (0, 0), (0, 0)))
-            output = _from_uint8(self.graph, self.arrays, padded, self.size, self.mean, self.std, spatial)
+            output = _from_uint8(
+                self.graph, self.arrays, padded, self.size, self.standardise, self.mean, self.std, spatial
+            )
             found.append(np.asarray(output)[: len(chunk)])
         return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
 
@@ -119,42 +88,28 @@ class Encoder:
 # Compiled once for all encoders of an architecture.
 
 
-def _map(graph: Any, arrays: Any, images: jax.Array) -> jax.Array:
+def _features(graph: Any, arrays: Any, images: jax.Array) -> Features:
     return nnx.merge(graph, arrays["params"], arrays["stats"])(images, train=False)
 
 
 @partial(jax.jit, static_argnames="graph")
 def _pooled(graph: Any, arrays: Any, images: jax.Array) -> jax.Array:
-    return pool(_map(graph, arrays, images)).astype(jnp.float32)
+    return _features(graph, arrays, images).pooled.astype(jnp.float32)
 
 
-@partial(jax.jit, static_argnames=("graph", "size", "mean", "std", "spatial"))
+@partial(jax.jit, static_argnames=("graph", "size", "standardise", "mean", "std", "spatial"))
 def _from_uint8(
-    graph: Any, arrays: Any, images: jax.Array, size: int, mean: tuple[float, ...], std: tuple[float, ...],
-    spatial: bool,
+    graph: Any, arrays: Any, images: jax.Array, size: int, standardise: str, mean: tuple[float, ...],
+    std: tuple[float, ...], spatial: bool,
 ) -> jax.Array:  # fmt: skip
-    views = augment.normalise(augment.resize(augment.to_float(images), size), mean, std)
-    found = _map(graph, arrays, views)
-    return found if spatial else pool(found)
+    views = augment.preprocess(augment.resize(augment.to_float(images), size), standardise, mean, std)
+    found = _features(graph, arrays, views)
+    return found.map if spatial else found.pooled
 
 
-def _graph(model: Model) -> Any:
-    network = nnx.eval_shape(lambda: _trunk(model, 0))
+def _graph(trunk: TrunkSettings) -> Any:
+    network = nnx.eval_shape(lambda: make_trunk(trunk, False, nnx.Rngs(0)))
     return nnx.split(network, nnx.Param, nnx.BatchStat)[0]
-
-
-def _trunk(model: Model, seed: int) -> ResNet:
-    return ResNet(model.stage_sizes, model.width, model.last_stride, False, nnx.Rngs(seed))
-
-
-def _trees(model: Model, seed: int) -> dict[str, Any]:
-    parts: Any = nnx.split(_trunk(model, seed), nnx.Param, nnx.BatchStat)
-    return {"params": nnx.to_pure_dict(parts[1]), "stats": nnx.to_pure_dict(parts[2])}
-
-
-def trunk_shapes(model: Model) -> dict[str, Any]:
-    """'params' and 'stats' of a trunk as shapes; no array is made."""
-    return jax.eval_shape(lambda: _trees(model, 0))
 
 
 def _hash(trees: Any) -> str:
@@ -194,21 +149,21 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
 def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path) -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
     held = metadata.get("branch", "online")
-    trunk = find_trunk(arrays, branch, where, held)
-    model = _recorded_model(metadata, where) or infer_model(trunk, where)
-    entries = torch_names.torchvision_trunk(model)
-    check_names(trunk, entries, where)
-    check_shapes(trunk, entries, trunk_shapes(model), where)
-    check_values(trunk, where)
-    known = DEFAULT_METADATA | {"architecture": _architecture(model)}
+    found = find_trunk(arrays, branch, where, held)
+    trunk = _recorded_trunk(metadata, where) or infer_trunk(found, where)
+    entries = torch_names.torchvision_trunk(trunk)
+    check_names(found, entries, where)
+    check_shapes(found, entries, trunk_shapes(trunk), where)
+    check_values(found, where)
+    known = DEFAULT_METADATA | {"architecture": architecture_text(trunk)}
     if is_published(arrays):
         known |= {"method": "SimFLE"} | metadata | {"branch": branch}
     else:
         known |= metadata | {"branch": held}
-    return Encoder(torch_names.to_ours(entries, trunk), model, known)
+    return Encoder(torch_names.to_ours(entries, found), trunk, known)
 
 
-def _recorded_model(metadata: dict[str, str], where: str | Path) -> Model | None:
+def _recorded_trunk(metadata: dict[str, str], where: str | Path) -> TrunkSettings | None:
     if "architecture" not in metadata:
         return None
     try:
@@ -218,16 +173,8 @@ def _recorded_model(metadata: dict[str, str], where: str | Path) -> Model | None
 
 
 def _of_run(folder: Path, branch: str, step: int | None) -> Encoder:
-    # Imported here: only this needs a run's whole state, and all of training with it.
-    from simfle_jax.training.restore import recorded_facts, run_state
-
     config, state = run_state(folder, step)
-    if branch == "target":
-        params, stats = state.target_params, state.target_stats
-    else:
-        params, stats = state.params["online"], state.stats["online"]
-    trees = jax.device_get({"params": params["encoder"], "stats": stats["encoder"]})
-    return Encoder(trees, config.model, describe(config, branch) | recorded_facts(folder, state))
+    return Encoder(jax.device_get(trunk_of(state, branch)), config.trunk, describe(config, branch) | recorded_facts(folder, state))
 
 
 DEFAULT_METADATA = {
@@ -235,11 +182,12 @@ DEFAULT_METADATA = {
     "size": "224",
     "mean": "[0.5795, 0.4522, 0.3957]",
     "std": "[0.2769, 0.2473, 0.2412]",
+    "standardise": "dataset",
 }
 
 
 def untrained_encoder(like: Encoder, seed: int) -> Encoder:
     """A fresh encoder of the same architecture with its initial BatchNorm statistics: the baseline of a probe."""
-    kept = {name: like.metadata[name] for name in ("architecture", "size", "mean", "std")}
-    trees = jax.jit(lambda: _trees(like.model, seed), compiler_options=compilation.once())()
-    return Encoder(jax.device_get(trees), like.model, kept | {"method": "untrained", "seed": str(seed)})
+    kept = {name: like.metadata[name] for name in DEFAULT_METADATA}
+    trees = jax.jit(lambda: fresh_trunk(like.trunk, seed), compiler_options=compilation.once())()
+    return Encoder(jax.device_get(trees), like.trunk, kept | {"method": "untrained", "seed": str(seed)})

@@ -15,6 +15,12 @@ def similarity(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return 2 - 2 * jnp.sum(_unit(at_least_float32(prediction)) * _unit(at_least_float32(target)), -1)
 
 
+def contrast(queries: jax.Array, keys: jax.Array, temperature: float) -> jax.Array:
+    """MoCo v3's ctr: 2 T times the cross-entropy of telling each query's key [B, D] from the others': a scalar."""
+    logits = _unit(at_least_float32(queries)) @ _unit(at_least_float32(keys)).T / temperature
+    return -2 * temperature * jnp.diagonal(jax.nn.log_softmax(logits)).mean()
+
+
 def distillation(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over features, mean over the batch: a scalar."""
     log_student = jax.nn.log_softmax(at_least_float32(student) / temperature)

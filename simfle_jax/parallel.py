@@ -87,13 +87,9 @@ def to_devices(batch: np.ndarray, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_process_local_data(over_data(mesh), batch)
 
 
-def whole_trunk(state: Any, mesh: Mesh) -> Any:
-    """The state with its online trunk on every process, for export, and nothing else; all processes must call it."""
-    trunk = state.params["online"]["encoder"], state.stats["online"]["encoder"]
-    if jax.process_count() > 1:
-        trunk = jax.jit(lambda x: x, out_shardings=replicated(mesh))(trunk)
-    params, stats = trunk
-    return state.replace(params={"online": {"encoder": params}}, stats={"online": {"encoder": stats}})
+def on_every_process(arrays: Any, mesh: Mesh) -> Any:
+    """Arrays placed on the mesh as whole ones on every process, for export; all processes must call it."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(arrays) if jax.process_count() > 1 else arrays
 
 
 def ahead(batches: Iterator[np.ndarray], mesh: Mesh, count: int, depth: int = 2) -> Iterator[jax.Array]:

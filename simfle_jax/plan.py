@@ -34,19 +34,18 @@ def make_plan(config: Any, name: str) -> Any:
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
     from simfle_jax.planning.report import Plan
-    from simfle_jax.training.state import init_state
-    from simfle_jax.training.step import Method
+    from simfle_jax.training.step import TrainStep
 
     target = targets.find(name)
     mesh = parallel.mesh_of(target.devices())
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
-    method = Method(config, 1, mesh)
-    state = jax.eval_shape(lambda: init_state(config, method.tx))
+    train_step = TrainStep(config, 1, mesh)
+    state = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(mesh, state, config.shard_state)
     canvas = config.data.canvas
     images = jax.ShapeDtypeStruct((config.batch_size, canvas, canvas, 3), "uint8")
     with tracing_for(target.chip.platform):
-        traced = method.jitted(shardings).trace(state, images)
+        traced = train_step.jitted(shardings).trace(state, images)
     compiled = _compile(traced, target)
     text, cost = compiled.as_text(), compiled.cost_analysis() or {}
     return Plan(

@@ -12,27 +12,30 @@ from simfle_jax.config import Config, pretraining
 
 
 def settings(**changes) -> ConfigDict:
-    """The settings of simfle.py made tiny; keyword arguments override top-level keys."""
+    """The settings of simfle.py made tiny; keyword arguments override keys, groups take dicts of changes."""
     config = simfle.get_config()
-    config.epochs, config.batch_size, config.n_groups, config.log_steps = 2, 8, 4, 1
-    config.model.update(
-        stage_sizes=(1, 1), width=4, head_hidden=16, head_out=8, patch=4, vit_width=16, vit_depth=1, vit_heads=2,
-        decoder_width=8, decoder_depth=1, decoder_heads=2,
-    )  # fmt: skip
+    config.epochs, config.batch_size, config.log_steps = 2, 8, 1
+    config.trunk.update(stage_sizes=(1, 1), width=4)
+    config.heads.update(hidden=16, out=8)
+    config.facemae.update(
+        n_groups=4, patch=4, width=16, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2
+    )
     config.views.update(size=16, plain_size=16)
     config.data.canvas = 16
     config.data.threads = 2
     for key, value in changes.items():
-        with config.unlocked():
+        if isinstance(value, dict):
+            config[key].update(value)
+        else:
             config[key] = value
     return config
 
 
 def config(**changes) -> Config:
-    """The same, checked; `model`, `views` and `data` take dicts of changes."""
+    """The same, checked; groups such as `trunk` or `views` take dicts of changes."""
     made = pretraining(settings())
     nested = {key: dataclasses.replace(getattr(made, key), **changes.pop(key))
-              for key in ("model", "views", "data") if key in changes}  # fmt: skip
+              for key in ("trunk", "heads", "facemae", "optimizer", "views", "data", "monitor") if key in changes}  # fmt: skip
     return dataclasses.replace(made, **nested, **changes)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from simfle_jax.weights import torch_names
 from simfle_jax.encoder import _trees, architecture
+from simfle_jax.weights import torch_names
 
 SIZES = {"stage_sizes": [1, 1], "width": 4, "last_stride": 1}
 METADATA = {

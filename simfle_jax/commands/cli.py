@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from simfle_jax import distributed
+from simfle_jax.config import today
 from simfle_jax.errors import UserError
 
 
@@ -35,7 +36,8 @@ def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None
 
 def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     """The same for a command with flags of its own, which `call` reads."""
-    argv = argv or sys.argv
+    argv = [today(argument) for argument in argv or sys.argv]
+    sys.argv = argv  # config_flags looks there for the overrides
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         app.run(lambda _: None, argv=argv)
     try:

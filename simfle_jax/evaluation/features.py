@@ -10,9 +10,9 @@ import numpy as np
 from simfle_jax import augment, parallel
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import Source
+from simfle_jax.encoder import Encoder
 from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.progress import Progress
-from simfle_jax.encoder import Encoder
 
 CROP_SCALE = (0.08, 1.0)  # of the probe's random crops, as published
 CROP_RATIO = (3 / 4, 4 / 3)

@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
+from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, scores
 from simfle_jax.evaluation.features import Extractor
@@ -17,7 +18,6 @@ from simfle_jax.evaluation.sets import Sets, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
-from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 
 EPOCHS_AT_ONCE = 10  # of the cached protocol, between two looks at how far it is
 SELECTED = {
@@ -45,7 +45,7 @@ def run_probe(probe: Probe, workdir: str) -> Results:
 def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     """Trains the layer, or goes on with it, and reports on the best epoch; a finished folder is only read."""
     sets = open_sets(probe)
-    folder = folders.claim(workdir, identity(probe, encoder, sets))
+    folder = folders.claim(workdir, identity(probe, encoder, sets), lambda recorded: config.with_defaults(Probe, recorded))
     finished = records.read_results(folder)
     if finished:
         logging.warning("%s is complete; nothing to do", folder)

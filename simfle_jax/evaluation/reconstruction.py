@@ -7,10 +7,10 @@ from flax import nnx
 
 from simfle_jax import losses
 from simfle_jax.config import Config
+from simfle_jax.methods import find_method
 from simfle_jax.models.facemae import patchify
-from simfle_jax.models.simfle import draw_masking
 from simfle_jax.training.state import TrainState, structures
-from simfle_jax.training.step import image_keys, plain_images
+from simfle_jax.views import image_keys, plain_images
 
 
 def reconstruction_errors(
@@ -21,17 +21,18 @@ def reconstruction_errors(
     images: uint8 [B, S, S, 3] to restore; mean_of: uint8 [N, S, S, 3] whose mean patches are the baseline's guess.
     Returns 'facemae' and 'mean_image'.
     """
-    graph, _ = structures(config)
+    method = find_method(config)
+    graph, _ = structures(method)
 
     @jax.jit
     def errors(params, stats, images, mean_of):
-        draw = draw_masking(image_keys(config.seed, jnp.asarray(0), len(images)), config)
-        local = nnx.merge(graph, params, stats).local_branch(plain_images(images, config), draw)
-        known = normalised_patches(patchify(plain_images(mean_of, config), config.model.patch))
-        guess = jnp.broadcast_to(known.mean(0), local.patches.shape)
-        restored = {"facemae": local.predicted, "mean_image": guess}
-        masked = local.masking.masked
-        return {name: losses.reconstruction(found, local.patches, masked) for name, found in restored.items()}
+        draw = method.draw(image_keys(config.seed, jnp.asarray(0), len(images)))
+        found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw)
+        known = normalised_patches(patchify(plain_images(mean_of, config), config.facemae.patch))
+        guess = jnp.broadcast_to(known.mean(0), found.patches.shape)
+        restored = {"facemae": found.predicted, "mean_image": guess}
+        masked = found.masking.masked
+        return {name: losses.reconstruction(guessed, found.patches, masked) for name, guessed in restored.items()}
 
     return {name: float(error) for name, error in errors(state.params, state.stats, images, mean_of).items()}
 

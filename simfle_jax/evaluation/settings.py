@@ -4,7 +4,7 @@ import dataclasses
 import os
 from typing import Any
 
-from simfle_jax.config import require, typed
+from simfle_jax.config import one_of, require, typed
 from simfle_jax.errors import UserError
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
@@ -45,10 +45,10 @@ class Probe:
 def probing(settings: Any) -> Probe:
     """The checked settings of a probe from a ConfigDict or a plain mapping; raises UserError."""
     probe = typed(Probe, settings)
-    _one_of("protocol", probe.protocol, ("paper", "cached"))
-    _one_of("balance", probe.balance, ("none", "sampling", "loss"))
-    _one_of("select_on", probe.select_on, ("val", "train-holdout"))
-    _one_of("dataset", probe.dataset, ("", *DATASETS))
+    one_of("protocol", probe.protocol, ("paper", "cached"))
+    one_of("balance", probe.balance, ("none", "sampling", "loss"))
+    one_of("select_on", probe.select_on, ("val", "train-holdout"))
+    one_of("dataset", probe.dataset, ("", *DATASETS))
     require(probe.epochs >= 1, f"epochs = {probe.epochs} must be at least 1")
     require(probe.batch_size >= 1, f"batch_size = {probe.batch_size} must be at least 1")
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
@@ -61,10 +61,6 @@ def probing(settings: Any) -> Probe:
     require(probe.data.canvas >= 0, f"data.canvas = {probe.data.canvas} must not be negative")
     _check_paths(probe)
     return probe
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    require(value in choices, f"{name} = {value!r} must be one of {', '.join(filter(None, choices))}")
 
 
 def _check_paths(probe: Probe) -> None:

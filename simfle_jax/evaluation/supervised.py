@@ -8,10 +8,10 @@ import numpy as np
 import optax
 
 from simfle_jax import augment, compilation
+from simfle_jax.encoder import Encoder
 from simfle_jax.progress import Progress
 from simfle_jax.training.state import statistics
-from simfle_jax.training.step import image_keys
-from simfle_jax.encoder import Encoder
+from simfle_jax.views import image_keys
 
 
 def train_supervised(
@@ -33,7 +33,7 @@ def train_supervised(
     def step(weights, stats, opt_state, number, batch, y):
         keys = image_keys(seed, number, batch_size)
         x = augment.random_crop_and_flip(keys, batch, encoder.size, (0.6, 1.0), (3 / 4, 4 / 3), 0.5)
-        x = augment.normalise(x, encoder.mean, encoder.std)
+        x = augment.preprocess(x, encoder.standardise, encoder.mean, encoder.std)
         (_, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(weights, stats, x, y)
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(weights, updates), stats, opt_state
@@ -46,4 +46,4 @@ def train_supervised(
         weights, stats, opt_state = step(weights, stats, opt_state, number, images[rows], labels[rows])
         progress.update(number + 1)
     trained = jax.device_get({"params": weights["trunk"], "stats": stats})
-    return Encoder(trained, encoder.model, encoder.metadata | {"method": "supervised"})
+    return Encoder(trained, encoder.trunk, encoder.metadata | {"method": "supervised"})

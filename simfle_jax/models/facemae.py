@@ -26,29 +26,16 @@ def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
     return x.reshape(batch, grid * patch, grid * patch, -1)
 
 
-class Autoencoder(nnx.Module):
-    """MAE: a ViT encoder on the kept patches, a narrow ViT decoder that predicts every patch's pixels."""
+class Decoder(nnx.Module):
+    """MAE's narrow ViT decoder: from latent tokens of the kept patches to the pixels of every patch."""
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        m = config.model
-        self.patch, self.grid = m.patch, config.grid
-        pixels = m.patch**2 * 3
-        normal = jax.nn.initializers.normal(0.02)
-        self.patch_embed = Linear(pixels, m.vit_width, rngs, xavier=True)
-        self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, m.vit_width)))
-        self.encoder = Transformer(m.vit_width, m.vit_depth, m.vit_heads, config.remat, rngs)
-        self.decoder_embed = Linear(m.vit_width, m.decoder_width, rngs, xavier=True)
-        self.mask_token = nnx.Param(normal(rngs.params(), (1, 1, m.decoder_width)))
+    def __init__(self, config: Config, latent_width: int, rngs: nnx.Rngs):
+        m = config.facemae
+        self.grid = config.grid
+        self.decoder_embed = Linear(latent_width, m.decoder_width, rngs, xavier=True)
+        self.mask_token = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (1, 1, m.decoder_width)))
         self.decoder = Transformer(m.decoder_width, m.decoder_depth, m.decoder_heads, config.remat, rngs)
-        self.decoder_pred = Linear(m.decoder_width, pixels, rngs, xavier=True)
-
-    def encode(self, patches: jax.Array, masking: Masking) -> jax.Array:
-        """Patches [B, N, pixels] to latent tokens [B, 1 + K, width] of the kept ones, class token first."""
-        tokens = self.patch_embed(patches)
-        where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)
-        tokens = jnp.take_along_axis(tokens + where[1:], masking.kept[:, :, None], axis=1)
-        cls = jnp.broadcast_to(self.cls_token[...].astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
-        return self.encoder(jnp.concatenate([cls, tokens], axis=1))
+        self.decoder_pred = Linear(m.decoder_width, m.patch**2 * 3, rngs, xavier=True)
 
     def decode(self, latent: jax.Array, masking: Masking) -> jax.Array:
         """Latent tokens [B, 1 + K, width] to predicted pixels [B, N, pixels] of all patches."""
@@ -62,11 +49,30 @@ class Autoencoder(nnx.Module):
         return self.decoder_pred(self.decoder(x))[:, 1:]
 
 
+class Autoencoder(Decoder):
+    """MAE: a ViT encoder on the kept patches, and the decoder."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        m = config.facemae
+        self.patch_embed = Linear(m.patch**2 * 3, m.width, rngs, xavier=True)
+        self.cls_token = nnx.Param(jax.nn.initializers.normal(0.02)(rngs.params(), (1, 1, m.width)))
+        self.encoder = Transformer(m.width, m.depth, m.heads, config.remat, rngs)
+        super().__init__(config, m.width, rngs)
+
+    def encode(self, patches: jax.Array, masking: Masking) -> jax.Array:
+        """Patches [B, N, pixels] to latent tokens [B, 1 + K, width] of the kept ones, class token first."""
+        tokens = self.patch_embed(patches)
+        where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)
+        tokens = jnp.take_along_axis(tokens + where[1:], masking.kept[:, :, None], axis=1)
+        cls = jnp.broadcast_to(self.cls_token[...].astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
+        return self.encoder(jnp.concatenate([cls, tokens], axis=1))
+
+
 class FaceMAE(nnx.Module):
     """The autoencoder and, for semantic masking, the channel grouping that chooses what it sees."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        m = config.model
+        m = config.facemae
         self.autoencoder = Autoencoder(config, rngs)
         if m.masking == "semantic":
-            self.channel_grouping = ChannelGrouping(m.features, config.n_groups, m.grouping_init, rngs)
+            self.channel_grouping = ChannelGrouping(config.trunk.features, m.n_groups, m.grouping_init, rngs)

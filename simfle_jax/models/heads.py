@@ -1,4 +1,6 @@
-"""The MLP head that serves as projection, predictor and both distillation heads."""
+"""The MLP heads: projectors, predictors and distillation heads."""
+
+import itertools
 
 import jax
 from flax import nnx
@@ -7,7 +9,7 @@ from simfle_jax.models.layers import BatchNorm, Linear
 
 
 class MLPHead(nnx.Module):
-    """Linear - BatchNorm - ReLU - Linear: [B, inputs] to [B, outputs]."""
+    """Linear - BatchNorm - ReLU - Linear: [B, inputs] to [B, outputs]. BYOL's and SimFLE's head for everything."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs):
         self.hidden = Linear(inputs, hidden, rngs)
@@ -16,3 +18,21 @@ class MLPHead(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         return self.out(jax.nn.relu(self.bn(self.hidden(x), train)))
+
+
+class NormalisedHead(nnx.Module):
+    """`layers` times Linear - BatchNorm, with ReLU between them: [B, inputs] to [B, outputs].
+
+    The projector of SimSiam and MoCo v3: what it gives has mean 0 and variance 1 over the batch.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs, layers: int = 3):
+        widths = [inputs, *[hidden] * (layers - 1), outputs]
+        self.linears = nnx.List([Linear(a, b, rngs) for a, b in itertools.pairwise(widths)])
+        self.norms = nnx.List([BatchNorm(width) for width in widths[1:-1]] + [BatchNorm(outputs, affine=False)])
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for i, (linear, norm) in enumerate(zip(self.linears, self.norms)):
+            x = norm(linear(x), train)
+            x = jax.nn.relu(x) if i < len(self.linears) - 1 else x
+        return x

@@ -61,18 +61,26 @@ class BatchNorm(nnx.Module):
     In training the batch's own statistics normalise, and the running ones take a tenth of them: the mean, and the
     *unbiased* variance (flax's own layer keeps the biased one). Under jit with a sharded batch the statistics are those
     of the global batch.
+
+    affine: whether a trained scale and offset follow.
     """
 
-    def __init__(self, features: int):
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
+    def __init__(self, features: int, affine: bool = True):
+        self.affine = affine
+        if affine:
+            self.scale = nnx.Param(jnp.ones(features))
+            self.bias = nnx.Param(jnp.zeros(features))
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if self.affine:
+            scale, bias = self.scale[...], self.bias[...]
+        else:
+            scale, bias = jnp.ones_like(self.mean[...]), jnp.zeros_like(self.mean[...])
         if not train:
-            return scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + EPSILON), self.scale[...], self.bias[...])
-        y, mean, var = normalise_batch(x, self.scale[...], self.bias[...])
+            return scaled(x, self.mean[...], jax.lax.rsqrt(self.var[...] + EPSILON), scale, bias)
+        y, mean, var = normalise_batch(x, scale, bias)
         count = x.size // x.shape[-1]
         self.mean.set_value(0.9 * self.mean[...] + 0.1 * mean)
         self.var.set_value(0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1)))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from simfle_jax.models.layers import LayerNorm, Linear
 from simfle_jax.kernels.precision import at_least_float32
+from simfle_jax.models.layers import LayerNorm, Linear
 
 
 class Attention(nnx.Module):

@@ -66,9 +66,9 @@ def exchanged(config: Config, state: TrainState) -> dict[str, int]:
         2 * _floats(trained["online"]) + 2 * _floats(trained["predictor"]) + 2 * _floats(trained.get("distil_gfl"))
     )
     both_ways += _floats(trained.get("distil_ffl")) + _floats(trained.get("facemae"))
-    semantic = config.model.facemae and config.model.masking == "semantic"
+    semantic = config.method == "simfle" and config.facemae.masking == "semantic"
     forward = 2 * _floats(target) + (_floats(trained["online"]["encoder"]) if semantic else 0)
-    matrix = config.model.features**2 if semantic else 0
+    matrix = config.trunk.features**2 if semantic else 0
     # Every micro-batch has statistics and a matrix of its own; gradients are reduced in each as well.
     parts = config.accumulate
     return {

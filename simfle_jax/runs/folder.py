@@ -6,13 +6,14 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
@@ -34,16 +35,12 @@ PACKAGES = (
 )
 
 
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {'data.path': ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def claim(workdir: str | os.PathLike, settings: dict[str, Any], write: bool = True) -> Path:
+def claim(
+    workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Path:
     """Makes the folder of a new run, or accepts that of the same run.
+
+    upgrade: brings what an earlier version recorded to today's form.
 
     Raises:
         UserError: the folder belongs to a run with other settings (which are named), or to something else.
@@ -51,11 +48,10 @@ def claim(workdir: str | os.PathLike, settings: dict[str, Any], write: bool = Tr
     folder = Path(workdir)
     recorded = folder / "config.json"
     if recorded.exists():
-        _check_same(json.loads(recorded.read_text()), settings, folder)
+        _check_same(upgrade(json.loads(recorded.read_text())), settings, folder)
     elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} holds something else than a run; give another --workdir")
-    if write:
-        _write(folder, settings)
+    _write(folder, settings)
     return folder
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
 from simfle_jax.runs import folder as folders
 
@@ -61,7 +62,7 @@ def check_same(settings: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    here = {f"config.{key}": value for key, value in folders.flatten(settings).items() if key != "data.path"}
+    here = {f"config.{key}": value for key, value in flatten(settings).items() if key != "data.path"}
     environment = folders.environment()
     here |= {"code": environment["git_commit"], "devices of the process": jax.local_device_count()}
     here |= {f"package {name}": version for name, version in environment["packages"].items()}

@@ -12,7 +12,6 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, parallel
-from simfle_jax import config as settings
 from simfle_jax.config import Config
 from simfle_jax.data.cache import cached
 from simfle_jax.data.mixing import open_mixed
@@ -20,16 +19,17 @@ from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
-from simfle_jax.runs import peers
-from simfle_jax.training import memory
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs import peers
 from simfle_jax.runs.checkpoint import Checkpoints
-from simfle_jax.training.program import step_program
-from simfle_jax.training.state import TrainState, init_state
-from simfle_jax.training.step import Method
-from simfle_jax.training.stop import Stop
 from simfle_jax.runs.writers import optional_writers
-from simfle_jax.encoder import export_encoder
+from simfle_jax.training import memory
+from simfle_jax.training.program import step_program
+from simfle_jax.training.restore import identity, upgraded_identity
+from simfle_jax.training.state import TrainState, trunk_of
+from simfle_jax.training.step import TrainStep
+from simfle_jax.training.stop import Stop
+from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
 
@@ -48,19 +48,19 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     compilation.use_cache()
     mesh = parallel.data_mesh()
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
-    identity = settings.as_dict(config) | {"data_fingerprint": source.fingerprint}
-    peers.check_same(identity)
-    folder = claim_together(workdir, identity)
+    this_run = identity(config, source.fingerprint)
+    peers.check_same(this_run)
+    folder = claim_together(workdir, this_run)
 
     # ---------------------------------------------------------------- state: new, or the newest checkpoint
-    method = Method(config, steps_per_epoch, mesh)
+    train_step = TrainStep(config, steps_per_epoch, mesh)
     try:
         with (
             memory.explained(config),
             peers.Watch(peer_timeout) as watch,
             Checkpoints(folder, config.keep_checkpoints) as checkpoints,
         ):
-            state, step_function = prepare(config, method, mesh, checkpoints)
+            state, step_function = prepare(config, train_step, mesh, checkpoints)
             run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
             return run.until_done(state, step_function)
     except (RuntimeError, ValueError) as error:
@@ -77,27 +77,27 @@ def open_data(config: Config) -> tuple[Source, int]:
     return source, steps_per_epoch
 
 
-def claim_together(workdir: str, identity: dict[str, Any]) -> Path:
+def claim_together(workdir: str, this_run: dict[str, Any]) -> Path:
     """The run's folder, claimed by process 0 and seen by the others."""
     main = jax.process_index() == 0
-    folder = peers.together(lambda: folders.claim(workdir, identity) if main else Path(workdir))
+    folder = peers.together(lambda: folders.claim(workdir, this_run, upgraded_identity) if main else Path(workdir))
     peers.together(lambda: None if main else folders.wait_for_claim(folder))
     return folder
 
 
-def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
+def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state to start from, in place on the devices, and the compiled step with its state donated."""
-    initial = initial_trunk(config.model)
+    initial = initial_trunk(config.trunk)
 
     def fresh() -> TrainState:
-        return init_state(config, method.tx, initial)
+        return train_step.fresh_state(initial)
 
     shapes = jax.eval_shape(fresh)
     shardings = parallel.state_shardings(mesh, shapes, config.shard_state)
     state = checkpoints.restore(shapes, shardings)
     if state is None:
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=compilation.once())()
-    return state, step_program(method, shapes, shardings)
+    return state, step_program(train_step, shapes, shardings)
 
 
 class Run:
@@ -161,7 +161,7 @@ class Run:
         check_finite(jax.device_get(metrics), step)
         self._flush()
         self.checkpoints.save(state, wait=wait or step == self.total)
-        trunk = parallel.whole_trunk(state, self.mesh)
+        trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
             with folders.or_warn("the encoder"):

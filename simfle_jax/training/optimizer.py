@@ -1,6 +1,7 @@
-"""Gradient descent as PyTorch does it, with the published schedule."""
+"""Gradient descent as PyTorch does it, with the published schedule; LARS, AdamW and warm-up beside it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +11,69 @@ from simfle_jax.config import Config
 
 
 def peak_learning_rate(config: Config) -> float:
-    """The first learning rate: `lr` is for a batch of 256 and grows with the batch."""
-    return config.lr * config.batch_size / 256
+    """The highest learning rate: `lr` is for a batch of 256 and grows with the batch."""
+    return config.optimizer.lr * config.batch_size / 256
 
 
 def schedule(config: Config, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
-    """Learning rate at a step: half a cosine over the epochs, constant within each of them, no warm-up."""
+    """Learning rate at a step: linear warm-up, then half a cosine, constant within each epoch or by step."""
+    settings, peak = config.optimizer, peak_learning_rate(config)
+    warmup = settings.warmup_epochs * steps_per_epoch
 
     def at(step: jax.Array) -> jax.Array:
-        epoch = step // steps_per_epoch
-        return 0.5 * peak_learning_rate(config) * (1 + jnp.cos(jnp.pi * epoch / config.epochs))
+        if settings.schedule == "epoch" and not warmup:
+            return 0.5 * peak * (1 + jnp.cos(jnp.pi * (step // steps_per_epoch) / config.epochs))
+        if settings.schedule == "epoch":
+            done = (step // steps_per_epoch - settings.warmup_epochs) / (config.epochs - settings.warmup_epochs)
+        else:
+            done = (step - warmup) / (config.epochs * steps_per_epoch - warmup)
+        falling = 0.5 * peak * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+        return jnp.where(step < warmup, peak * (step + 1) / max(warmup, 1), falling)
 
     return at
 
 
+def ema_decay(config: Config, steps_per_epoch: int, step: jax.Array) -> jax.Array | float:
+    """Share that the target network keeps at a step: constant as published, or rising to 1 by a cosine (BYOL's).
+
+    BYOL, appendix B: tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2.
+    """
+    base = config.optimizer.ema_decay
+    if config.optimizer.ema_schedule == "constant":
+        return base
+    done = step / (config.epochs * steps_per_epoch)
+    return 1 - (1 - base) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
 def optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
     """SGD in PyTorch's order: weight decay joins the gradient of every parameter, the rate multiplies the momentum."""
-    if config.optimizer == "adam":
-        inner = optax.scale_by_adam()
-    else:
-        inner = optax.trace(config.momentum)
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
-        inner,
-        optax.scale_by_learning_rate(schedule(config, steps_per_epoch)),
-    )
+    settings = config.optimizer
+    parts = [optax.clip_by_global_norm(settings.clip)] if settings.clip else []
+    parts += _direction(config)
+    if settings.predictor_lr != 1.0:
+        parts.append(optax.masked(optax.scale(settings.predictor_lr), _of_predictor))
+    return optax.chain(*parts, optax.scale_by_learning_rate(schedule(config, steps_per_epoch)))
+
+
+def _direction(config: Config) -> list[optax.GradientTransformation]:
+    """What turns gradients into a direction, before the learning rate; decay in each paper's place."""
+    settings = config.optimizer
+    mask = _kernels if settings.decay == "kernels" else None
+    decay = optax.add_decayed_weights(settings.weight_decay, mask)
+    if settings.name == "adam":
+        return [decay, optax.scale_by_adam()]
+    if settings.name == "adamw":
+        return [optax.scale_by_adam(), decay]
+    if settings.name == "lars":  # biases and normalisations are neither decayed nor scaled, as in BYOL
+        scaled = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=settings.trust), _kernels)
+        return [optax.add_decayed_weights(settings.weight_decay, _kernels), scaled, optax.trace(settings.momentum)]
+    return [decay, optax.trace(settings.momentum)]
+
+
+def _kernels(params: Any) -> Any:
+    """Which parameters are kernels: all but biases and the scales of normalisations."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def _of_predictor(params: Any) -> Any:
+    return {name: jax.tree.map(lambda _, here=name == "predictor": here, part) for name, part in params.items()}

@@ -7,23 +7,23 @@ import jax.numpy as jnp
 from jax import export
 
 from simfle_jax import compilation, parallel, traced
-from simfle_jax import config as settings
+from simfle_jax.config import as_dict
 from simfle_jax.training.state import TrainState
-from simfle_jax.training.step import Method, Metrics
+from simfle_jax.training.step import Metrics, TrainStep
 
 
-def step_program(method: Method, shapes: TrainState, shardings: TrainState) -> Any:
-    """`method.jitted(shardings)` with the options of a training program, its tracing and lowering kept (`traced.kept`).
+def step_program(step: TrainStep, shapes: TrainState, shardings: TrainState) -> Any:
+    """`step.jitted(shardings)` with the options of a training program, its tracing and lowering kept (`traced.kept`).
 
     shapes: of the state's arrays, as `jax.eval_shape` gives them.
     """
-    assert method.mesh is not None
-    config, over, everywhere = method.config, parallel.over_data(method.mesh), parallel.replicated(method.mesh)
+    assert step.mesh is not None
+    config, over, everywhere = step.config, parallel.over_data(step.mesh), parallel.replicated(step.mesh)
     images = jax.ShapeDtypeStruct((config.batch_size, config.data.canvas, config.data.canvas, 3), jnp.uint8)
     leaves, structure = jax.tree.flatten(shapes)
 
     def on_leaves(leaves: list[jax.Array], images: jax.Array) -> tuple[list[jax.Array], Metrics]:
-        state, metrics = method.train_step(jax.tree.unflatten(structure, leaves), images)
+        state, metrics = step(jax.tree.unflatten(structure, leaves), images)
         return jax.tree.leaves(state), metrics
 
     def trace() -> export.Exported:
@@ -32,11 +32,11 @@ def step_program(method: Method, shapes: TrainState, shardings: TrainState) -> A
         program = jax.jit(on_leaves, in_shardings=(placed, over), out_shardings=(placed, everywhere))
         return export.export(program)(leaves, images)
 
-    identity = settings.as_dict(config), method.steps_per_epoch, images, leaves, str(structure), shardings
+    identity = as_dict(config), step.steps_per_epoch, images, leaves, str(structure), shardings
     program = traced.kept(trace, identity)
 
     def train_step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
         leaves, metrics = program.call(jax.tree.leaves(state), images)
         return jax.tree.unflatten(structure, leaves), metrics
 
-    return method.jitted(shardings, compilation.training_options(), train_step)
+    return step.jitted(shardings, compilation.training_options(), train_step)

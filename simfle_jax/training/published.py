@@ -15,8 +15,8 @@ import optax
 from simfle_jax.config import Config
 from simfle_jax.errors import UserError
 from simfle_jax.training.optimizer import schedule
-from simfle_jax.training.state import TrainState, init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.state import TrainState
+from simfle_jax.training.step import TrainStep
 from simfle_jax.weights import torch_names, torch_sgd
 from simfle_jax.weights.files import (
     check_names,
@@ -75,8 +75,8 @@ def to_state(found: Published, config: Config, steps_per_epoch: int, where: str 
     Raises:
         UserError: it belongs to another model than config describes.
     """
-    method = Method(config, steps_per_epoch)
-    shapes = jax.eval_shape(lambda: init_state(config, method.tx))
+    train_step = TrainStep(config, steps_per_epoch)
+    shapes = jax.eval_shape(train_step.fresh_state)
     entries = torch_names.published(config)
     arrays = found.arrays
     check_names(arrays, entries, where)
@@ -86,8 +86,8 @@ def to_state(found: Published, config: Config, steps_per_epoch: int, where: str 
     _check_positions(arrays, entries, where)
     trees = torch_names.to_ours(entries, arrays)
     step = _step(found, steps_per_epoch)
-    opt_state = optax.tree_utils.tree_set(method.tx.init(trees["params"]), count=jnp.int32(step))
-    if found.optimizer and config.optimizer == "sgd":
+    opt_state = optax.tree_utils.tree_set(train_step.tx.init(trees["params"]), count=jnp.int32(step))
+    if found.optimizer and config.optimizer.name == "sgd":
         buffers, moved = torch_sgd.read_momentum(found.optimizer, entries, where), torch_sgd.moved(entries)
         check_shapes(buffers, moved, expected, f"the optimizer in {where}")
         check_values(buffers, f"the optimizer in {where}")
@@ -126,7 +126,7 @@ def state_dict(state: TrainState, config: Config) -> dict[str, np.ndarray]:
 
 
 def _passes(name: str, config: Config) -> int:
-    if name.startswith("online_network.encoder") and not (config.model.facemae and config.model.masking == "semantic"):
+    if name.startswith("online_network.encoder") and not (config.method == "simfle" and config.facemae.masking == "semantic"):
         return 2
     return next((count for part, count in PASSES.items() if name.startswith(part)), 2)
 
@@ -140,15 +140,15 @@ def write_published(
     """
     entries, step = torch_names.published(config), int(state.step)
     buffers = {}
-    if config.optimizer == "sgd":
+    if config.optimizer.name == "sgd":
         trace = jax.device_get(optax.tree_utils.tree_get(state.opt_state, "trace"))
         buffers = torch_names.to_torch(torch_sgd.moved(entries), {"params": trace})
     lr = float(schedule(config, steps_per_epoch)(jnp.int32(step)))
     content = {
         "epoch": step // steps_per_epoch,
-        "arch": "resnet50" if config.model.stage_sizes == (3, 4, 6, 3) and config.model.width == 64 else "resnet",
+        "arch": "resnet50" if config.trunk.stage_sizes == (3, 4, 6, 3) and config.trunk.width == 64 else "resnet",
         "state_dict": state_dict(state, config),
-        "optimizer": torch_sgd.write_momentum(buffers, entries, lr, config.momentum, config.weight_decay),
+        "optimizer": torch_sgd.write_momentum(buffers, entries, lr, config.optimizer.momentum, config.optimizer.weight_decay),
         "step": step,
         "metadata": metadata,
     }

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from simfle_jax import parallel
-from simfle_jax.config import Config, pretraining
+from simfle_jax.config import SCHEMA, Config, as_dict, pretraining, upgrade
 from simfle_jax.errors import UserError
 from simfle_jax.runs.checkpoint import Checkpoints
-from simfle_jax.training.state import TrainState, init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.state import TrainState
+from simfle_jax.training.step import TrainStep
 
 
 def run_config(workdir: str | Path) -> Config:
@@ -20,9 +20,21 @@ def run_config(workdir: str | Path) -> Config:
     Raises:
         UserError: the folder is not that of a pre-training run.
     """
-    settings = recorded(workdir)
+    settings = upgrade(recorded(workdir))
     settings.pop("data_fingerprint", None)
     return pretraining(settings)
+
+
+def identity(config: Config, fingerprint: str) -> dict[str, Any]:
+    """What makes a run this run and is recorded in its config.json: all settings, and the digest of its images."""
+    return as_dict(config) | {"schema": SCHEMA, "data_fingerprint": fingerprint}
+
+
+def upgraded_identity(found: dict[str, Any]) -> dict[str, Any]:
+    """A recorded identity of any earlier version in today's form: settings that came later are as before."""
+    settings = upgrade(found)
+    fingerprint = settings.pop("data_fingerprint", "unknown")
+    return identity(pretraining(settings), fingerprint)
 
 
 def recorded(workdir: str | Path) -> dict[str, Any]:
@@ -50,8 +62,8 @@ def checkpoint_steps(workdir: str | Path) -> list[int]:
 def run_state(workdir: str | Path, step: int | None = None) -> tuple[Config, TrainState]:
     """The settings and the newest checkpoint of a run, or that of `step`, on every device of this process."""
     config = run_config(workdir)
-    method = Method(config, steps_per_epoch=1)
-    shapes = jax.eval_shape(lambda: init_state(config, method.tx))
+    train_step = TrainStep(config, steps_per_epoch=1)
+    shapes = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(parallel.data_mesh(), shapes, shard_state=False)
     with Checkpoints(workdir) as checkpoints:
         kept = checkpoints.steps()

@@ -3,9 +3,14 @@
 import json
 from typing import Any
 
+from simfle_jax.config import flatten, upgrade
+from simfle_jax.config.trunks import trunk_name
+from simfle_jax.weights.trunk import architecture
+
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
-SETTINGS = ("epochs", "batch_size", "optimizer", "lr", "weight_decay", "ema_decay", "mask_ratio", "n_groups", "alpha", "beta",
-            "dtype", "seed")  # fmt: skip
+SETTINGS = ("method", "epochs", "batch_size", "optimizer.name", "optimizer.lr", "optimizer.weight_decay",
+            "optimizer.ema_decay", "dtype", "seed")  # fmt: skip
+FACEMAE_SETTINGS = ("facemae.masking", "facemae.mask_ratio", "facemae.n_groups", "facemae.alpha", "facemae.beta")
 
 USES = """## Use
 
@@ -34,11 +39,7 @@ def model_card(metadata: dict[str, str], config: dict[str, Any] | None, probes: 
 
 
 def _title(metadata: dict[str, str]) -> str:
-    sizes = json.loads(metadata["architecture"])
-    blocks, width = "-".join(map(str, sizes["stage_sizes"])), sizes["width"]
-    name = (
-        "ResNet-50" if (blocks, width) == ("3-4-6-3", 64) else f"ResNet of {blocks} bottlenecks, {width} channels wide"
-    )
+    name = trunk_name(architecture(json.loads(metadata["architecture"])))
     method = metadata.get("method", "unknown method")
     return f"# {name}, pre-trained by {method}\n\nA face encoder; the pre-training used no labels. Branch: {metadata.get('branch', 'online')}."
 
@@ -59,12 +60,14 @@ def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
     if "written_by" in metadata:
         facts.append(f"written by {metadata['written_by']}, versions {metadata.get('versions', 'unknown')}")
     if config:
-        data, start = config["data"], config["model"]["init_from"]
+        settings = flatten(upgrade(config))
+        data, start = config["data"], settings["trunk.init_from"]
         images = ", ".join(data["sources"]) or f"{data['path']} ({data['source']})"
         facts.append(f"images: `{images}`, canvas {data['canvas']}, views {config['views']['size']}")
         facts.append(f"started from {f'the weights in `{start}`' if start else 'random weights'}")
-        facts += [f"{name}: {config[name]}" for name in SETTINGS]
-        facts.append(f"masking: {config['model']['masking'] if config['model']['facemae'] else 'none (BYOL alone)'}")
+        facts += [f"{name.split('.')[-1]}: {settings[name]}" for name in SETTINGS]
+        has_facemae = settings["method"] == "simfle"
+        facts += [f"{name.split('.')[-1]}: {settings[name]}" for name in FACEMAE_SETTINGS] if has_facemae else []
     return _section("Training", facts)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simfle_jax.config import Model
+from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
 from simfle_jax.weights.files import replacing
 
@@ -20,7 +20,7 @@ OPSET = 18
 def export_onnx(
     path: Path,
     arrays: dict[str, np.ndarray],
-    model: Model,
+    trunk: TrunkSettings,
     metadata: dict[str, str],
     ours: Callable[[np.ndarray], np.ndarray],
 ) -> float:
@@ -43,7 +43,7 @@ def export_onnx(
         raise UserError(f"an ONNX file needs {missing.name}: pip install -c requirements.txt -e '.[onnx]'") from None
     del onnxruntime
     size = int(metadata["size"])
-    network = _network(arrays, model)
+    network = _network(arrays, trunk)
     output = "logits" if "fc.weight" in arrays else "features"
     images = np.random.default_rng(0).standard_normal((3, size, size, 3), np.float32)
     example = torch.from_numpy(images.transpose(0, 3, 1, 2))
@@ -63,13 +63,13 @@ def export_onnx(
     return error
 
 
-def _network(arrays: dict[str, np.ndarray], model: Model) -> Any:
+def _network(arrays: dict[str, np.ndarray], trunk: TrunkSettings) -> Any:
     import torch
 
     from simfle_jax.weights.torch_resnet import ResNet
 
     classes = len(arrays["fc.weight"]) if "fc.weight" in arrays else 0
-    network = ResNet(model.stage_sizes, model.width, model.last_stride, classes)
+    network = ResNet(trunk.stage_sizes, trunk.width, trunk.last_stride, classes)
     network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}, strict=True)
     return network.eval()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simfle_jax.config import Config, Model
+from simfle_jax.config import Config, TrunkSettings
 from simfle_jax.models.transformer import positions
 
 Path = tuple[str | int, ...]
@@ -71,20 +71,20 @@ def _batch_norm(name: str, path: Path) -> Iterator[Entry]:
     yield Entry(f"{name}.num_batches_tracked", "", (), VECTOR, np.zeros((), np.int64))
 
 
-def _trunk(model: Model, path: Path, conv: str, bn: str, stage: Callable[[int], str]) -> Iterator[Entry]:
+def _trunk(trunk: TrunkSettings, path: Path, conv: str, bn: str, stage: Callable[[int], str]) -> Iterator[Entry]:
     yield Entry(f"{conv}.weight", "params", (*path, "conv1", "kernel"), CONV)
     yield from _batch_norm(bn, (*path, "bn1"))
-    inputs = model.width
-    for i, blocks in enumerate(model.stage_sizes):
-        outputs = 4 * model.width * 2**i
+    inputs = trunk.width
+    for i, blocks in enumerate(trunk.stage_sizes):
+        outputs = 4 * trunk.width * 2**i
         for j in range(blocks):
             at = (*path, "stages", i, j)
-            yield from _bottleneck(f"{stage(i)}.{j}", at, shortcut=j == 0 and _projects(model, i, inputs, outputs))
+            yield from _bottleneck(f"{stage(i)}.{j}", at, shortcut=j == 0 and _projects(trunk, i, inputs, outputs))
             inputs = outputs
 
 
-def _projects(model: Model, stage: int, inputs: int, outputs: int) -> bool:
-    strided = stage > 0 and not (stage == len(model.stage_sizes) - 1 and model.last_stride == 1)
+def _projects(trunk: TrunkSettings, stage: int, inputs: int, outputs: int) -> bool:
+    strided = stage > 0 and not (stage == len(trunk.stage_sizes) - 1 and trunk.last_stride == 1)
     return strided or inputs != outputs
 
 
@@ -97,9 +97,9 @@ def _bottleneck(name: str, path: Path, shortcut: bool) -> Iterator[Entry]:
         yield from _batch_norm(f"{name}.downsample.1", (*path, "downsample_bn"))
 
 
-def torchvision_trunk(model: Model) -> list[Entry]:
+def torchvision_trunk(trunk: TrunkSettings) -> list[Entry]:
     """The trunk under the names of torchvision's (and timm's) `resnet50`, without `fc`; paths start at the trunk."""
-    return list(_trunk(model, (), "conv1", "bn1", lambda i: f"layer{i + 1}"))
+    return list(_trunk(trunk, (), "conv1", "bn1", lambda i: f"layer{i + 1}"))
 
 
 def _head(name: str, path: Path) -> Iterator[Entry]:
@@ -108,14 +108,14 @@ def _head(name: str, path: Path) -> Iterator[Entry]:
     yield from _affine(f"{name}.net.3", (*path, "out"))
 
 
-def _network(name: str, model: Model, path: Path) -> Iterator[Entry]:
+def _network(name: str, trunk: TrunkSettings, path: Path) -> Iterator[Entry]:
     encoder = f"{name}.encoder"
-    yield from _trunk(model, (*path, "encoder"), f"{encoder}.0", f"{encoder}.1", lambda i: f"{encoder}.{i + 4}")
+    yield from _trunk(trunk, (*path, "encoder"), f"{encoder}.0", f"{encoder}.1", lambda i: f"{encoder}.{i + 4}")
     yield from _head(f"{name}.projection", (*path, "projection"))
 
 
-def _target(model: Model) -> Iterator[Entry]:
-    for entry in _network("target_network", model, ()):
+def _target(trunk: TrunkSettings) -> Iterator[Entry]:
+    for entry in _network("target_network", trunk, ()):
         yield entry._replace(tree=f"target_{entry.tree}" if entry.tree else "")
 
 
@@ -132,14 +132,13 @@ def _transformer_blocks(name: str, depth: int, path: Path) -> Iterator[Entry]:
 
 def autoencoder(config: Config, name: str, path: Path) -> Iterator[Entry]:
     """The masked autoencoder under MAE's names."""
-    m = config.model
-    grid = config.grid
+    m, grid = config.facemae, config.grid
     yield Entry(f"{name}.cls_token", "params", (*path, "cls_token"), VECTOR)
-    yield Entry(f"{name}.pos_embed", "", (), VECTOR, positions(m.vit_width, grid)[None])
+    yield Entry(f"{name}.pos_embed", "", (), VECTOR, positions(m.width, grid)[None])
     yield Entry(f"{name}.mask_token", "params", (*path, "mask_token"), VECTOR)
     yield Entry(f"{name}.decoder_pos_embed", "", (), VECTOR, positions(m.decoder_width, grid)[None])
     yield from _affine(f"{name}.patch_embed.proj", (*path, "patch_embed"), _patch_layout(m.patch))
-    yield from _transformer_blocks(f"{name}.blocks", m.vit_depth, (*path, "encoder"))
+    yield from _transformer_blocks(f"{name}.blocks", m.depth, (*path, "encoder"))
     yield from _layer_norm(f"{name}.norm", (*path, "encoder", "norm"))
     yield from _affine(f"{name}.decoder_embed", (*path, "decoder_embed"))
     yield from _transformer_blocks(f"{name}.decoder_blocks", m.decoder_depth, (*path, "decoder"))
@@ -155,14 +154,14 @@ def channel_grouping(name: str, path: Path) -> Iterator[Entry]:
 
 def published(config: Config) -> list[Entry]:
     """The whole published checkpoint in its own order: 942 entries at paper size."""
-    m = config.model
-    entries = [*_network("online_network", m, ("online",)), *_target(m)]
-    if m.facemae and m.masking == "semantic":
+    has_facemae = config.method == "simfle"
+    entries = [*_network("online_network", config.trunk, ("online",)), *_target(config.trunk)]
+    if has_facemae and config.facemae.masking == "semantic":
         entries += channel_grouping("facemae.semantic_masking.channel_grouping", ("facemae", "channel_grouping"))
-    if m.facemae:
+    if has_facemae:
         entries += autoencoder(config, "facemae.autoencoder", ("facemae", "autoencoder"))
     entries += _head("predictor", ("predictor",))
-    if m.facemae and config.alpha > 0:
+    if has_facemae and config.facemae.alpha > 0:
         entries += [*_head("distil_GFL", ("distil_gfl",)), *_head("distil_FFL", ("distil_ffl",))]
     return entries
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simfle_jax.config import Model
+from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.files import check_names
@@ -15,13 +15,10 @@ Arrays = dict[str, np.ndarray]
 BRANCHES = ("online", "target")
 
 
-def architecture(sizes: dict[str, Any]) -> Model:
-    """A Model that describes a trunk alone; what concerns FaceMAE and the heads is empty."""
-    return Model(
-        stage_sizes=tuple(sizes["stage_sizes"]), width=sizes["width"], last_stride=sizes["last_stride"], head_hidden=0,
-        head_out=0, facemae=False, masking="random", grouping_init="he", patch=0, vit_width=0, vit_depth=0, vit_heads=0,
-        decoder_width=0, decoder_depth=0, decoder_heads=0, init_from="",
-    )  # fmt: skip
+def architecture(sizes: dict[str, Any]) -> TrunkSettings:
+    """A trunk's settings from its recorded sizes; those of an earlier version know bottlenecks alone."""
+    known: dict[str, Any] = {"kind": "bottleneck", "patch": 16, "heads": 0} | sizes
+    return TrunkSettings(**known | {"stage_sizes": tuple(known["stage_sizes"]), "init_from": ""})
 
 
 def is_published(arrays: Arrays) -> bool:
@@ -55,7 +52,7 @@ def _torchvision_name(name: str) -> str:
     return f"{ {'0': 'conv1', '1': 'bn1'}.get(number, number) }.{rest}"
 
 
-def infer_model(arrays: Arrays, where: str | Path) -> Model:
+def infer_trunk(arrays: Arrays, where: str | Path) -> TrunkSettings:
     """The sizes of a bottleneck trunk from its arrays; the last stride, which leaves no trace in them, is taken for 2.
 
     Raises:
@@ -67,6 +64,6 @@ def infer_model(arrays: Arrays, where: str | Path) -> Model:
     known = stem is not None and stem.ndim == 4 and stages == list(range(1, len(stages) + 1)) and len(stages) >= 2
     sizes = tuple(len([1 for stage, _ in blocks if stage == each]) for each in stages) if known else (3, 4, 6, 3)
     width = int(stem.shape[0]) if known and stem is not None else 64
-    model = architecture({"stage_sizes": sizes, "width": width, "last_stride": 2})
-    check_names(arrays, torch_names.torchvision_trunk(model), where)
-    return model
+    trunk = architecture({"stage_sizes": sizes, "width": width, "last_stride": 2})
+    check_names(arrays, torch_names.torchvision_trunk(trunk), where)
+    return trunk

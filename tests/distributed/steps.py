@@ -23,8 +23,7 @@ import small  # noqa: E402
 
 from simfle_jax import parallel  # noqa: E402
 from simfle_jax.runs.checkpoint import Checkpoints  # noqa: E402
-from simfle_jax.training.state import init_state  # noqa: E402
-from simfle_jax.training.step import Method  # noqa: E402
+from simfle_jax.training.step import TrainStep  # noqa: E402
 
 BATCH, STEPS = 32, 5
 jax.config.update("jax_enable_x64", dtype == "float64")
@@ -60,17 +59,17 @@ def main() -> None:
     config = dataclasses.replace(small.config(batch_size=BATCH, lr=0.005), dtype=dtype, shard_state="shard" in options)
     join()
     mesh = parallel.data_mesh()
-    method = Method(config, 100, mesh)
+    train_step = TrainStep(config, 100, mesh)
 
     def fresh():
-        return jax.tree.map(lambda x: x.astype(dtype) if x.dtype != np.int32 else x, init_state(config, method.tx))
+        return jax.tree.map(lambda x: x.astype(dtype) if x.dtype != np.int32 else x, train_step.fresh_state())
 
     shardings = parallel.state_shardings(mesh, jax.eval_shape(fresh), config.shard_state)
     over = parallel.over_data(mesh)
 
     def step(state, views, draw):
-        grads, terms, stats, target_stats = method.gradients(state, views, draw)
-        return method.update(state, grads, stats, target_stats), terms
+        grads, terms, stats, target_stats = train_step.gradients(state, views, draw)
+        return train_step.update(state, grads, stats, target_stats), terms
 
     with jax.threefry_partitionable(True):
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=QUICKLY)()

@@ -13,8 +13,7 @@ import jax
 import pytest
 import small
 
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.step import TrainStep
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +34,7 @@ def plan(*flags: str) -> dict:
 @cache
 def state():
     config = small.config()
-    return jax.eval_shape(lambda: init_state(config, Method(config, 1).tx))
+    return jax.eval_shape(TrainStep(config, 1).fresh_state)
 
 
 def sizes(tree, matrices_only=False) -> collections.Counter:

@@ -7,8 +7,7 @@ import small
 
 from simfle_jax import compilation, parallel
 from simfle_jax.training.program import step_program
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.step import TrainStep
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +19,11 @@ def cache(tmp_path_factory):
 
 
 class Start:
-    """What a process does that starts a run: a method, a state and its step; counts how often the step is traced."""
+    """What a process does that starts a run: a train_step, a state and its step; counts how often the step is traced."""
 
     def __init__(self, **changes):
         config, mesh = small.config(**changes), parallel.data_mesh()
-        self.method = Method(config, 100, mesh)
+        self.method = TrainStep(config, 100, mesh)
         self.traced = 0
         self.shapes = jax.eval_shape(self.fresh)
         self.shardings = parallel.state_shardings(mesh, self.shapes, config.shard_state)
@@ -37,7 +36,7 @@ class Start:
         self.method.train_step = counted
 
     def fresh(self):
-        return init_state(self.method.config, self.method.tx)
+        return self.method.fresh_state()
 
     def state(self):
         return jax.jit(self.fresh, out_shardings=self.shardings, compiler_options=compilation.once())()

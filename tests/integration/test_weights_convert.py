@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 import simfle_jax
 from simfle_jax.commands import convert
+from simfle_jax.encoder import export_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
 from simfle_jax.training.restore import recorded_facts, run_state
-from simfle_jax.encoder import export_encoder
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]

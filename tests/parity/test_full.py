@@ -13,8 +13,8 @@ from reference import assert_close, by_name, checkpoint, inputs
 from configs import simfle
 from simfle_jax.config import Config, pretraining
 from simfle_jax.training.published import read_published, to_state, write_published
-from simfle_jax.training.state import TrainState, init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.state import TrainState
+from simfle_jax.training.step import TrainStep
 from simfle_jax.weights import torch_names as names
 
 torch = pytest.importorskip("torch")
@@ -33,7 +33,7 @@ def published_config() -> Config:
 def published_file(golden, tmp_path_factory):
     """A published checkpoint of golden's filled parameters, as PyTorch writes it."""
     config = published_config()
-    shapes = jax.eval_shape(lambda: init_state(config, Method(config, 1).tx))
+    shapes = jax.eval_shape(TrainStep(config, 1).fresh_state)
     arrays = checkpoint(config, vars(shapes), int(np.load(golden / "full.npz")["meta/salt"]))
     listed = json.loads((golden / "state_dict_shapes.json").read_text())
     assert [(name, list(x.shape)) for name, x in arrays.items()] == list(listed.items())
@@ -79,16 +79,16 @@ def run(golden, published_file):
     full = dict(np.load(golden / "full.npz"))
     with jax.enable_x64(True):
         config = published_config()
-        method = Method(config, steps_per_epoch=1000)
+        train_step = TrainStep(config, steps_per_epoch=1000)
 
         @jax.jit
         def gradients(state, views, draw):
-            targets, target_stats = method.target_projections(state.target_params, state.target_stats, *views[:2])
-            differentiate = jax.value_and_grad(method.loss, has_aux=True)
+            targets, target_stats = train_step.target_projections(state.target_params, state.target_stats, *views[:2])
+            differentiate = jax.value_and_grad(train_step.loss, has_aux=True)
             (_, (terms, stats, outputs)), grads = differentiate(state.params, state.stats, views, draw, targets)
             return terms, outputs, targets, grads, stats, target_stats
 
-        update = jax.jit(method.update, donate_argnums=0)
+        update = jax.jit(train_step.update, donate_argnums=0)
         state = jax.tree.map(in_float64, converted_state(published_file, config))
         found = {"losses": [], "group_ids": []}
         for i in range(min(int(full["meta/steps"]), len(STEP_TOLERANCES))):

@@ -15,10 +15,10 @@ from simfle_jax.config import Config, pretraining
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.facemae import Autoencoder, patchify
 from simfle_jax.models.heads import MLPHead
-from simfle_jax.models.trunks.resnet import pool
 from simfle_jax.models.semantic_masking import group_maps, mask_by_scores, of_group, patch_scores
 from simfle_jax.models.simfle import Network
 from simfle_jax.models.transformer import positions
+from simfle_jax.models.trunks.resnet import pool
 from simfle_jax.training.optimizer import schedule
 from simfle_jax.training.state import split, statistics
 from simfle_jax.weights import torch_names as names

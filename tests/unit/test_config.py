@@ -59,7 +59,7 @@ def test_paper_sizes():
     from configs import simfle
 
     config = pretraining(simfle.get_config())
-    assert (config.grid, config.kept_patches, config.feature_grid, config.model.features) == (7, 12, 4, 2048)
+    assert (config.grid, config.kept_patches, config.feature_grid, config.trunk.features) == (7, 12, 4, 2048)
 
 
 def test_settings_survive_json_and_name_themselves():

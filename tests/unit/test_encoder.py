@@ -11,13 +11,12 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
+from simfle_jax.encoder import export_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.training.published import read_published
-from simfle_jax.training.state import init_state
-from simfle_jax.training.step import Method
+from simfle_jax.training.step import TrainStep
 from simfle_jax.weights import torch_names
-from simfle_jax.encoder import export_encoder, untrained_encoder
 from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
 
@@ -28,7 +27,7 @@ CONFIG = small.config()
 def state():
     """A state whose statistics are not the initial ones."""
     quick = {"xla_backend_optimization_level": 0}  # it runs once
-    fresh = jax.jit(lambda: init_state(CONFIG, Method(CONFIG, 1).tx), compiler_options=quick)()
+    fresh = jax.jit(TrainStep(CONFIG, 1).fresh_state, compiler_options=quick)()
     random = np.random.default_rng(0)
     return fresh.replace(
         stats=jax.tree.map(lambda x: np.abs(x + 0.1 * random.normal(size=x.shape)).astype("f4"), fresh.stats)

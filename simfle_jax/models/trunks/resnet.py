@@ -3,9 +3,10 @@
 import jax
 from flax import nnx
 
-from simfle_jax.models.layers import BatchNorm, Conv
 from simfle_jax.kernels.pooling import max_pool
 from simfle_jax.kernels.residual import add_relu
+from simfle_jax.models.layers import BatchNorm, Conv
+from simfle_jax.models.trunks.features import Features
 
 
 class Bottleneck(nnx.Module):
@@ -33,7 +34,7 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Images [B, H, W, 3], normalised, to a feature map [B, H / 32, W / 32, 2048] (sizes of ResNet-50).
+    """Images [B, H, W, 3], normalised, to a feature map [B, H / 32, W / 32, 2048] and its mean (sizes of ResNet-50).
 
     `stage_sizes` counts the blocks of each stage; `last_stride` is the stride of the last one.
     """
@@ -54,16 +55,11 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> Features:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = max_pool(x)
         apply = nnx.remat(Bottleneck.__call__, static_argnums=2) if self.remat else Bottleneck.__call__
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)
-        return x
-
-
-def pool(features: jax.Array) -> jax.Array:
-    """Global average [B, C] of a feature map [B, h, w, C]."""
-    return features.mean((1, 2))
+        return Features(x, x.mean((1, 2)))

@@ -6,8 +6,8 @@ from small_probe import write_encoder, write_split
 
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
-from simfle_jax.evaluation.features import Extractor
 from simfle_jax.encoder import load_encoder
+from simfle_jax.evaluation.features import Extractor
 
 
 @pytest.fixture(scope="module")

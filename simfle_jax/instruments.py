@@ -4,19 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from simfle_jax import losses
-from simfle_jax.config import Config
-from simfle_jax.models.simfle import Global, Local
 
 
-def of_outputs(seen: Global, local: Local | None, config: Config) -> dict[str, jax.Array]:
-    """`features/*`, and with semantic masking `grouping/separation` and `masking/agreement`, as scalars."""
-    found = {
-        "features/std": spread(seen.projections[0]),
-        "features/effective_rank": effective_rank(seen.projections[0]),
-    }
-    if local is not None and local.scores is not None and local.matrix is not None:
-        found["grouping/separation"] = losses.separation(local.matrix, config.n_groups)
-        found["masking/agreement"] = agreement(local.scores, config.kept_patches)
+def of_projections(projections: jax.Array) -> dict[str, jax.Array]:
+    """`features/std` and `features/effective_rank` of projections [B, D], as scalars."""
+    found = {"features/std": spread(projections), "features/effective_rank": effective_rank(projections)}
+    return jax.lax.stop_gradient(found)
+
+
+def of_groups(scores: jax.Array, matrix: jax.Array, groups: int, keep: int) -> dict[str, jax.Array]:
+    """`grouping/separation` of the grouping matrix [C, C], `masking/agreement` of the patches' scores [B, groups, N]."""
+    found = {"grouping/separation": losses.separation(matrix, groups), "masking/agreement": agreement(scores, keep)}
     return jax.lax.stop_gradient(found)
 
 

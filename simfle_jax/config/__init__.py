@@ -1,0 +1,42 @@
+"""Settings: what they mean (settings), what they may be (checks), what they were called before (schema)."""
+
+from simfle_jax.config.checks import check_seed, pretraining
+from simfle_jax.config.schema import SCHEMA, today, upgrade
+from simfle_jax.config.settings import (
+    Config,
+    DataSettings,
+    FaceMAESettings,
+    HeadSettings,
+    MonitorSettings,
+    OptimizerSettings,
+    TrunkSettings,
+    ViewSettings,
+)
+from simfle_jax.config.trunks import TRUNKS, named_trunk, trunk_name
+from simfle_jax.config.typed import as_dict, digest, flatten, one_of, require, typed, with_defaults
+
+__all__ = [
+    "SCHEMA",
+    "TRUNKS",
+    "Config",
+    "DataSettings",
+    "FaceMAESettings",
+    "HeadSettings",
+    "MonitorSettings",
+    "OptimizerSettings",
+    "TrunkSettings",
+    "ViewSettings",
+    "as_dict",
+    "check_seed",
+    "digest",
+    "flatten",
+    "named_trunk",
+    "one_of",
+    "pretraining",
+    "require",
+    "today",
+    "trunk_name",
+    "typed",
+    "upgrade",
+    "with_defaults",
+]

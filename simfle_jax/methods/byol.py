@@ -1,0 +1,78 @@
+"""BYOL (Grill et al. 2020): predict the target network's projection of the other view.
+
+    y1, y2 = trunk(x1), trunk(x2);  z = projector(y);  p = predictor(z)
+    q1, q2 = target(x2), target(x1)                    # no gradient
+    loss   = |unit(p1) - unit(q1)|^2 + |unit(p2) - unit(q2)|^2       (2) and its symmetric form
+    target = decay * target + (1 - decay) * online                   (1), after the step
+
+Numbers are the paper's equations. As in SimFLE's published program each view is its own batch for BatchNorm, and the
+target network runs in training mode and keeps statistics of its own.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from simfle_jax import losses
+from simfle_jax.config import Config
+from simfle_jax.methods.base import Method, Metrics, Outcome, weighted
+from simfle_jax.models.heads import MLPHead
+from simfle_jax.models.network import Network
+from simfle_jax.views import Views
+
+
+class Seen(NamedTuple):
+    """What the online network makes of the two views; pairs of arrays [B, ...]."""
+
+    features: tuple[jax.Array, jax.Array]
+    projections: tuple[jax.Array, jax.Array]
+    predictions: tuple[jax.Array, jax.Array]
+
+
+class OnlineSide(nnx.Module):
+    """The online network and its predictor."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        self.online = Network(config, rngs)
+        self.predictor = MLPHead(config.heads.out, config.heads.hidden, config.heads.out, rngs)
+
+    def see(self, views: Views) -> Seen:
+        """Both views through trunk, projector and predictor, in training mode."""
+        y1, z1 = self.online(views.first, train=True)
+        y2, z2 = self.online(views.second, train=True)
+        return Seen((y1, y2), (z1, z2), (self.predictor(z1, train=True), self.predictor(z2, train=True)))
+
+
+def exchanged_projections(target: Network, views: Views) -> tuple[jax.Array, jax.Array]:
+    """(q1, q2): the target network's projections of the second and of the first view."""
+    q2 = target(views.first, train=True).projections
+    q1 = target(views.second, train=True).projections
+    return q1, q2
+
+
+def similarity(predictions: tuple[jax.Array, jax.Array], targets: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Equation (2) for both views, means over the batch: a scalar."""
+    first, second = (losses.similarity(p, q).mean() for p, q in zip(predictions, targets))
+    return first + second
+
+
+class BYOL(Method):
+    """BYOL alone."""
+
+    def networks(self, rngs: nnx.Rngs) -> OnlineSide:
+        return OnlineSide(self.config, rngs)
+
+    def targets(self, target: Network, views: Views) -> tuple[jax.Array, jax.Array]:
+        return exchanged_projections(target, views)
+
+    def loss(self, networks: Any, views: Views, targets: tuple[jax.Array, jax.Array], draw: Any) -> Outcome:
+        seen = networks.see(views)
+        outcome = weighted({"similarity": similarity(seen.predictions, targets)})
+        return outcome._replace(outputs=seen)
+
+    def instruments(self, outputs: Any) -> Metrics:
+        return super().instruments(outputs.projections[0])
+
+
+METHOD = BYOL

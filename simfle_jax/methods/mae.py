@@ -1,0 +1,58 @@
+"""MAE (He et al. 2022) on the plain face: FaceMAE's autoencoder alone, with random masking.
+
+    patches = patchify(o);  keep a random quarter of them
+    latent  = trunk(kept patches);  predicted = decoder(latent, mask tokens in place of the others)
+    loss    = mean squared error on the masked patches, against pixels normalised within each patch
+
+The trunk is a ViT, and it is what is exported and probed, at the size of the plain image.
+"""
+
+import jax
+from flax import nnx
+
+from simfle_jax import losses
+from simfle_jax.config import Config
+from simfle_jax.methods.base import Method, Outcome, weighted
+from simfle_jax.methods.simfle import random_order
+from simfle_jax.models.facemae import Decoder, patchify
+from simfle_jax.models.semantic_masking import mask_by_scores
+from simfle_jax.models.trunks import make_trunk
+from simfle_jax.views import Views
+
+
+class Online(nnx.Module):
+    """The trunk alone: there is no projector."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        self.encoder = make_trunk(config.trunk, config.remat, rngs)
+
+
+class Networks(nnx.Module):
+    """The trunk, and the decoder that is thrown away afterwards."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        self.online = Online(config, rngs)
+        self.decoder = Decoder(config, config.trunk.width, rngs)
+
+
+class MAE(Method):
+    """The masked autoencoder."""
+
+    has_target = False
+
+    def networks(self, rngs: nnx.Rngs) -> Networks:
+        return Networks(self.config, rngs)
+
+    def draw(self, keys: jax.Array) -> jax.Array:
+        return random_order(keys, self.config.grid**2)
+
+    def loss(self, networks: Networks, views: Views, targets: None, draw: jax.Array) -> Outcome:
+        masking = mask_by_scores(-draw, self.config.kept_patches)
+        latent = networks.online.encoder.tokens(views.plain, masking.kept)
+        predicted = networks.decoder.decode(latent, masking)
+        patches = patchify(views.plain, self.config.facemae.patch)
+        reconstruction = losses.reconstruction(predicted, patches, masking.masked)
+        return weighted({"reconstruction": reconstruction})._replace(outputs=latent[:, 1:].mean(1))
+
+
+METHOD = MAE

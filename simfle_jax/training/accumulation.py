@@ -1,0 +1,34 @@
+"""A batch in parts, one after the other, where the devices' memory does not hold a step of all of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def in_parts(
+    gradients: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]], parts: int, stats: Any, keys: jax.Array, images: jax.Array
+) -> tuple[Any, Any]:
+    """`gradients(stats, keys, images) -> (sums, stats)` over `parts` micro-batches: the mean of sums, the last stats.
+
+    BatchNorm and the grouping matrix see one micro-batch at a time and the running statistics move once for each, so
+    the result is not that of the whole batch. Micro-batch j holds the rows j, j + parts, ..., so that each device has
+    its share of every one.
+    """
+    if parts == 1:
+        return gradients(stats, keys, images)
+
+    def split(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], None]:
+        sums, stats = carry
+        new, stats = gradients(stats, *chunk)
+        return (jax.tree.map(jnp.add, sums, new), stats), None
+
+    chunks = split(keys), split(images)
+    shapes = jax.eval_shape(gradients, stats, *(chunk[0] for chunk in chunks))[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (sums, stats), _ = jax.lax.scan(body, (zeros, stats), chunks)
+    return jax.tree.map(lambda x: x / parts, sums), stats

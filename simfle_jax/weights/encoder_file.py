@@ -1,0 +1,53 @@
+"""encoder.safetensors: a trunk under its torch names, and what must be known to use it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+import simfle_jax
+from simfle_jax.config import Config, TrunkSettings, digest
+from simfle_jax.weights import torch_names
+from simfle_jax.weights.files import write_safetensors
+
+LICENCE_NOTE = "Weights carry the conditions of the data they were trained on; research use of face data."
+METHOD_NAMES = {"simfle": "SimFLE", "byol": "BYOL", "simsiam": "SimSiam", "moco_v3": "MoCo v3", "mae": "MAE"}
+ARCHITECTURE = ("kind", "stage_sizes", "width", "last_stride", "patch", "heads")
+
+
+def export_encoder(
+    path: Path, trunk: dict[str, Any], config: Config, facts: dict[str, str], branch: str = "online"
+) -> None:
+    """Writes a trunk under torchvision's (or timm's) names, with running statistics and without classifier.
+
+    trunk: 'params' and 'stats'. facts: what the settings do not tell: `step`, `data_fingerprint`. branch: 'online'
+    (what is probed) or 'target'. Written whole or not at all.
+    """
+    arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.trunk), jax.device_get(trunk))
+    write_safetensors(path, arrays, describe(config, branch) | facts)
+
+
+def describe(config: Config, branch: str = "online") -> dict[str, str]:
+    """Metadata of weights that a run with these settings made."""
+    size = config.views.plain_size if config.method == "mae" else config.views.size
+    return {
+        "method": METHOD_NAMES.get(config.method, config.method),
+        "branch": branch,
+        "config": digest(config),
+        "architecture": architecture_text(config.trunk),
+        "size": str(size),
+        "mean": json.dumps(config.data.mean),
+        "std": json.dumps(config.data.std),
+        "standardise": config.views.standardise,
+        "written_by": f"simfle-jax {simfle_jax.__version__}",
+        "versions": json.dumps({"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}),
+        "licence_note": LICENCE_NOTE,
+    }
+
+
+def architecture_text(trunk: TrunkSettings) -> str:
+    """The sizes of a trunk as the metadata hold them."""
+    return json.dumps({name: getattr(trunk, name) for name in ARCHITECTURE})
