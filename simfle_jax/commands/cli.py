@@ -64,7 +64,10 @@ def _check_overrides(argv: list[str]) -> None:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
     for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
+            near = difflib.get_close_matches(key, known, n=1) or [
+                last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
+            ]
             raise UserError(
                 f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}")
             )

@@ -13,12 +13,13 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax.commands import convert
-from simfle_jax.encoder import export_encoder
+from simfle_jax import convert
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
 from simfle_jax.training.restore import recorded_facts, run_state
+from simfle_jax.training.state import trunk_of
+from simfle_jax.weights.encoder_file import export_encoder
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def third(whole, tmp_path_factory):
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "checkpoints" / "20")
     config, state = run_state(workdir)
-    export_encoder(workdir / "encoder.safetensors", state, config, recorded_facts(workdir, state))
+    export_encoder(workdir / "encoder.safetensors", trunk_of(state), config, recorded_facts(workdir, state))
     return workdir
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from simfle_jax import augment
-from simfle_jax.config import Views
+from simfle_jax.config import ViewSettings
 
 SIZE, BATCH = 24, 6
-STRONG = Views(
+STRONG = ViewSettings(
     size=SIZE, plain_size=16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8,
     brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, gray=0.2, blur=(0.1, 2.0),
 )  # fmt: skip

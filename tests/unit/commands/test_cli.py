@@ -8,7 +8,7 @@ import pytest
 
 from simfle_jax.commands import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 from simfle_jax.commands import cli
 from simfle_jax.errors import UserError
@@ -41,7 +41,7 @@ def test_flags_become_the_config():
         (["--workdir=w"], "give --config=FILE"),
         (["--config=configs/simfle.py"], "give --workdir=DIR"),
         (["--config=configs/nothing.py", "--workdir=w"], "no config in configs/nothing.py"),
-        (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean mask_ratio?"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean facemae.mask_ratio?"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
         (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simfle_jax.commands import faces
+from simfle_jax import faces
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS, draw_face
