@@ -35,6 +35,11 @@ def test_flags_become_the_config():
     assert (done.returncode, done.stdout) == (0, "5 faces w\n")
 
 
+def test_a_setting_keeps_its_name_where_the_config_has_one_of_an_old_name():
+    done = start("--config=configs/probe.py", "--config.lr=0.05", "--config.momentum=.8", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, "0  w\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
