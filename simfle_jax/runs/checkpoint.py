@@ -14,7 +14,8 @@ from absl import logging
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.peers import gather_texts
-from simfle_jax.training.state import TrainState
+
+TrainState = Any  # training/state.py has it; training imports this file, so this file does not import training
 
 
 def checksum(state: TrainState) -> int:
