@@ -26,6 +26,7 @@ def code_lines(text: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """The words of every command of the project in code blocks and inline code."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     lines = code_lines(text) + [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", text)]
     split = [shlex.split(line, comments=True) for line in lines if re.match(r"[\w./]*(python|pytest) ", line)]
     return [words for words in split if len(words) > 1]
@@ -47,12 +48,13 @@ def test_every_link_leads_somewhere(document):
 
 @each_document
 def test_every_named_file_exists(document):
-    """Names in backticks that end like a source, and folders of the project."""
-    names = re.findall(r"`([\w./-]+(?:\.py|\.md|\.sh|\.toml|/))`", document.read_text())
-    made = re.compile(r"train/|val/|unlabelled/|[\w]+_card\.md|[A-Z]")  # what commands write, and placeholders
+    """Names in backticks that end like a source, and folders of the project, unless the reader makes them."""
+    text = document.read_text()
+    names = re.findall(r"`([\w./-]+(?:\.py|\.md|\.sh|\.toml|/))`", text)
+    made = {*IN_A_RUN, "train/", "val/", "unlabelled/", *re.findall(r"\bas `([\w/.]+)`:", text)}
     lost = [
         name for name in names
-        if name not in IN_A_RUN and not made.match(name)
+        if name not in made and not re.match("[A-Z]", name)
         and not any((place / name).exists() for place in (ROOT, ROOT / "simfle_jax", document.parent))
     ]  # fmt: skip
     assert not lost, f"{document.name} names files that are not there: {lost}"
@@ -143,3 +145,17 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simfle_jax."):
             found.add(node.module.split(".")[1])
     return found
+
+
+@each_document
+def test_every_row_of_a_table_has_the_cells_of_its_head(document):
+    for table in re.findall(r"(?:^\|.*\n)+", document.read_text(), re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line.strip()))[1:-1] for line in table.splitlines()]
+        wrong = [row for row in rows if len(row) != len(rows[0])]
+        assert not wrong, f"{document.name}: {wrong[0]} has {len(wrong[0])} cells, its head {len(rows[0])}"
+
+
+def test_cells_of_performance_are_short():
+    rows = [line for line in (ROOT / "docs/performance.md").read_text().splitlines() if line.startswith("|")]
+    long = [cell for line in rows for cell in line.split("|") if len(cell.split()) > 20]
+    assert not long
