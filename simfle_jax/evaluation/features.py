@@ -76,7 +76,8 @@ class Extractor:
         return self._through_trunk(arrays, views)
 
     def _through_trunk(self, arrays: Any, views: jax.Array) -> jax.Array:
-        return self.encoder.apply(augment.normalise(views, self.encoder.mean, self.encoder.std), arrays)
+        encoder = self.encoder
+        return encoder.apply(augment.preprocess(views, encoder.standardise, encoder.mean, encoder.std), arrays)
 
     def _collect(
         self,
