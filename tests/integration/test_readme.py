@@ -44,10 +44,12 @@ def program(words: list[str]) -> str:
 
 
 def shrunk(words: list[str]) -> list[str]:
-    """The command with what makes it small at its end; a bare switch of argparse takes its value after '='."""
+    """The command with what makes it small at its end."""
     return [sys.executable, *words[1:], *SMALLER.get(program(words), [])]
 
 
+# These programs run once, so compiling them well would take longer than it saves.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
 RUNNABLE = [[c for c in commands(block) if c[0] == "python" and c[1:3] != ["-m", "venv"]] for block in BLOCKS]
 
 
@@ -66,9 +68,7 @@ def test_the_commands_of_a_block_run(block, made, tmp_path):
         if name not in outputs:
             (tmp_path / name).symlink_to(path)
     for words in block:
-        done = subprocess.run(
-            shrunk(words), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
-        )
+        done = subprocess.run(shrunk(words), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr[-600:]}"
     for name in outputs:
         made.setdefault(name, tmp_path / name)
