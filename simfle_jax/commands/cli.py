@@ -36,12 +36,14 @@ def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None
 
 def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     """The same for a command with flags of its own, which `call` reads."""
-    argv = [today(argument) for argument in argv or sys.argv]
-    sys.argv = argv  # config_flags looks there for the overrides
+    argv = argv or sys.argv
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         app.run(lambda _: None, argv=argv)
     try:
-        _check_overrides(argv)
+        known = _known_settings(argv)
+        argv = [today(argument, known) for argument in argv]
+        _check_overrides(argv, known)
+        sys.argv = argv  # config_flags looks there for the overrides
         flags.FLAGS(argv)
     except UserError as error:
         _fail(str(error))
@@ -52,16 +54,20 @@ def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     _guarded(call)
 
 
-def _check_overrides(argv: list[str]) -> None:
-    """Refuses a config file that is not there and an override of a setting that it does not have."""
+def _known_settings(argv: list[str]) -> list[str]:
+    """The names of all settings in the config file; UserError if it is not there."""
     files = [match[1] for arg in argv if (match := re.match(r"--?config=(.+)", arg))]
     if not files:
         raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
     try:
         file, *variant = files[-1].split(":", 1)
-        known = _keys(runpy.run_path(file)["get_config"](*variant))
+        return _keys(runpy.run_path(file)["get_config"](*variant))
     except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
+
+
+def _check_overrides(argv: list[str], known: list[str]) -> None:
+    """Refuses an override of a setting that there is not, and names the nearest."""
     for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
         if key not in known:
             last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
@@ -69,7 +75,7 @@ def _check_overrides(argv: list[str]) -> None:
                 last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
             ]
             raise UserError(
-                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}")
+                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else "")
             )
 
 
