@@ -9,7 +9,7 @@ import jax
 from simfle_jax import parallel
 from simfle_jax.config import Config, pretraining
 from simfle_jax.errors import UserError
-from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.training.checkpoint import SavedCheckpoints
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 
@@ -43,7 +43,7 @@ def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
 
 def checkpoint_steps(workdir: str | Path) -> list[int]:
     """The steps of a run whose checkpoints are there, in order."""
-    with Checkpoints(workdir) as checkpoints:
+    with SavedCheckpoints(workdir) as checkpoints:
         return sorted(checkpoints.steps())
 
 
@@ -53,7 +53,7 @@ def run_state(workdir: str | Path, step: int | None = None) -> tuple[Config, Tra
     method = Method(config, steps_per_epoch=1)
     shapes = jax.eval_shape(lambda: init_state(config, method.tx))
     shardings = parallel.state_shardings(parallel.data_mesh(), shapes, shard_state=False)
-    with Checkpoints(workdir) as checkpoints:
+    with SavedCheckpoints(workdir) as checkpoints:
         kept = checkpoints.steps()
         if step is not None and step not in kept:
             raise UserError(f"{workdir} has no checkpoint of step {step}, only of {', '.join(map(str, kept[::-1]))}")
