@@ -171,6 +171,12 @@ def require(condition: bool, message: str) -> None:
         raise UserError(f"config: {message}")
 
 
+def check_seed(seed: int, name: str) -> None:
+    """Raises UserError unless a seed is one that JAX tells from all others: it uses 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{name} = {seed} must lie in 0..{2**32 - 1}: larger ones would repeat smaller ones")
+
+
 def _check_training(c: Config) -> None:
     positive = ("epochs", "accumulate", "log_steps", "keep_checkpoints")
     for name in positive:
@@ -186,7 +192,8 @@ def _check_training(c: Config) -> None:
     require(c.temperature > 0, f"temperature = {c.temperature} must be positive")
     require(0 <= c.ema_decay <= 1, f"ema_decay = {c.ema_decay} must lie in 0..1")
     require(0 <= c.momentum < 1, f"momentum = {c.momentum} must lie in 0..1")
-    for name in ("seed", "alpha", "beta", "weight_decay", "checkpoint_steps"):
+    check_seed(c.seed, "config: seed")
+    for name in ("alpha", "beta", "weight_decay", "checkpoint_steps"):
         require(getattr(c, name) >= 0, f"{name} = {getattr(c, name)} must not be negative")
     _one_of("optimizer", c.optimizer, ("sgd", "adam"))
     _one_of("dtype", c.dtype, ("float32", "bfloat16"))

@@ -45,7 +45,11 @@ def run_probe(probe: Probe, workdir: str) -> Results:
 def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     """Trains the layer, or goes on with it, and reports on the best epoch; a finished folder is only read."""
     sets = open_sets(probe)
-    folder = folders.claim(workdir, identity(probe, encoder, sets))
+    with folders.take(workdir, identity(probe, encoder, sets)):
+        return _train(probe, encoder, sets, Path(workdir))
+
+
+def _train(probe: Probe, encoder: Encoder, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
         logging.warning("%s is complete; nothing to do", folder)

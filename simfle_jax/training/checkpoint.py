@@ -24,7 +24,7 @@ from simfle_jax.training.peers import gather_texts
 from simfle_jax.training.state import TrainState
 
 NEEDED = ("meta/metadata", "state/_METADATA", "state/manifest.ocdbt")  # without these a checkpoint is not whole
-DAMAGED = re.compile("^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed")
+DAMAGED = re.compile("^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_")
 REMEDY = "Start again in another --workdir with a lower lr, or with --config.dtype=float32 where it is bfloat16"
 
 

@@ -1,9 +1,11 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
+import contextlib
 import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.training import memory, peers
 from simfle_jax.training import workdir as folders
-from simfle_jax.training.checkpoint import Checkpoints
+from simfle_jax.training.checkpoint import REMEDY, Checkpoints
 from simfle_jax.training.program import step_program
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
@@ -49,21 +51,20 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     identity = settings.as_dict(config) | {"data_fingerprint": source.fingerprint}
     peers.check_same(identity)
-    folder = claim_together(workdir, identity)
-
-    # ---------------------------------------------------------------- state: new, or the newest checkpoint
-    method = Method(config, steps_per_epoch, mesh)
-    try:
-        with (
-            memory.explained(config),
-            peers.Watch(peer_timeout) as watch,
-            Checkpoints(folder, config.keep_checkpoints) as checkpoints,
-        ):
-            state, step_function = prepare(config, method, mesh, checkpoints)
-            run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
-            return run.until_done(state, step_function)
-    except (RuntimeError, ValueError) as error:
-        raise peers.lost(error) or error from None
+    with claimed_together(workdir, identity) as (folder, verify):
+        # ------------------------------------------------------------ state: new, or the newest checkpoint
+        method = Method(config, steps_per_epoch, mesh)
+        try:
+            with (
+                memory.explained(config),
+                peers.Watch(peer_timeout) as watch,
+                Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+            ):
+                state, step_function = prepare(config, method, mesh, checkpoints)
+                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify)
+                return run.until_done(state, step_function)
+        except (RuntimeError, ValueError) as error:
+            raise peers.lost(error) or error from None
 
 
 def open_data(config: Config) -> tuple[Source, int]:
@@ -76,12 +77,14 @@ def open_data(config: Config) -> tuple[Source, int]:
     return source, steps_per_epoch
 
 
-def claim_together(workdir: str, identity: dict[str, Any]) -> Path:
-    """The run's folder, claimed by process 0 and seen by the others."""
-    main = jax.process_index() == 0
-    folder = peers.together(lambda: folders.claim(workdir, identity) if main else Path(workdir))
-    peers.together(lambda: None if main else folders.wait_for_claim(folder))
-    return folder
+@contextlib.contextmanager
+def claimed_together(workdir: str, identity: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
+    main, folder = jax.process_index() == 0, Path(workdir)
+    with contextlib.ExitStack() as held:
+        lock = peers.together(lambda: held.enter_context(folders.take(workdir, identity)) if main else None)
+        peers.together(lambda: None if main else folders.wait_for_claim(folder))
+        yield folder, lock.verify if lock else lambda: None
 
 
 def prepare(config: Config, method: Method, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
@@ -104,10 +107,11 @@ class Run:
 
     def __init__(
         self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
-        watch: peers.Watch,
+        watch: peers.Watch, verify: Callable[[], None],
     ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
-        self.checkpoints, self.steps_per_epoch, self.watch = checkpoints, steps_per_epoch, watch
+        self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
+        self.watch, self.verify = watch, verify
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
@@ -117,7 +121,7 @@ class Run:
         """Trains from the state's step to the last one."""
         start = int(state.step)
         if self.main:
-            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder))
+            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
@@ -159,6 +163,7 @@ class Run:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
         check_finite(jax.device_get(metrics), step)
         self._flush()
+        self.verify()
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.whole_trunk(state, self.mesh)
         if self.main:
@@ -177,6 +182,7 @@ class Run:
         speed = steps * self.config.batch_size / max(seconds, 1e-9)
         self.logged = step, when
         if self.main:
+            self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
             self.log.write(
@@ -199,6 +205,5 @@ def check_finite(values: dict[str, Any], step: int) -> None:
     for name in terms:
         if not math.isfinite(float(np.asarray(values[name]))):
             raise UserError(
-                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. "
-                "Lower lr, or use --config.dtype=float32"
+                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. {REMEDY}"
             )

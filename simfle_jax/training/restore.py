@@ -1,6 +1,5 @@
 """A run's settings and its newest state, for whoever wants more of it than the encoder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.training.checkpoint import SavedCheckpoints
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
+from simfle_jax.training.workdir import read_settings
 
 
 def run_config(workdir: str | Path) -> Config:
@@ -30,10 +30,7 @@ def recorded(workdir: str | Path) -> dict[str, Any]:
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no config.json: is it the --workdir of a pre-training run?")
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}") from None
+    return read_settings(Path(workdir))
 
 
 def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
