@@ -250,7 +250,7 @@ def test_a_state_that_is_not_finite_is_never_saved(images, tmp_path):
     workdir = tmp_path / "run"
     config = small.config(data={"path": str(images)}, checkpoint_steps=1, lr=1e38, model={"facemae": False})
     for _ in range(2):
-        with pytest.raises(UserError, match="is not finite after step .*, which is not saved|is nan at step"):
+        with pytest.raises(UserError, match=r"is not finite after step .*, which is not saved"):
             train(config, str(workdir))
     kept = [run_state(workdir)[1]] if saved(workdir) else []
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
