@@ -11,7 +11,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from simfle_jax import distributed
+from simfle_jax import distributed, outputs
 from simfle_jax.config import today
 from simfle_jax.errors import UserError
 
@@ -36,6 +36,7 @@ def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None
 
 def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     """The same for a command with flags of its own, which `call` reads."""
+    outputs.outlive_readers()
     argv = argv or sys.argv
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         app.run(lambda _: None, argv=argv)

@@ -45,7 +45,12 @@ def run_probe(probe: Probe, workdir: str) -> Results:
 def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     """Trains the layer, or goes on with it, and reports on the best epoch; a finished folder is only read."""
     sets = open_sets(probe)
-    folder = folders.claim(workdir, identity(probe, encoder, sets), lambda recorded: config.with_defaults(Probe, recorded))
+    upgraded = partial(config.with_defaults, Probe)
+    with folders.take(workdir, identity(probe, encoder, sets), upgraded):
+        return _train(probe, encoder, sets, Path(workdir))
+
+
+def _train(probe: Probe, encoder: Encoder, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
         logging.warning("%s is complete; nothing to do", folder)
@@ -117,7 +122,7 @@ def _warn_of_divergence(history: History, n_classes: int) -> None:
     if history.loss[-1] > np.log(n_classes):
         logging.warning(
             "the loss after the last epoch, %.3g, is above that of guessing, %.3g: the learning rate is too high for "
-            "these features, try a tenth of it (--config.lr)", history.loss[-1], np.log(n_classes),
+            "these features, try a tenth of it (--config.lr, in another --workdir)", history.loss[-1], np.log(n_classes),
         )  # fmt: skip
 
 

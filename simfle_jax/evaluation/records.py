@@ -58,12 +58,22 @@ def save_progress(folder: Path, fit: Fit, history: History) -> None:
 
 
 def load_progress(folder: Path, like: tuple[Fit, History]) -> tuple[Fit, History]:
-    """What save_progress wrote, or `like` when there is nothing yet or it is damaged."""
+    """What save_progress wrote, or `like` when there is nothing yet or it is damaged.
+
+    Raises:
+        UserError: it could not be read for another reason, and may be whole.
+    """
     try:
         with np.load(folder / "progress.npz") as file:
             leaves = [file[f"arr_{i}"] for i in range(len(file.files))]
         fit, history = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    except Exception:  # zipfile and numpy raise nearly anything on damaged files; the work is then done again
+    except FileNotFoundError:
+        return like
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files; the work is then done again
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise UserError(
+                f"{folder / 'progress.npz'} could not be read ({error}); mend that, and the same command goes on"
+            ) from None
         return like
     return jax.tree.map(jnp.asarray, fit), history
 
@@ -81,9 +91,19 @@ def write_metrics(folder: Path, history: History, names: tuple[str, ...], lr: fl
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """results.json of a finished probe, or None."""
+    """results.json of a finished probe, or None; raises UserError when it is damaged."""
     path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it, and the command that made the probe writes it again"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged; remove it, and the command that made the probe writes it again")
+    return found
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, classes: tuple[str, ...], title: str) -> None:

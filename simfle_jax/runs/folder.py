@@ -15,11 +15,13 @@ from absl import logging
 
 from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
+from simfle_jax.runs.lock import NAME as LOCK
+from simfle_jax.runs.lock import Lock
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
-    "data.threads", "data.cache", "data.source",
+    "data.threads", "data.cache", "data.source", "data.max_bad_fraction",
 }  # fmt: skip
 PACKAGES = (
     "jax",
@@ -35,12 +37,11 @@ PACKAGES = (
 )
 
 
-def claim(
-    workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Callable[[dict[str, Any]], dict[str, Any]]
-) -> Path:
-    """Makes the folder of a new run, or accepts that of the same run.
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # brings what an earlier version recorded to today's form
 
-    upgrade: brings what an earlier version recorded to today's form.
+
+def claim(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade, write: bool = True) -> Path:
+    """Makes the folder of a new run, or accepts that of the same run, or of one that has nothing to go on from yet.
 
     Raises:
         UserError: the folder belongs to a run with other settings (which are named), or to something else.
@@ -48,11 +49,67 @@ def claim(
     folder = Path(workdir)
     recorded = folder / "config.json"
     if recorded.exists():
-        _check_same(upgrade(json.loads(recorded.read_text())), settings, folder)
-    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if is_begun(folder):
+            _check_same(upgrade(read_settings(folder)), settings, folder)
+    elif folder.is_file() or (folder.is_dir() and any(not _is_ours(path.name) for path in folder.iterdir())):
         raise UserError(f"{folder} holds something else than a run; give another --workdir")
-    _write(folder, settings)
+    if write:
+        _write(folder, settings)
     return folder
+
+
+def take(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade) -> Lock:
+    """Claims the folder as `claim` does, and takes its lock, which the caller releases.
+
+    Raises:
+        UserError: as `claim` and `Lock` do.
+    """
+    folder = claim(workdir, settings, upgrade, write=False)  # what is refused makes no folder
+    lock = Lock(folder).acquire()
+    try:
+        claim(workdir, settings, upgrade)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run or a probe left something to go on from, so that its settings must stay."""
+    done = ("progress.npz", "probe.safetensors", "results.json")
+    checkpoints = folder / "checkpoints"
+    saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return any((folder / name).exists() for name in done) or any(
+        path.name.isdigit() or path.name.startswith("damaged-") for path in saved
+    )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """config.json of a run or a probe.
+
+    Raises:
+        UserError: it cannot be read, or is damaged.
+    """
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_text())
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        found, problem = None, str(error)
+    else:
+        problem = "it holds no settings"
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{file} is damaged ({problem}); put it back from a copy: a run with the same settings and images writes "
+            "the same file into another --workdir"
+        )
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file may stand in a folder that is not claimed yet: of the lock, or of a claim that was cut short."""
+    return name == LOCK or name.startswith((f".{LOCK}.", ".config.json."))
 
 
 def wait_for_claim(folder: Path, seconds: float = 60) -> None:
@@ -108,7 +165,10 @@ def write_whole(path: Path, text: str) -> None:
     """Writes whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut may otherwise leave the new name with nothing in it
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -162,11 +222,13 @@ class MetricsLog:
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
-        for text in self.path.read_text().splitlines() if self.path.exists() else []:
+        for text in self.path.read_text(errors="replace").splitlines() if self.path.exists() else []:
             try:
-                lines.append(json.loads(text))
-            except ValueError:  # the last line of a killed run may be half written
+                line = json.loads(text)
+                int(line["step"]), float(line["seconds"])
+            except (ValueError, TypeError, KeyError):  # the last line of a killed run may be half written
                 break
+            lines.append(line)
         return lines
 
     def write(self, values: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
+import contextlib
 import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
-from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
 from simfle_jax.runs.writers import optional_writers
 from simfle_jax.training import memory
 from simfle_jax.training.program import step_program
@@ -50,21 +53,20 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     this_run = identity(config, source.fingerprint)
     peers.check_same(this_run)
-    folder = claim_together(workdir, this_run)
-
-    # ---------------------------------------------------------------- state: new, or the newest checkpoint
-    train_step = TrainStep(config, steps_per_epoch, mesh)
-    try:
-        with (
-            memory.explained(config),
-            peers.Watch(peer_timeout) as watch,
-            Checkpoints(folder, config.keep_checkpoints) as checkpoints,
-        ):
-            state, step_function = prepare(config, train_step, mesh, checkpoints)
-            run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
-            return run.until_done(state, step_function)
-    except (RuntimeError, ValueError) as error:
-        raise peers.lost(error) or error from None
+    with claimed_together(workdir, this_run) as (folder, verify):
+        # ------------------------------------------------------------ state: new, or the newest checkpoint
+        train_step = TrainStep(config, steps_per_epoch, mesh)
+        try:
+            with (
+                memory.explained(config),
+                peers.Watch(peer_timeout) as watch,
+                Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+            ):
+                state, step_function = prepare(config, train_step, mesh, checkpoints)
+                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify)
+                return run.until_done(state, step_function)
+        except (RuntimeError, ValueError) as error:
+            raise peers.lost(error) or error from None
 
 
 def open_data(config: Config) -> tuple[Source, int]:
@@ -77,12 +79,15 @@ def open_data(config: Config) -> tuple[Source, int]:
     return source, steps_per_epoch
 
 
-def claim_together(workdir: str, this_run: dict[str, Any]) -> Path:
-    """The run's folder, claimed by process 0 and seen by the others."""
-    main = jax.process_index() == 0
-    folder = peers.together(lambda: folders.claim(workdir, this_run, upgraded_identity) if main else Path(workdir))
-    peers.together(lambda: None if main else folders.wait_for_claim(folder))
-    return folder
+@contextlib.contextmanager
+def claimed_together(workdir: str, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
+    main, folder = jax.process_index() == 0, Path(workdir)
+    with contextlib.ExitStack() as held:
+        claim = partial(folders.take, workdir, this_run, upgraded_identity)
+        lock = peers.together(lambda: held.enter_context(claim()) if main else None)
+        peers.together(lambda: None if main else folders.wait_for_claim(folder))
+        yield folder, lock.verify if lock else lambda: None
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
@@ -105,10 +110,11 @@ class Run:
 
     def __init__(
         self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
-        watch: peers.Watch,
+        watch: peers.Watch, verify: Callable[[], None],
     ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
-        self.checkpoints, self.steps_per_epoch, self.watch = checkpoints, steps_per_epoch, watch
+        self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
+        self.watch, self.verify = watch, verify
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
@@ -118,7 +124,7 @@ class Run:
         """Trains from the state's step to the last one."""
         start = int(state.step)
         if self.main:
-            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder))
+            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
@@ -160,6 +166,7 @@ class Run:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
         check_finite(jax.device_get(metrics), step)
         self._flush()
+        self.verify()
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
@@ -178,6 +185,7 @@ class Run:
         speed = steps * self.config.batch_size / max(seconds, 1e-9)
         self.logged = step, when
         if self.main:
+            self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
             self.log.write(
@@ -200,6 +208,5 @@ def check_finite(values: dict[str, Any], step: int) -> None:
     for name in terms:
         if not math.isfinite(float(np.asarray(values[name]))):
             raise UserError(
-                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. "
-                "Lower lr, or use --config.dtype=float32"
+                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. {REMEDY}"
             )

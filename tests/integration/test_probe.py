@@ -15,6 +15,7 @@ from simfle_jax.data.packing import pack
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import probe as probes
 from simfle_jax.evaluation.settings import probing
+from simfle_jax.runs.lock import Lock
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"blue": 12, "green": 12, "red": 12}
@@ -187,6 +188,24 @@ def test_a_workdir_of_another_probe_is_refused_and_kept(settings, tmp_path):
     (tmp_path / "other" / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         probes.run_probe(settings(), str(tmp_path / "other"))
+
+
+def test_two_probes_in_one_folder_are_refused(settings, tmp_path):
+    with Lock(tmp_path / "p").acquire(), pytest.raises(UserError, match=r"p is in use by process \d+ on "):
+        probes.run_probe(settings(), str(tmp_path / "p"))
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    assert not (tmp_path / "p" / "lock.json").exists()
+
+
+def test_a_probe_that_left_nothing_may_begin_with_other_settings(settings, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probes, "fit_epochs", stop)
+    with pytest.raises(KeyboardInterrupt):
+        probes.run_probe(settings(), str(tmp_path / "p"))
+    monkeypatch.undo()
+    assert probes.run_probe(settings(lr=0.2), str(tmp_path / "p"))["epochs"] == 12
 
 
 def test_evaluation_needs_a_probe_of_this_encoder(settings, tmp_path):

@@ -97,11 +97,14 @@ def assert_equal_states(first, second):
 
 
 def test_a_run_interrupted_at_epoch_3_goes_on_from_the_published_layout_to_the_bit(
-    whole, checkpoint, images, settings, tmp_path
+    whole, checkpoint, images, settings, tmp_path, capsys
 ):
     said = run(checkpoint, tmp_path / "run", "--data", images, "--config", settings)
     assert "goes on at epoch 3, step 15, with its momentum" in said
+    capsys.readouterr()
     train(make_config(images), str(tmp_path / "run"))
+    assert "goes on from step 15\n" in capsys.readouterr().err
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").open()] == list(range(16, 21))
     assert_equal_states(run_state(tmp_path / "run")[1], run_state(whole)[1])
 
 
