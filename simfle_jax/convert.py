@@ -271,7 +271,7 @@ def _write_card(args: argparse.Namespace) -> str:
         results = read_results(place)
         if results is None:
             raise UserError(f"{place} holds no results.json: is it the --workdir of a finished probe?")
-        if results["encoder_hash"] != encoder.hash and not results["untrained"]:
+        if not encoder.is_called(results["encoder_hash"]) and not results["untrained"]:
             raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
         probes.append(results)
     config = recorded(args.source) if (args.source / "config.json").exists() else None

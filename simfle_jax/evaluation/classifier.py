@@ -17,11 +17,12 @@ from simfle_jax.weights.files import read_arrays, read_torch, torch_content, wri
 
 
 class Classifier(NamedTuple):
-    """A frozen trunk, the layer on its features, and the classes in the layer's order."""
+    """A frozen trunk, the layer on its features, the classes in the layer's order, and the canvas of its images."""
 
     encoder: Encoder
     layer: Linear
     classes: tuple[str, ...]
+    canvas: int = 0  # side of the decoded images; 0: that of the encoder's views
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of uint8 images [B, H, W, 3] of any size."""
@@ -42,7 +43,8 @@ class Classifier(NamedTuple):
 
     def metadata(self) -> dict[str, str]:
         """What a file with this classifier says about itself."""
-        return self.encoder.metadata | {"classes": json.dumps(self.classes), "encoder_hash": self.encoder.hash}
+        own = {"classes": json.dumps(self.classes), "encoder_hash": self.encoder.hash, "canvas": str(self.canvas)}
+        return self.encoder.metadata | own
 
 
 def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = ()) -> Classifier:
@@ -55,10 +57,10 @@ def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...
         UserError: not there, not whole, no class names, or the encoder is another than the probe's.
     """
     path = Path(path)
-    return _of_folder(path, encoder) if path.is_dir() else _of_file(path, classes)
+    return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes)
 
 
-def _of_folder(folder: Path, place: str) -> Classifier:
+def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier:
     probe = records.load_probe(folder)
     results = records.read_results(folder) or {}
     beside = str(folder) if (folder / "encoder.safetensors").exists() else ""
@@ -68,9 +70,15 @@ def _of_folder(folder: Path, place: str) -> Classifier:
     encoder = load_encoder(place)
     if results.get("untrained"):
         encoder = untrained_encoder(encoder, results["seed"])
-    if encoder.hash != probe.encoder_hash:
-        raise UserError(f"the probe in {folder} belongs to encoder {probe.encoder_hash}, {place} is {encoder.hash}")
-    return Classifier(encoder, probe.layer, probe.classes)
+    records.check_encoder(folder, probe, encoder, place)
+    return Classifier(encoder, probe.layer, _names(probe.classes, classes, folder), probe.canvas)
+
+
+def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[str, ...]:
+    """Names in the layer's order; a user who gives another order is mistaken, and every label would be wrong."""
+    if told and given and told != given:
+        raise UserError(f"{where} tells its classes itself: {' '.join(told)}; leave --classes out")
+    return told or given
 
 
 def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
@@ -88,19 +96,19 @@ def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
         raise UserError(
             f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
         )
-    names = classes or tuple(json.loads(metadata.get("classes", "[]")))
+    names = _names(tuple(json.loads(metadata.get("classes", "[]"))), classes, path)
     if len(names) != layer.bias.size:
         raise UserError(
             f"{path} tells {layer.bias.size} classes apart, {len(names)} names are known: give all in order"
         )
-    return Classifier(encoder, layer, names)
+    return Classifier(encoder, layer, names, int(metadata.get("canvas", 0)))
 
 
 def save_folder(folder: Path, classifier: Classifier) -> None:
     """Writes a folder that is at once a probe's and its encoder's: `probe.py --config.eval_only=True` evaluates it."""
     trunk, encoder = classifier.encoder.torch_arrays(), classifier.encoder
     write_safetensors(folder / "encoder.safetensors", trunk, encoder.metadata)
-    records.save_probe(folder, TrainedProbe(classifier.layer, classifier.classes, encoder.hash))
+    records.save_probe(folder, TrainedProbe(classifier.layer, classifier.classes, encoder.hash, classifier.canvas))
 
 
 def save_file(path: Path, classifier: Classifier, facts: dict[str, Any] | None = None) -> None:

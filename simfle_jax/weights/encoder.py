@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from simfle_jax.weights import torch_names
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays, write_safetensors
 from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_model, is_published
 
+HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
+PREPROCESSING = ("architecture", "size", "mean", "std")  # what the metadata tell of how an image becomes features
 CHUNK = 64  # images that go through the trunk at once
 LICENCE_NOTE = "Weights carry the conditions of the data they were trained on; research use of face data."
 
@@ -76,7 +78,23 @@ class Encoder:
         self.dim = model.features
         self.arrays = jax.tree.map(jnp.asarray, trees)
         self.graph = _graph(model)
-        self.hash = _hash(trees)
+
+    @cached_property
+    def hash(self) -> str:
+        """Over all that decides the features of a uint8 image: arrays with names and shapes, strides, preprocessing."""
+        return f"{HASH_VERSION}{_digest(self.torch_arrays(), self.model, (self.size, self.mean, self.std))}"
+
+    @cached_property
+    def legacy_hash(self) -> str:
+        """What versions before 0.2 recorded as the hash: over the numbers of the arrays alone."""
+        return _legacy_digest(self.arrays)
+
+    def is_called(self, hash_: str) -> bool:
+        """Whether a recorded hash, of this version or of one before, is that of this encoder.
+
+        A hash of before says nothing of strides and preprocessing; `records.check_encoder` looks at them, too.
+        """
+        return hash_ == (self.hash if hash_.startswith(HASH_VERSION) else self.legacy_hash)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.features(images)
@@ -157,7 +175,16 @@ def trunk_shapes(model: Model) -> dict[str, Any]:
     return jax.eval_shape(lambda: _trees(model, 0))
 
 
-def _hash(trees: Any) -> str:
+def _digest(arrays: Arrays, model: Model, preprocessing: Any) -> str:
+    digests = hashlib.sha256(json.dumps([_architecture(model), preprocessing]).encode())
+    for name, array in arrays.items():
+        digests.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digests.update(array.tobytes())
+    return digests.hexdigest()[:16]
+
+
+def _legacy_digest(trees: Any) -> str:
+    # Kept as it was: probes of before name their encoder by it, and they must go on working.
     digests = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
         digests.update(np.ascontiguousarray(leaf).tobytes())
@@ -240,6 +267,6 @@ DEFAULT_METADATA = {
 
 def untrained_encoder(like: Encoder, seed: int) -> Encoder:
     """A fresh encoder of the same architecture with its initial BatchNorm statistics: the baseline of a probe."""
-    kept = {name: like.metadata[name] for name in ("architecture", "size", "mean", "std")}
+    kept = {name: like.metadata[name] for name in PREPROCESSING}
     trees = jax.jit(lambda: _trees(like.model, seed), compiler_options=compilation.once())()
     return Encoder(jax.device_get(trees), like.model, kept | {"method": "untrained", "seed": str(seed)})
