@@ -13,7 +13,8 @@ from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.records import TrainedProbe
 from simfle_jax.weights.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
-from simfle_jax.weights.files import read_arrays, read_torch, torch_content, write_safetensors, write_torch
+from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
+from simfle_jax.weights.trunk import find_place
 
 
 class Classifier(NamedTuple):
@@ -47,17 +48,20 @@ class Classifier(NamedTuple):
         return self.encoder.metadata | own
 
 
-def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = ()) -> Classifier:
+def load_classifier(
+    path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = ""
+) -> Classifier:
     """The classifier in a probe's folder, or in one file that holds trunk and `fc`.
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.
     classes: names in the layer's order, for a file that does not tell them.
+    prefix: which trunk, of a file with several.
 
     Raises:
         UserError: not there, not whole, no class names, or the encoder is another than the probe's.
     """
     path = Path(path)
-    return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes)
+    return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes, prefix)
 
 
 def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier:
@@ -81,21 +85,16 @@ def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[
     return told or given
 
 
-def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
-    content: Any = {}
-    if path.suffix == ".safetensors" or not path.is_file():
-        arrays, metadata = read_arrays(path)
-    else:
-        content = read_torch(path)
-        arrays, metadata = torch_content(content)
-    if "fc.weight" not in arrays or "fc.bias" not in arrays:
+def _of_file(path: Path, classes: tuple[str, ...], prefix: str) -> Classifier:
+    arrays, metadata = read_arrays(path)
+    place = find_place(arrays, "online", path, metadata.get("branch", "online"), prefix)
+    weight, bias = (arrays.get(f"{place}fc.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
         raise UserError(f"{path} holds no classifier: fc.weight and fc.bias are not in it")
-    encoder = from_arrays(arrays, metadata, "online", path)
-    layer = Linear(jnp.asarray(arrays["fc.weight"].T), jnp.asarray(arrays["fc.bias"]))
-    if layer.kernel.shape != (encoder.dim, layer.bias.size):
-        raise UserError(
-            f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
-        )
+    encoder = from_arrays(arrays, metadata, "online", path, prefix)
+    if weight.shape != (bias.size, encoder.dim):
+        raise UserError(f"{path}: fc.weight is {weight.shape}, expected ({bias.size}, {encoder.dim})")
+    layer = Linear(jnp.asarray(weight.T), jnp.asarray(bias))
     names = _names(tuple(json.loads(metadata.get("classes", "[]"))), classes, path)
     if len(names) != layer.bias.size:
         raise UserError(

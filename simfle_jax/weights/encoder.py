@@ -191,15 +191,18 @@ def _legacy_digest(trees: Any) -> str:
     return digests.hexdigest()[:16]
 
 
-def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None) -> Encoder:
+def load_encoder(
+    path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = ""
+) -> Encoder:
     """The encoder of a run's folder, or of a safetensors or torch file.
 
     path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
-        names, with or without `fc`; or a published checkpoint. A file without our metadata is taken for images of
+        names, with or without heads, under whatever prefix; or a published checkpoint. A file without our metadata is taken for images of
         224 pixels with SimFLE's mean and std.
     branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
         A file of one trunk gives that one; `metadata['branch']` of the encoder says which it is.
     step: of an older checkpoint of a run, where it keeps them (`keep_checkpoints`).
+    prefix: which trunk of a file that holds several, as in 'module.base_encoder'; '.' is the one without a prefix.
 
     Raises:
         UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
@@ -215,13 +218,15 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
     file = path / "encoder.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise UserError(f"{path} holds no encoder.safetensors: is it the --workdir of a pre-training run?")
-    return from_arrays(*read_arrays(file), branch, file)
+    return from_arrays(*read_arrays(file), branch, file, prefix)
 
 
-def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path) -> Encoder:
+def from_arrays(
+    arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path, prefix: str = ""
+) -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
     held = metadata.get("branch", "online")
-    trunk = find_trunk(arrays, branch, where, held)
+    trunk = find_trunk(arrays, branch, where, held, prefix)
     model = _recorded_model(metadata, where) or infer_model(trunk, where)
     entries = torch_names.torchvision_trunk(model)
     check_names(trunk, entries, where)
