@@ -145,12 +145,20 @@ def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:
 
 
 def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: str) -> None:
-    """Raises UserError, naming the differences, unless the classes found in `where` are those of train."""
+    """Raises UserError, naming the differences, unless the classes found in `where` are those of train.
+
+    Their order may differ; `classes.with_classes` maps it.
+    """
     missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
     if missing or extra:
-        differences = [f"lacks {', '.join(missing)}"] if missing else []
-        differences += [f"has {', '.join(extra)} besides"] if extra else []
+        differences = [f"lacks {', '.join(map(_shown, missing))}"] if missing else []
+        differences += [f"has {', '.join(map(_shown, extra))} besides"] if extra else []
         raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal")
+
+
+def _shown(name: str) -> str:
+    """A name as it is, or with its invisible characters spelt out."""
+    return name if name.isprintable() and name == name.strip() else ascii(name)
 
 
 def existing_folder(path: str, split: str | None = None) -> str:

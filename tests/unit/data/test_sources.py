@@ -170,10 +170,6 @@ def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
         FolderSource(tree)
 
 
-def test_same_classes_pass_in_any_order():
-    check_same_classes(("a", "b"), ("b", "a"), "val")
-
-
 @pytest.mark.parametrize(
     ("other", "message"),
     [
