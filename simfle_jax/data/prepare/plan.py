@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from simfle_jax.data.prepare import layout as layouts
+from simfle_jax.data.prepare.names import distinct
 from simfle_jax.data.sources import EXTENSIONS
 from simfle_jax.errors import UserError
 
@@ -63,19 +65,30 @@ class Plan:
         self.published = published or {}
         self.items: list[Item] = []
         self.skipped = Skipped()
-        self._names: set[tuple[str, str | None, str]] = set()
+        self._taken: set[Item] = set()
 
     def add(self, item: Item) -> None:
-        """Takes an image; a second one that would get the same file is skipped."""
+        """Takes an image; one that was taken already is skipped."""
         stem, suffix = os.path.splitext(item.name)
         if suffix.lower() not in EXTENSIONS:
             item = dataclasses.replace(item, name=stem + ".png")
-        key = (item.split, item.label, item.name)
-        if key in self._names:
+        if item in self._taken:
             self.skipped.add("listed twice", item.name)
             return
-        self._names.add(key)
+        self._taken.add(item)
         self.items.append(item)
+
+    def settle(self) -> None:
+        """Gives every image of a class a name of its own: other pictures may want the same one (x.png and x.bmp).
+
+        Those that keep the ending of their file come first, so that they keep their names.
+        """
+        endings = [os.path.splitext(item.path or item.name)[1] for item in self.items]
+        order = sorted(range(len(endings)), key=lambda i: not self.items[i].name.endswith(endings[i]))
+        wanted = [((self.items[i].split, self.items[i].label), self.items[i].name) for i in order]
+        for i, name in zip(order, distinct(wanted, [endings[i] for i in order])):
+            if name != self.items[i].name:
+                self.items[i] = dataclasses.replace(self.items[i], name=name)
 
     def add_file(self, item: Item) -> None:
         """Takes an image that is a file, if it is there."""
@@ -92,22 +105,16 @@ def printable(text: str) -> str:
 
 
 def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, looked_for: str, layout: str) -> Path:
-    """The folder of the owners' layout: `source`, or a folder in it (archives often bring a top folder along).
+    """The folder of the owners' layout: `source`, or one a folder or two below (archives bring top folders along).
 
-    Raises UserError that names what was looked for and how the layout should be.
+    Raises UserError that names what was looked for and how the layout should be, or the folders where there are several.
     """
     if not source.is_dir():
         raise UserError(f"{dataset}: no folder {source}; give the unpacked data set as --source")
-    for candidate in [source, *sorted(folder for folder in source.iterdir() if folder.is_dir())]:
-        if is_root(candidate):
-            return candidate
-    raise UserError(f"{dataset}: looked for {looked_for} in {source} and did not find it; expected: {layout}")
-
-
-def nested(folder: Path) -> Path:
-    """`folder`, or the folder of the same name in it, which some unpackers make."""
-    inner = folder / folder.name
-    return inner if inner.is_dir() else folder
+    root = layouts.only(layouts.first_level(source, is_root), dataset, looked_for)
+    if root is None:
+        raise UserError(f"{dataset}: looked for {looked_for} in {source} and did not find it; expected: {layout}")
+    return root
 
 
 def images_in(folder: Path, skipped: Skipped) -> Iterator[os.DirEntry]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.prepare.encode import encoded
+from simfle_jax.data.prepare.names import distinct
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -54,7 +55,8 @@ def flat_names(items: Iterable[Item]) -> dict[Item, str]:
     """Names of the train images in one folder: their own, with the class in front where two would collide."""
     train = [item for item in items if item.split == "train"]
     times = Counter(item.name for item in train)
-    return {item: item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train}
+    wanted = [item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train]
+    return dict(zip(train, distinct([(None, name) for name in wanted], [""] * len(wanted))))
 
 
 def _target(item: Item, flat: dict[Item, str]) -> str:

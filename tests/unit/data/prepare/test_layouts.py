@@ -30,7 +30,7 @@ def test_rafdb(tmp_path):
         "val": {"anger": 1, "disgust": 1, "happiness": 1},
         "unlabelled": 4,
     }
-    assert skipped(result) == {"image file missing": 1, "line not readable": 3}
+    assert skipped(result) == {"image file missing": 1, "row not readable": 3}
     assert result["skipped"]["image file missing"]["first"] == ["train_00003_aligned.jpg"]
     source = tmp_path / "in/Image/aligned/train_00001_aligned.jpg"
     assert source.samefile(tmp_path / "out/train/sadness/train_00001_aligned.jpg")
@@ -51,7 +51,7 @@ def test_affectnet_newer(tmp_path):
     assert (result["dataset"], result["rules"]["release"]) == ("affectnet8", "newer")
     assert skipped(result) == {
         "annotation missing": 1,
-        "annotation not readable": 1,
+        "annotation not readable as a number": 1,
         "image file missing": 1,
         "label: no emotion of the eight": 1,
         "label: no face": 1,
@@ -126,7 +126,7 @@ def test_ferplus_files_that_do_not_belong_together(tmp_path):
     source = fakes.ferplus_csv(tmp_path / "in")
     lines = (source / "fer2013new.csv").read_text().splitlines()
     (source / "fer2013new.csv").write_text("\n".join(lines[:-1]))
-    with pytest.raises(UserError, match="part at line 9"):
+    with pytest.raises(UserError, match="part at fer2013.csv line 9"):
         ferplus.plan(source)
 
 
