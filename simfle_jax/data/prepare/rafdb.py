@@ -7,6 +7,7 @@ Image/original/train_00001.jpg
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path, PurePosixPath
 
@@ -28,13 +29,8 @@ LAYOUT = f"{LABEL_FILES[0]} and Image/aligned/ or Image/original/ (the folder `b
 
 def plan(source: Path, alignment: str = "aligned") -> Plan:
     """Plans RAF-DB from `Image/<alignment>`: the test part becomes val."""
-    root = plans.find_root(
-        source,
-        lambda folder: _label_file(folder) and (folder == source or folder.name.lower() != "compound"),
-        "rafdb",
-        " or ".join(LABEL_FILES),
-        LAYOUT,
-    )
+    looked_for = " or ".join(LABEL_FILES)
+    root = plans.find_root(source, functools.partial(_is_root, source), "rafdb", looked_for, LAYOUT)
     images = _images(root, alignment)
     result = Plan("rafdb", {"alignment": alignment, "val": "test"}, PUBLISHED)
     label_file = _label_file(root)
@@ -43,6 +39,11 @@ def plan(source: Path, alignment: str = "aligned") -> Plan:
     for name, label in tables.parsed(label_file, rows, _parse, result.skipped):
         _add(result, name, label, images, "_aligned" if alignment == "aligned" else "")
     return result
+
+
+def _is_root(source: Path, folder: Path) -> bool:
+    """Whether the folder has the list; `compound`, which lies beside `basic`, has another of that name."""
+    return "compound" not in folder.relative_to(source).as_posix().lower().split("/") and _label_file(folder) is not None
 
 
 def _label_file(root: Path) -> Path | None:

@@ -119,7 +119,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _encoding(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(256)
+        head = file.read(256).rstrip(b"\0")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     # These lists are ASCII for the most part: in UTF-16 without its mark every second byte is zero.
