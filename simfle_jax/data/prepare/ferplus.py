@@ -44,8 +44,6 @@ LAYOUT = (
     "fer2013.csv and fer2013new.csv, or FER2013Train/, FER2013Valid/ and FER2013Test/ (also in data/) with label.csv "
     "in each or fer2013new.csv beside them"
 )
-
-
 BY_LIST = "folders with fer2013new.csv"  # the layout of folders without label.csv
 
 
