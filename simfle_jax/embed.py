@@ -9,6 +9,7 @@ encoder's size and the centre cut out.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -82,15 +83,17 @@ def _write_parquet(path: Path, features: np.ndarray, names: list[str]) -> None:
             "a parquet file needs pyarrow: pip install -c requirements.txt -e '.[parquet]', or give --out FILE.npz"
         ) from None
     column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-    pq.write_table(pa.table({"name": names, "feature": column}), path)
+    told = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]  # a column must be UTF-8
+    pq.write_table(pa.table({"name": told, "feature": column}), path)
 
 
 def _list_bad(out: Path, bad: dict[str, str]) -> None:
+    from simfle_jax.data.bad_list import write_bad_list
+
     path = out.with_name(out.name + ".bad.txt")
+    write_bad_list(path, bad)
     if not bad:
-        path.unlink(missing_ok=True)
         return
-    path.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
     print(f"{len(bad)} images could not be read and were left out: {path}", file=sys.stderr)
 
 

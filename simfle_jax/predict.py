@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from simfle_jax.data.bad_list import escaped
 from simfle_jax.errors import UserError
 
 
@@ -68,7 +69,7 @@ def _lines(names: list[str], probabilities: np.ndarray, classes: tuple[str, ...]
         if as_json:
             yield json.dumps({"name": name, "label": ranked[0][0], "probabilities": dict(zip(classes, row))})
         else:
-            yield f"{name}  " + "  ".join(f"{label} {share:.3f}" for label, share in ranked)
+            yield f"{escaped(name)}  " + "  ".join(f"{label} {share:.3f}" for label, share in ranked)
 
 
 if __name__ == "__main__":

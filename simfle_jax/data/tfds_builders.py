@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from simfle_jax.data.sources import FolderSource, check_same_classes, read_file
+from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.sources import FolderSource, check_same_classes
 from simfle_jax.data.tfds_source import tfds
 
 
@@ -63,11 +64,13 @@ def _sources(folder: str, config: str) -> dict[str, FolderSource]:
 
 
 def _bytes(source: FolderSource, index: int) -> bytes:
-    """The file's bytes; none for one that cannot be read, so that it stays the bad image it is in the folder."""
+    """The file's bytes; none for what is no file, so that it stays the bad image it is in the folder."""
     try:
-        return read_file(f"{source.root}/{source.name(index)}")
-    except OSError:
+        data = patiently(lambda: source[index].data, f"{source.name(index)} cannot be read")
+    except BadImage:
         return b""
+    assert isinstance(data, bytes)  # of a folder they are files
+    return data
 
 
 def build(folder: str, data_dir: str | None = None, config: str = "labelled") -> SimfleFolder:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simfle_jax.data.files import record_error
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -72,13 +73,16 @@ class TfdsSource:
         return len(self._records)
 
     def name(self, index: int) -> str:
-        return self._name_in(self._records[index], index) if self._name else f"{self.split}/{index:08d}"
+        try:
+            return self._name_in(self._records[index], index) if self._name else f"{self.split}/{index:08d}"
+        except (ValueError, RuntimeError, IndexError):  # a record that cannot be read must still be named in messages
+            return f"{self.split}/{index:08d}"
 
     def __getitem__(self, index: int) -> Record:
         try:
             example = self._records[index]
         except (ValueError, RuntimeError, IndexError) as error:
-            raise OSError(f"damaged record: {' '.join(str(error).split())[:120]}") from None
+            raise record_error(error, "record") from None
         label = None if self.labels is None else int(self.labels[index])
         return Record(self._name_in(example, index), _content(example[self._image]), label)
 

@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
+from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, scores
 from simfle_jax.evaluation.features import Extractor
@@ -180,7 +181,7 @@ def write(folder: Path, name: str, results: Results, bad: dict[str, str]) -> Non
     records.draw_confusion(folder / f"confusion{suffix}.png", matrix, classes, title)
     if bad:
         path = folder / f"bad_images{suffix}.txt"
-        path.write_text("".join(f"{image}\t{reason}\n" for image, reason in sorted(bad.items())))
+        write_bad_list(path, bad)
         logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
     folders.write_json(folder / f"{name}.json", results)
     print(summary(results) + f"\n{folder / name}.json")

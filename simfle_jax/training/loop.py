@@ -1,6 +1,5 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
-import json
 import math
 import sys
 import time
@@ -14,16 +13,17 @@ from absl import logging
 from simfle_jax import compilation, parallel
 from simfle_jax import config as settings
 from simfle_jax.config import Config
-from simfle_jax.data.cache import cached
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source, open_source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
-from simfle_jax.training import memory, peers
+from simfle_jax.training import keeping, memory, peers
 from simfle_jax.training import workdir as folders
+from simfle_jax.training.bad_images import BadImages
 from simfle_jax.training.checkpoint import Checkpoints
 from simfle_jax.training.program import step_program
+from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, init_state
 from simfle_jax.training.step import Method
 from simfle_jax.training.stop import Stop
@@ -42,6 +42,7 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     """
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
+    source = same_data(source)
 
     # ---------------------------------------------------------------- devices and run folder
     compilation.use_cache()
@@ -110,6 +111,7 @@ class Run:
         self.checkpoints, self.steps_per_epoch, self.watch = checkpoints, steps_per_epoch, watch
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
+        self.bad_images = BadImages(folder, source)
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
         self.pending: tuple[int, dict[str, jax.Array], float] | None = None
 
@@ -124,7 +126,7 @@ class Run:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
         elif start and self.main:
             print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
-        with Stop() as stop, self._batches(start) as batches:
+        with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
             on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
             for step, images in enumerate(on_devices, start):
                 state, metrics = step_function(state, images)
@@ -133,16 +135,14 @@ class Run:
                 if stop.asked(step + 1):
                     self._save(state, metrics, step + 1, wait=True)
                     stop.leave(step + 1)
-            self._list_bad(batches.bad)
         self._flush()
         return state
 
-    def _batches(self, start: int) -> TrainBatches:
+    def _batches(self, start: int, stop: Stop) -> TrainBatches:
         c = self.config
-        keep = c.data.cache
-        source = cached(self.source, c.data.canvas, keep, c.data.threads) if keep else self.source
         return TrainBatches(
-            source, seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            keeping.kept(self.source, c.data, stop),
+            seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
             process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
             max_bad_fraction=c.data.max_bad_fraction,
         )  # fmt: skip
@@ -159,6 +159,7 @@ class Run:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
         check_finite(jax.device_get(metrics), step)
         self._flush()
+        self.bad_images.save()
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.whole_trunk(state, self.mesh)
         if self.main:
@@ -182,15 +183,6 @@ class Run:
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )
-
-    def _list_bad(self, here: dict[str, str]) -> None:
-        """Every process has read only its share, and found only the bad images of that."""
-        bad = {name: why for text in peers.gather_texts(json.dumps(here)) for name, why in json.loads(text).items()}
-        if not bad or not self.main:
-            return
-        path = self.folder / "bad_images.txt"
-        path.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
-        logging.warning("%d images could not be read and were replaced by others; see %s", len(bad), path)
 
 
 def check_finite(values: dict[str, Any], step: int) -> None:

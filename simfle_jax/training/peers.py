@@ -28,12 +28,12 @@ def gather_texts(text: str) -> list[str]:
     """The text of every process, on every process, in their order. All must call it."""
     if jax.process_count() == 1:
         return [text]
-    data = np.frombuffer(text.encode(), np.uint8)
+    data = np.frombuffer(os.fsencode(text), np.uint8)  # names of files are not always UTF-8
     lengths = np.asarray(multihost_utils.process_allgather(np.array([data.size], np.int32))).ravel()
     padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
     padded[: data.size] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
-    return [bytes(row[:size]).decode() for row, size in zip(rows, lengths, strict=True)]
+    return [os.fsdecode(bytes(row[:size])) for row, size in zip(rows, lengths, strict=True)]
 
 
 def together(work: Callable[[], T]) -> T:
