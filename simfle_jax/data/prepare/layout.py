@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from simfle_jax.data import sources
+from simfle_jax.data.listing import entries
 from simfle_jax.errors import UserError
 
 DEPTH = 2  # folders around the owners' layout that archives and people add
@@ -15,7 +16,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, by name, without hidden ones and those that systems keep for themselves."""
-    found = [entry for entry in sources._entries(os.fsencode(folder)) if entry.is_dir()]
+    found = [entry for entry in entries(os.fsencode(folder)) if stat.S_ISDIR(entry.kind)]
     return sorted(Path(os.fsdecode(entry.path)) for entry in found)
 
 

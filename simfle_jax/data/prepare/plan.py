@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from simfle_jax.data.files import EXTENSIONS, is_image
+from simfle_jax.data.listing import entries
 from simfle_jax.data.prepare import layout as layouts
 from simfle_jax.data.prepare.names import distinct
-from simfle_jax.data.sources import EXTENSIONS
 from simfle_jax.errors import UserError
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -37,6 +40,13 @@ class Item:
     path: str | None = None
     box: tuple[float, float, float, float] | None = None
     pixels: bytes | None = None
+
+
+class File(NamedTuple):
+    """A file of the source: its name, and its path."""
+
+    name: str
+    path: str
 
 
 class Skipped:
@@ -117,14 +127,11 @@ def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, loo
     return root
 
 
-def images_in(folder: Path, skipped: Skipped) -> Iterator[os.DirEntry]:
-    """The image files of one folder by name; other files are counted as skipped, hidden ones passed over."""
-    with os.scandir(folder) as entries:
-        files = sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
-    for entry in files:
-        if entry.name.startswith("."):
-            continue
-        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS + OTHER_SUFFIXES:
-            yield entry
-        else:
-            skipped.add("not an image file", entry.name)
+def images_in(folder: Path, skipped: Skipped) -> Iterator[File]:
+    """The image files of one folder by name; others are counted as skipped, those of the system passed over."""
+    for entry in sorted(entries(os.fsencode(folder))):
+        name = os.fsdecode(entry.name)
+        if is_image(name, EXTENSIONS + OTHER_SUFFIXES) and stat.S_ISREG(entry.kind):
+            yield File(name, os.fsdecode(entry.path))
+        elif not stat.S_ISDIR(entry.kind):
+            skipped.add("not an image file", name)

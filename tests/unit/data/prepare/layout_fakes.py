@@ -73,7 +73,7 @@ def affectnet_newer(root: Path) -> Path:
     put(root / "train_set" / "images" / "901.jpg", 201)
     (root / "train_set" / "annotations" / "901_exp.npy").write_bytes(b"")
     np.save(root / "train_set" / "annotations" / "902_exp.npy", np.array("1"))
-    (root / "train_set" / "images" / "Thumbs.db").write_bytes(b"x")
+    (root / "train_set" / "images" / "readme.txt").write_bytes(b"x")
     return root
 
 
@@ -179,7 +179,7 @@ def sfew(root: Path, aligned: bool) -> Path:
     base = root / "Train" / "Train_Aligned_Faces" if aligned else root / "Train"
     put(base / "Happy" / "same.png", 300)
     put(base / "Sad" / "same.png", 301)
-    (base / "Sad" / "Thumbs.db").write_bytes(b"x")
+    (base / "Sad" / "readme.txt").write_bytes(b"x")
     return root
 
 

@@ -139,3 +139,36 @@ def test_what_is_not_clear_is_refused_in_one_line(tmp_path, capsys, name):
     errors = capsys.readouterr().err.splitlines()
     assert [line for line in errors if line.startswith("error: ") and message in line] == errors[-1:], errors
     assert not (tmp_path / "out").exists()
+
+
+def thumbnails(folder):
+    """What a file server and Windows keep beside the images of every folder: more images, and files."""
+    for place in sorted({path.parent for path in folder.rglob("*.png")}):
+        for service in ("@eaDir/1.png", "#recycle", "$RECYCLE.BIN", "lost+found", ".ipynb_checkpoints"):
+            fakes.put(place / service / "SYNOPHOTO_THUMB_M.jpg", 1, (24, 24))
+        fakes.put(place.parent / "@eaDir/all/SYNOPHOTO_THUMB_M.jpg", 1, (24, 24))
+        (place / "Thumbs.db").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("dataset", ["folder", "sfew"])
+def test_service_folders_are_no_data_in_source_and_target(tmp_path, capsys, dataset):
+    source, out = fakes.sfew(tmp_path / "in", aligned=False), tmp_path / "out"
+    thumbnails(source)
+    for _ in range(2):  # a file server looks through the target, too; the second run must not take that for a stranger
+        assert run(source, out, dataset) == 0, capsys.readouterr().err
+        assert {n for n in fakes.tree(out, "train", "val") if "@" not in n and "MB_M" not in n and "db" not in n} == (
+            fakes.SFEW
+        )
+        counts = json.loads((out / manifest.NAME).read_text())["counts"]
+        assert sum(counts["train"].values()) == 9 and sum(counts["val"].values()) == 7 and counts["unlabelled"] == 9
+        thumbnails(out)
+
+
+def test_a_shadow_of_macos_beside_the_data_is_not_taken_for_them(tmp_path):
+    fakes.sfew(tmp_path / "in/SFEW_2.0", aligned=False)
+    for path in sorted((tmp_path / "in/SFEW_2.0").rglob("*.png")):
+        shadow = tmp_path / "in/__MACOSX" / path.relative_to(tmp_path / "in/SFEW_2.0")
+        shadow.parent.mkdir(parents=True, exist_ok=True)
+        shadow.with_name(f"._{shadow.name}").write_bytes(b"\0\5\26\7")
+    assert run(tmp_path / "in", tmp_path / "out", "sfew") == 0
+    assert fakes.tree(tmp_path / "out", "train", "val") == fakes.SFEW
