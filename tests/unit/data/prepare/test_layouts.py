@@ -176,9 +176,11 @@ def test_folder_maps_names_and_re_encodes_what_sources_do_not_list(tmp_path):
     fakes.put(tmp_path / "in/Train/calm/person/a.png", 2)
     fakes.put(tmp_path / "in/test/happy/b.jpeg", 3)
     fakes.put(tmp_path / "in/test/loose.png", 4)
+    fakes.put(tmp_path / "in/testing/happy/c.jpeg", 5)
+    fakes.put(tmp_path / "in/loose.png", 6)
     result, files = prepared(folder.plan, tmp_path / "in", tmp_path / "out")
     assert files == {"train/anger/a.png", "train/calm/person_a.png", "val/happiness/b.jpeg"}
-    assert skipped(result) == {"no class folder": 1}
+    assert skipped(result) == {"no class folder": 1, "folder beside train and val": 1, "image beside train and val": 1}
     with Image.open(tmp_path / "out/train/anger/a.png") as image:
         assert image.format == "PNG"
     written, original = (

@@ -1,10 +1,12 @@
 """The owners' layouts as people have them: other folders around, other lists, half of it elsewhere, and litter."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import layout_fakes as fakes
+import numpy as np
 
 
 def litter(root: Path) -> None:
@@ -47,6 +49,15 @@ def rewritten(make: Callable[[Path], Path], names: str, change: Callable[[str], 
         return root
 
     return build
+
+
+def newer_decimals(root: Path) -> Path:
+    """Labels as texts such as 3.0."""
+    fakes.affectnet_newer(root)
+    for path in root.rglob("*_exp.npy"):
+        if path.stat().st_size:
+            np.save(path, np.array(str(float(np.load(path)))))
+    return root
 
 
 def ferplus_repository(root: Path, with_labels: bool) -> Path:
@@ -115,6 +126,10 @@ def columns(order: str) -> Callable[[str], str]:
     return change
 
 
+def numbered(text: str) -> str:
+    return "".join(f"{number},{line}\n" for number, line in enumerate(text.splitlines()))
+
+
 def semicolons(text: str) -> str:
     quoted = (",".join(f'"{cell}"' if ";" in cell else cell for cell in line.split(",")) for line in text.splitlines())
     return "\n".join(line.replace(",", ";") for line in quoted)
@@ -163,9 +178,17 @@ VARIANTS: dict[str, tuple[Callable[[Path], Path], list[str], set[str]]] = {
         rewritten(fakes.affectnet_older, "*.csv", lambda t: t.replace("\n1/", f"\nD:\\x\\{IMAGES}\\1\\")), *OLDER
     ),
     "affectnet older, zeros at the end": (rewritten(fakes.affectnet_older, "*.csv", lambda t: t + "\0" * 512), *OLDER),
+    "affectnet older, a stray quote": (
+        rewritten(fakes.affectnet_older, "*.csv", lambda t: t.replace("\n", '\n3/e.jpg,"0,0\n', 1)), *OLDER
+    ),
+    "affectnet older, decimals": (
+        rewritten(fakes.affectnet_older, "*.csv", lambda t: re.sub(r",(\d+),0(\.1|,0|,)", r",\1.0,0\2", t)), *OLDER
+    ),
+    "affectnet newer, decimals": (newer_decimals, *NEWER),
     "ferplus, the repository": (lambda root: ferplus_repository(root, True), *FERPLUS),
     "ferplus, the repository without label.csv": (lambda root: ferplus_repository(root, False), *FERPLUS),
     "ferplus, the clone and fer2013.csv elsewhere": (ferplus_clone_with_pixels, *FERPLUS),
+    "ferplus, row numbers without a header": (rewritten(fakes.ferplus_folders, "label.csv", numbered), *FERPLUS),
     "ferplus, empty rows at the end": (rewritten(fakes.ferplus_csv, "*.csv", lambda t: t + ",,\n\n"), *FERPLUS),
     "ferplus, Latin-1 beside": (
         rewritten(fakes.ferplus_csv, "*.csv", lambda t: t.replace("emotion,", "\xe9motion,"), "latin-1"), *FERPLUS
