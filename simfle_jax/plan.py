@@ -29,7 +29,7 @@ def make_plan(config: Any, name: str) -> Any:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the hardware of this machine is not asked for
     import jax
 
-    from simfle_jax import parallel
+    from simfle_jax import compilation, parallel
     from simfle_jax.models.backend import tracing_for
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
@@ -38,6 +38,7 @@ def make_plan(config: Any, name: str) -> Any:
     from simfle_jax.training.step import Method
 
     target = targets.find(name)
+    compilation.require_device()
     mesh = parallel.mesh_of(target.devices())
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     method = Method(config, 1, mesh)

@@ -40,11 +40,12 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     Raises:
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
+    compilation.use_cache()
+
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
 
     # ---------------------------------------------------------------- devices and run folder
-    compilation.use_cache()
     mesh = parallel.data_mesh()
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     identity = settings.as_dict(config) | {"data_fingerprint": source.fingerprint}
