@@ -108,7 +108,7 @@ def _check_replaceable(path: str) -> None:
 def _build(path: str, source: Source, canvas: int, key: str, threads: int) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.partial"
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
     try:
         tail = _write_canvases(file, source, canvas, threads)
         header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": canvas, "tail": tail})

@@ -153,7 +153,7 @@ def existing_folder(path: str, split: str | None = None) -> str:
 
 def read_file(path: str) -> bytes:
     """The whole file, in half the system calls of open().read(): these count when files are small and many."""
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # Windows reads text without it
     try:
         data = os.read(file, os.fstat(file).st_size)
     finally:
