@@ -74,7 +74,7 @@ def test_a_platform_that_is_not_there_is_one_line_that_names_those_that_are(comm
 
 
 def test_64_bits_are_refused():
-    with jax.enable_x64(True), pytest.raises(UserError, match="JAX_ENABLE_X64 is set, .* unset it"):
+    with jax.enable_x64(True), pytest.raises(UserError, match=r"JAX_ENABLE_X64 is set.*unset it"):
         compilation.use_cache()
 
 
