@@ -86,6 +86,9 @@ def convert(args: argparse.Namespace) -> str:
         raise UserError(f"no file or folder {source}")
     if args.target.is_file():
         raise UserError(f"{args.target} exists already: give another name, or remove it first")
+    from simfle_jax import compilation
+
+    compilation.require_device()
     if (source / "probe.safetensors").is_file():
         return from_classifier(args)
     if source.is_dir():

@@ -1,6 +1,7 @@
 """How train.py and probe.py start: flags, a locked config, and errors told in one line."""
 
 import difflib
+import os
 import re
 import runpy
 import signal
@@ -19,6 +20,21 @@ from simfle_jax.errors import UserError
 def define_config() -> None:
     """--config FILE with every key overridable as --config.KEY=VALUE."""
     config_flags.DEFINE_config_file("config", None, "File with the settings, e.g. configs/simfle.py.", lock_config=True)
+    flags.FLAGS["config"].parser = _ConfigParser()
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads a config whose path may hold colons; ml_collections takes all behind the first one for a variant's name."""
+
+    def parse(self, path: str) -> Any:
+        return _load_config(path).lock()
+
+
+def _load_config(text: str) -> Any:
+    """The config of FILE, or of FILE:VARIANT, which `get_config` is then called with."""
+    ends = [match.start() for match in re.finditer(":|$", text)]
+    end = next((end for end in ends if os.path.isfile(text[:end])), ends[0])
+    return runpy.run_path(text[:end])["get_config"](*[text[end + 1 :]] * (end < len(text)))
 
 
 def define_flags() -> None:
@@ -61,8 +77,7 @@ def _known_settings(argv: list[str]) -> list[str]:
     if not files:
         raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
     try:
-        file, *variant = files[-1].split(":", 1)
-        return _keys(runpy.run_path(file)["get_config"](*variant))
+        return _keys(_load_config(files[-1]))
     except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
 

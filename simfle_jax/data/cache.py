@@ -7,7 +7,6 @@ One process builds it, which holds the lock PATH.lock; all others that want it w
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,11 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a run is one process
+    fcntl = None  # type: ignore[assignment]
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.pipeline import decoded_in_order
@@ -146,7 +150,7 @@ def _locked(name: str, stopped: Callable[[], bool]) -> int:
 
 
 def _wait_for(lock: int, stopped: Callable[[], bool]) -> None:
-    while True:
+    while fcntl:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

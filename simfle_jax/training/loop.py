@@ -44,12 +44,13 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     Raises:
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
+    compilation.use_cache()
+
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     source = same_data(source)
 
     # ---------------------------------------------------------------- devices and run folder
-    compilation.use_cache()
     mesh = parallel.data_mesh()
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     this_run = identity(config, source.fingerprint)

@@ -17,7 +17,7 @@ class Stop:
     SIGTERM, which it catches itself, so the other signals are handed on to it as that.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))  # not Windows
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None

@@ -35,6 +35,21 @@ def test_flags_become_the_config():
     assert (done.returncode, done.stdout) == (0, "5 faces w\n")
 
 
+@pytest.mark.parametrize("given, variant", [("", "None"), (":large", "large"), (":a:b", "a:b")])
+def test_a_folder_of_a_config_may_have_colons_in_its_name(given, variant, tmp_path):
+    folder = tmp_path / "of 9:30, C:"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from configs import simfle\n\n"
+        "def get_config(variant=None):\n"
+        "    config = simfle.get_config()\n"
+        "    config.data.path = str(variant)\n"
+        "    return config\n"
+    )
+    done = start(f"--config={folder / 'mine.py'}{given}", "--config.seed=5", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, f"5 {variant} w\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
