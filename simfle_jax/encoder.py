@@ -75,6 +75,10 @@ class Encoder:
         """The last feature map [B, h, w, dim], float32, of uint8 images [B, H, W, 3]."""
         return self._in_chunks(images, spatial=True)
 
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """float images [B, S, S, 3] in 0..1 as the trunk takes them; traceable."""
+        return augment.preprocess(images, self.standardise, self.mean, self.std)
+
     def apply(self, images: jax.Array, arrays: Any = None) -> jax.Array:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return _pooled(self.graph, self.arrays if arrays is None else arrays, images)

@@ -76,7 +76,7 @@ class Extractor:
         return self._through_trunk(arrays, views)
 
     def _through_trunk(self, arrays: Any, views: jax.Array) -> jax.Array:
-        return self.encoder.apply(augment.normalise(views, self.encoder.mean, self.encoder.std), arrays)
+        return self.encoder.apply(self.encoder.preprocess(views), arrays)
 
     def _collect(
         self,
