@@ -124,7 +124,9 @@ def _unidentified(data: bytes, formats: tuple[str, ...]) -> str:
         return f"a JPEG of {bits} bits a colour; only those of 8 can be read" if bits > 8 else "damaged: no whole JPEG"
     if data.startswith((PNG, b"RIFF")):
         return "damaged: its beginning is no whole image"
-    return "not a JPEG, PNG or WebP image" if formats == FORMATS else "not an image"
+    if formats == FORMATS:
+        return "not a JPEG, PNG or WebP image"
+    return f"not a {', '.join(formats[:-1])} or {formats[-1]} image"
 
 
 def _is_whole(data: bytes) -> bool:

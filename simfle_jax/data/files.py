@@ -21,8 +21,6 @@ SERVICE = {
     b"system volume information", b"__macosx", b"lost+found", b"thumbs.db", b"desktop.ini", b"__pycache__",
 }  # fmt: skip
 PAUSES = (0.2, 1.0, 5.0)  # seconds between the tries of a read that fails
-# A pipe without a writer must not be waited for: O_NONBLOCK changes nothing for a file. Windows has other flags.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class BadImage(Exception):
@@ -47,8 +45,10 @@ def read_file(path: str) -> bytes:
         BadImage: it is no regular file but a pipe, a socket, a device or a folder.
         OSError: it cannot be read.
     """
+    # A pipe without a writer must not be waited for: O_NONBLOCK changes nothing for a file. Windows has other flags.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        file = os.open(path, _FLAGS)
+        file = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise BadImage("not a regular file") from None

@@ -28,7 +28,7 @@ def images(tmp_path):
 
 def config(images, **data):
     return small.config(
-        data={"path": str(images), "max_bad_fraction": 0.5} | data, epochs=4, checkpoint_steps=100, model={"facemae": False}
+        data={"path": str(images), "max_bad_fraction": 0.5} | data, epochs=4, checkpoint_steps=100, method="byol"
     )
 
 

@@ -248,7 +248,7 @@ def test_a_run_whose_loss_is_not_finite_stops_and_keeps_the_last_good_checkpoint
 def test_a_state_that_is_not_finite_is_never_saved(images, tmp_path):
     """A learning rate at which the loss of the first step is finite and the parameters after it are not."""
     workdir = tmp_path / "run"
-    config = small.config(data={"path": str(images)}, checkpoint_steps=1, lr=1e38, model={"facemae": False})
+    config = small.config(data={"path": str(images)}, checkpoint_steps=1, lr=1e38, method="byol")
     for _ in range(2):
         with pytest.raises(UserError, match=r"is not finite after step .*, which is not saved"):
             train(config, str(workdir))
@@ -291,7 +291,7 @@ def test_what_a_message_offers_may_change(images, finished, tmp_path):
     workdir = Path(shutil.copytree(finished, tmp_path / "run"))
     train(small.config(data={"path": str(images), "max_bad_fraction": 0.5}), str(workdir))
     shutil.rmtree(workdir / "checkpoints")
-    train(small.config(data={"path": str(images)}, batch_size=4, epochs=1, model={"facemae": False}), str(workdir))
+    train(small.config(data={"path": str(images)}, batch_size=4, epochs=1, method="byol"), str(workdir))
     assert [line["step"] for line in metrics(workdir)] == list(range(1, 11))
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 4
 

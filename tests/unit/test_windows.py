@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simfle_jax.data import sources
+from simfle_jax.data import files
 
 ROOT = Path(__file__).parents[2]
 IMPORT_ALL = """
@@ -43,5 +43,5 @@ def test_images_are_read_as_bytes_where_text_is_the_default(tmp_path, monkeypatc
     monkeypatch.setattr(os, "O_BINARY", binary, raising=False)
     monkeypatch.setattr(os, "open", lambda path, flags, *more: seen.append(flags) or real(path, flags & ~binary, *more))
     (tmp_path / "image").write_bytes(b"\r\n\x1a\n")
-    assert sources.read_file(str(tmp_path / "image")) == b"\r\n\x1a\n"
+    assert files.read_file(str(tmp_path / "image")) == b"\r\n\x1a\n"
     assert seen and all(flags & binary for flags in seen)

@@ -70,7 +70,7 @@ def test_the_one_trunk_is_found_and_heads_are_left_out(trunk, hash_, tmp_path, l
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(LAYOUTS[layout](trunk), path)
     assert simfle_jax.load_encoder(path).hash == hash_
-    model = small.config(model={"init_from": str(path), "stage_sizes": (1, 1), "width": 4}).model
+    model = small.config(trunk={"init_from": str(path), "stage_sizes": (1, 1), "width": 4}).trunk
     np.testing.assert_array_equal(initial_trunk(model)["params"]["bn1"]["scale"], trunk["bn1.weight"])
 
 
@@ -99,7 +99,7 @@ def test_of_several_trunks_one_must_be_chosen(trunk, hash_, tmp_path, name):
     make, first, second = SEVERAL[name]
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(make(trunk), path)
-    for read in (simfle_jax.load_encoder, lambda path: initial_trunk(small.config(model={"init_from": str(path)}).model)):
+    for read in (simfle_jax.load_encoder, lambda path: initial_trunk(small.config(trunk={"init_from": str(path)}).trunk)):
         with pytest.raises(UserError, match=rf"holds 2 trunks, under {first}, {second}: choose one, .*--prefix={first}$"):
             read(path)
     assert simfle_jax.load_encoder(path, prefix=first).hash == hash_ != simfle_jax.load_encoder(path, prefix=second).hash
