@@ -1,7 +1,7 @@
 """Whether this process is one of several, and how they find each other.
 
 `decide` is a function of flags and environment alone. It does not trust a half-set environment: a shell inside a Slurm
-job, a container that inherited some variables, or a job of one task are lone hosts.
+job, a batch script, or a job of one task are lone hosts, and a count of processes without this one's number is refused.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> D
         tpu: whether this is a host with Cloud TPUs, on which JAX asks the machine itself for its neighbours.
 
     Raises:
-        UserError: something is given by half, or 'on' where no cluster is.
+        UserError: something is given by half, process 0 cannot be found, or 'on' where no cluster is.
     """
     if options.mode == "off":
         return Decision(False, "--distributed=off")

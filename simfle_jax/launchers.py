@@ -127,7 +127,7 @@ def _rank(
     count, index, local, here = (number(environ, name) for name in names)
     if count is None or index is None or index >= count:
         return None
-    host = "127.0.0.1" if here is not None and here >= count else host
+    host = "127.0.0.1" if count == 1 or (here is not None and here >= count) else host
     devices = None if local is None or here is None else _devices(environ, local, here)
     why = f"{launcher} of {_counted(count, 'process', 'processes')}"
     return Decision(True, why, host and f"{host}:{_port(job)}", count, index, devices)

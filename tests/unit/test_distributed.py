@@ -157,6 +157,7 @@ def test_the_command_line_wins():
     by_hand = decide(Options("auto", "host:99", 2, 0), STEP)
     assert (by_hand.coordinator, by_hand.processes, by_hand.process) == ("host:99", 2, 0)
     assert decide(Options("on", "host:99", 1, 0), {}).on
+    assert decide(Options("on"), {"WORLD_SIZE": "1", "RANK": "0"}).coordinator, "one process needs no address"
 
 
 @pytest.mark.parametrize(
