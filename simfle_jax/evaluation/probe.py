@@ -20,6 +20,8 @@ from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs.environment import environment
+from simfle_jax.runs.files import write_json
 
 EPOCHS_AT_ONCE = 10  # of the cached protocol, between two looks at how far it is
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
@@ -165,7 +167,7 @@ def about(probe: Probe, encoder: Encoder, extractor: Extractor) -> Results:
         "encoder_metadata": encoder.metadata,
         "untrained": probe.untrained,
         "skipped": len(extractor.bad),
-        "environment": folders.environment(),
+        "environment": environment(),
     }
 
 
@@ -207,7 +209,7 @@ def write(folder: Path, name: str, results: Results, bad: dict[str, str]) -> Non
         path = folder / f"bad_images{suffix}.txt"
         write_bad_list(path, bad)
         logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
-    folders.write_json(folder / f"{name}.json", results)
+    write_json(folder / f"{name}.json", results)
     print(folder / f"{name}.json")
 
 

@@ -1,42 +1,25 @@
-"""The folder of a run: which run it belongs to, where it ran, and its metrics."""
+"""The folder of a run or a probe: whose it is, and whether it may go on here."""
 
-import contextlib
 import json
 import os
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import logging
-
 from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
+from simfle_jax.runs.environment import environment
+from simfle_jax.runs.files import write_json
 from simfle_jax.runs.lock import NAME as LOCK
 from simfle_jax.runs.lock import Lock
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
-    "data.threads", "data.cache", "data.source", "data.max_bad_fraction",
+    "data.threads", "data.cache", "data.source", "data.max_bad_fraction", "monitor.path", "monitor.epochs",
+    "monitor.protocol",
 }  # fmt: skip
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "numpy",
-    "pillow",
-    "simplejpeg",
-    "simfle-jax",
-)
-
-
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # brings what an earlier version recorded to today's form
 
 
@@ -125,16 +108,6 @@ def wait_for_claim(folder: Path, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-@contextlib.contextmanager
-def or_warn(what: str) -> Iterator[None]:
-    """A full disk costs this file and not the run: it is told, and the next one is tried again."""
-    try:
-        yield
-    except (OSError, UserError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        logging.warning("%s could not be written (%s); training goes on", what, reason)
-
-
 def _write(folder: Path, settings: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,90 +129,3 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         )
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # a power cut may otherwise leave the new name with nothing in it
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def environment() -> dict[str, Any]:
-    """What this runs on: versions, devices, git commit, time."""
-    import jax
-
-    return {
-        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "processes": jax.process_count(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-class MetricsLog:
-    """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off."""
-
-    def __init__(self, folder: Path, resume_step: int, writers: tuple[Any, ...] = ()):
-        self.path, self.writers = folder / "metrics.jsonl", writers
-        kept = [line for line in self._lines() if line["step"] <= resume_step]
-        self.seconds = kept[-1]["seconds"] if kept else 0.0
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        try:
-            write_whole(self.path, text)
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; mend that, and the same command goes on"
-            ) from None
-
-    def _lines(self) -> list[dict[str, Any]]:
-        lines = []
-        for text in self.path.read_text(errors="replace").splitlines() if self.path.exists() else []:
-            try:
-                line = json.loads(text)
-                int(line["step"]), float(line["seconds"])
-            except (ValueError, TypeError, KeyError):  # the last line of a killed run may be half written
-                break
-            lines.append(line)
-        return lines
-
-    def write(self, values: dict[str, Any]) -> None:
-        """Appends one line and hands the same values to the other writers."""
-        with or_warn(str(self.path)):
-            whole = self.path.stat().st_size if self.path.exists() else 0
-            try:
-                with self.path.open("a") as file:
-                    file.write(json.dumps(values) + "\n")
-            except OSError:
-                os.truncate(self.path, whole)  # half a line would hide all that come after it
-                raise
-        for writer in self.writers:
-            writer(values)

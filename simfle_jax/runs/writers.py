@@ -7,7 +7,7 @@ from typing import Any
 
 from simfle_jax.config import Config, as_dict
 from simfle_jax.errors import UserError
-from simfle_jax.runs.folder import or_warn, write_whole
+from simfle_jax.runs.files import or_warn, write_whole
 
 Writer = Callable[[dict[str, Any]], None]
 

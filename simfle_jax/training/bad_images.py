@@ -11,8 +11,8 @@ from absl import logging
 from simfle_jax.data.bad_list import read_bad_list, write_bad_list
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
-from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
+from simfle_jax.runs.files import or_warn
 
 
 class BadImages:
@@ -57,5 +57,5 @@ class BadImages:
             self._write(held | found)
 
     def _write(self, bad: dict[str, str]) -> None:
-        with folders.or_warn(str(self.path)):
+        with or_warn(str(self.path)):
             write_bad_list(self.path, bad)

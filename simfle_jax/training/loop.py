@@ -23,6 +23,8 @@ from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
 from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
+from simfle_jax.runs.files import or_warn
+from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.writers import optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
@@ -127,7 +129,7 @@ class Run:
         """Trains from the state's step to the last one."""
         start = int(state.step)
         if self.main:
-            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
+            self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
@@ -173,7 +175,7 @@ class Run:
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
-            with folders.or_warn("the encoder"):
+            with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 
     def _flush(self) -> None:

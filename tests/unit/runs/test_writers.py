@@ -7,7 +7,7 @@ import pytest
 import small
 
 from simfle_jax.errors import UserError
-from simfle_jax.runs.folder import MetricsLog
+from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.writers import optional_writers
 
 VALUES = {"step": 7, "seconds": 1.5, "loss/total": 3.25}
