@@ -22,8 +22,8 @@ from benchmarks import timing
 from benchmarks.train_step import settings
 from simfle_jax import compilation
 from simfle_jax.config import Config
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import eval_batches
-from simfle_jax.data.sources import open_source
 from simfle_jax.errors import UserError
 from simfle_jax.training.step import TrainStep
 

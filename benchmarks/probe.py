@@ -23,7 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simfle_jax.data.classes import with_classes
-from simfle_jax.data.sources import Source, open_source
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Source
 from simfle_jax.encoder import DEFAULT_METADATA, Encoder, architecture, load_encoder, untrained_encoder
 from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.features import Extractor

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import timing
 from benchmarks.train_step import prepare, settings
 from simfle_jax.data.classes import with_classes
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import eval_batches
-from simfle_jax.data.sources import open_source
 from simfle_jax.encoder import load_encoder
 from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.scores import balanced_accuracy

@@ -180,7 +180,7 @@ def _value(text: str) -> Any:
 def _data_facts(config: Any) -> tuple[int, str]:
     """Steps of an epoch over a run's images, and their fingerprint."""
     from simfle_jax.data.mixing import open_mixed
-    from simfle_jax.data.sources import open_source
+    from simfle_jax.data.opening import open_source
 
     if not (config.data.path or config.data.sources or config.data.source.startswith("tfds:")):
         raise UserError("give --data DIR, the images of the run: they give the steps of an epoch")

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simfle_jax.data.sources import Record, Source, fingerprint, open_source
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Record, Source, fingerprint
 from simfle_jax.errors import UserError
 
 FORM = "SOURCE@PATH=WEIGHT, as in folder@/data/faces=2 or tfds:celeb_a:train@/data/tfds=1"

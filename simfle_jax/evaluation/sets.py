@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from simfle_jax.data.classes import numbering, with_classes
-from simfle_jax.data.sources import Record, Source, open_source
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import holdout_rows
 from simfle_jax.evaluation.settings import DATASETS, Probe

@@ -21,14 +21,15 @@ from absl import logging
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.peers import gather_texts
-from simfle_jax.training.state import TrainState
 
 NEEDED = ("meta/metadata", "state/_METADATA", "state/manifest.ocdbt")  # without these a checkpoint is not whole
 DAMAGED = re.compile("^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_")
 REMEDY = "Start again in another --workdir with a lower lr, or with --config.dtype=float32 where it is bfloat16"
 
+State = Any  # a training state: a tree of arrays with a `step`
 
-def checksum(state: TrainState) -> int:
+
+def checksum(state: State) -> int:
     """A number that changes with any bit of any array: the sum of all 32-bit words, weighted by position, mod 2**32.
 
     The same however the arrays are spread; all processes must call it. On the host, because a program of five hundred
@@ -37,7 +38,7 @@ def checksum(state: TrainState) -> int:
     return survey(state)[0]
 
 
-def survey(state: TrainState) -> tuple[int, str]:
+def survey(state: State) -> tuple[int, str]:
     """The checksum, and the name of an array that holds a number that is not finite ('' if there is none).
 
     In one walk, because every part is copied from its device for it; all processes must call it.
@@ -153,7 +154,7 @@ class SavedCheckpoints:
         """Steps that have a finished checkpoint, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> TrainState | None:
+    def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> State | None:
         """The newest sound checkpoint, or that of `step` alone; None when the run has none yet.
 
         shapes: the state as ShapeDtypeStructs. A checkpoint that is damaged, or whose checksum is not the one noted
@@ -179,7 +180,7 @@ class SavedCheckpoints:
             )
         return None
 
-    def _load(self, step: int, target: Any) -> tuple[TrainState | None, str]:
+    def _load(self, step: int, target: Any) -> tuple[State | None, str]:
         """The state of a checkpoint if it is sound, otherwise what is damaged in it; raises where it is not known."""
         error, problem = None, ""
         try:
@@ -233,7 +234,7 @@ class Checkpoints(SavedCheckpoints):
         self._open(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True))
         self._saving: int | None = None
 
-    def save(self, state: TrainState, wait: bool = False) -> None:
+    def save(self, state: State, wait: bool = False) -> None:
         """Saves at the state's own step; returns before the writing is done unless `wait`.
 
         Raises:

@@ -16,8 +16,9 @@ from absl import logging
 from simfle_jax import compilation, parallel
 from simfle_jax.config import Config
 from simfle_jax.data.mixing import open_mixed
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import Source, open_source
+from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders

@@ -6,9 +6,10 @@ import pytest
 from images import damaged, write_classes, write_folder
 
 from simfle_jax.data import packing
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.packing import pack
 from simfle_jax.data.pipeline import TrainBatches, eval_batches
-from simfle_jax.data.sources import FolderSource, open_source
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 
 

@@ -12,7 +12,8 @@ from images import encode, smooth, write_classes, write_folder
 
 from simfle_jax.data import files, listing
 from simfle_jax.data.files import BadImage, is_image, is_service, patiently, read_file
-from simfle_jax.data.sources import FolderSource, check_same_classes, open_source
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import FolderSource, check_same_classes
 from simfle_jax.errors import UserError
 
 

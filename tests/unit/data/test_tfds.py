@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from images import damaged, encode, write_classes
 
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import FolderSource, open_source
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
@@ -261,7 +262,7 @@ def tensors(tmp_path_factory):
 def test_without_the_package_it_says_what_to_install():
     code = (
         "import sys; sys.modules['tensorflow_datasets'] = None\n"
-        "from simfle_jax.data.sources import open_source\n"
+        "from simfle_jax.data.opening import open_source\n"
         "open_source('tfds:mnist', '')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -270,7 +271,7 @@ def test_without_the_package_it_says_what_to_install():
 
 def test_tensorflow_is_not_imported(built):
     code = (
-        "import sys\nfrom simfle_jax.data.sources import open_source\n"
+        "import sys\nfrom simfle_jax.data.opening import open_source\n"
         f"open_source('tfds:simfle_folder', {built!r}, True)[0]\n"
         "assert 'tensorflow' not in sys.modules"
     )
