@@ -47,7 +47,7 @@ def require_device() -> str:
     Raises:
         UserError: JAX was told of a platform that is not there, or to compute in 64 bits.
     """
-    if jax.config.read("jax_enable_x64"):
+    if jax.config.values["jax_enable_x64"]:
         raise UserError("JAX_ENABLE_X64 is set, but these programs compute in 32 and 16 bits: unset it")
     try:
         return jax.default_backend()

@@ -42,7 +42,7 @@ METHOD = [
     Mutant("the grouping loss is not squared", "step.py", "config.n_groups) ** 2", "config.n_groups)", RECORDED),
     Mutant("the teacher of the distillation is a sum and no mean", "losses.py",
            "sum(students[1:], students[0]) / len(students)", "sum(students[1:], students[0])",
-           "test_units.py::test_losses"),
+           "test_the_teacher_of_mutual_distillation_gets_no_gradient"),
     Mutant("stop-gradient missing: the trunk in front of the grouping", "simfle.py",
            "jax.lax.stop_gradient(self.online.encoder(plain, train))", "self.online.encoder(plain, train)", RECORDED),
     Mutant("distillation without the square of its temperature", "losses.py", "temperature**2 * divergence",

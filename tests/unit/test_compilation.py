@@ -74,8 +74,12 @@ def test_a_platform_that_is_not_there_is_one_line_that_names_those_that_are(comm
 
 
 def test_64_bits_are_refused():
-    with jax.enable_x64(True), pytest.raises(UserError, match=r"JAX_ENABLE_X64 is set.*unset it"):
-        compilation.use_cache()
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(UserError, match=r"JAX_ENABLE_X64 is set.*unset it"):
+            compilation.use_cache()
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_a_weight_gradient_is_left_to_eigen():
