@@ -59,7 +59,7 @@ def predict(args: argparse.Namespace) -> dict[str, str]:
     for line in _lines(names, probabilities, classifier.classes, args.json):
         print(line)
     for name, reason in extractor.bad.items():
-        print(f"{name.removeprefix('images/')}: {reason}", file=sys.stderr)
+        print(f"{escaped(name.removeprefix('images/'))}: {reason}", file=sys.stderr)
     return extractor.bad
 
 

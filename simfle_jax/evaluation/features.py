@@ -1,6 +1,7 @@
 """Features of whole data sets from a frozen trunk, in big batches."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax import augment, parallel
+from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import Source
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.progress import Progress
 from simfle_jax.weights.encoder import Encoder
@@ -28,7 +31,8 @@ class Extractor:
         seed: of the random crops and flips.
         threads, max_bad_fraction: of the decoding, as in the settings.
 
-    Unreadable images are left out and noted in `bad` (name -> reason).
+    Unreadable images are left out and noted in `bad` (name -> reason); where there are too many, `bad_list` names the
+    file to list them in.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Extractor:
         self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
+        self.bad_list: Path | None = None
         self.mesh = parallel.data_mesh()
         self.batch_size = images_at_once() * self.mesh.size
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
@@ -86,18 +91,27 @@ class Extractor:
         tell: Callable[[int], None],
     ) -> Labelled:
         found, labels, done, bad = [], [], 0, dict[str, str]()
-        for batch, computed in _one_behind(self._batches(source, bad), features):
-            found.append(np.asarray(computed)[batch["valid"]])
-            labels.append(batch["label"][batch["valid"]])
-            done = min(done + len(batch["valid"]), len(source))
-            tell(done)
-        self.bad |= {f"{name}/{image}": reason for image, reason in bad.items()}
+        try:
+            for batch, computed in _one_behind(self._batches(source, bad), features):
+                found.append(np.asarray(computed)[batch["valid"]])
+                labels.append(batch["label"][batch["valid"]])
+                done = min(done + len(batch["valid"]), len(source))
+                tell(done)
+        except UserError:  # too many: whoever is to mend them needs them all
+            if self.bad_list:
+                write_bad_list(self.bad_list, self.bad | _under(name, bad))
+            raise
+        self.bad |= _under(name, bad)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
         # A small source needs no more rows than a power of two above its size: few shapes, so few compilations.
         size = min(self.batch_size, self.mesh.size << (-(-len(source) // self.mesh.size) - 1).bit_length())
         return eval_batches(source, batch_size=size, canvas=self.canvas, bad=bad, **self.reading)
+
+
+def _under(name: str, bad: dict[str, str]) -> dict[str, str]:
+    return {f"{name}/{image}": reason for image, reason in bad.items()}
 
 
 def _one_behind(batches: Iterator[Any], compute: Any) -> Iterator[tuple[Any, Any]]:

@@ -54,6 +54,7 @@ def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
         return finished
 
     extractor = make_extractor(probe, encoder)
+    extractor.bad_list = folder / "bad_images.txt"
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
     fit, history = fit_layer(probe, extractor, sets, apart, folder)
 
@@ -80,6 +81,7 @@ def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
             f"{probe.encoder} is {encoder.hash}: give the encoder that it was trained on"
         )
     extractor = make_extractor(probe, encoder)
+    extractor.bad_list = folder / "bad_images_evaluation.txt"
     sources = open_val(probe, trained.classes)
     reported = {name: extractor.plain(source, name) for name, source in sources.items()}
     results = about(probe, encoder, extractor) | report(trained, reported, probe.seed)
