@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax import augment, parallel
+from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.pipeline import decoded_in_order, eval_batches
 from simfle_jax.data.reading import Decoded, examples
 from simfle_jax.data.sources import Source
@@ -41,7 +43,8 @@ class Extractor:
         seed: of the random crops and flips.
         threads, max_bad_fraction: of the decoding, as in the settings.
 
-    Unreadable images are left out and noted in `bad` (name -> reason).
+    Unreadable images are left out and noted in `bad` (name -> reason); where there are too many, `bad_list` names the
+    file to list them in.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Extractor:
         self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
+        self.bad_list: Path | None = None
         self.mesh = parallel.data_mesh()
         self.batch_size = images_at_once() * self.mesh.size
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
@@ -121,12 +125,17 @@ class Extractor:
         tell: Callable[[int], None],
     ) -> Labelled:
         found, labels, done, bad = [], [], 0, dict[str, str]()
-        for batch, computed in _one_behind(self._batches(source, bad), features):
-            found.append(np.asarray(computed)[batch["valid"]])
-            labels.append(batch["label"][batch["valid"]])
-            done = min(done + len(batch["valid"]), len(source))
-            tell(done)
-        self.bad |= {f"{name}/{image}": reason for image, reason in bad.items()}
+        try:
+            for batch, computed in _one_behind(self._batches(source, bad), features):
+                found.append(np.asarray(computed)[batch["valid"]])
+                labels.append(batch["label"][batch["valid"]])
+                done = min(done + len(batch["valid"]), len(source))
+                tell(done)
+        except UserError:  # too many: whoever is to mend them needs them all
+            if self.bad_list:
+                write_bad_list(self.bad_list, self.bad | _under(name, bad))
+            raise
+        self.bad |= _under(name, bad)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
@@ -141,6 +150,10 @@ def check_readable(source: Source, bad: dict[int, str]) -> None:
     """Raises UserError when every image of the source is bad."""
     if len(bad) == len(source):
         raise UserError(f"none of the {len(source)} images can be read: {examples(source, bad)}")
+
+
+def _under(name: str, bad: dict[str, str]) -> dict[str, str]:
+    return {f"{name}/{image}": reason for image, reason in bad.items()}
 
 
 def _one_behind(batches: Iterator[Any], compute: Any) -> Iterator[tuple[Any, Any]]:

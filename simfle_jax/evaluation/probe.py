@@ -63,6 +63,7 @@ def _train(probe: Probe, encoder: Encoder, sets: Sets, folder: Path) -> Results:
         return finished
 
     extractor = make_extractor(probe, encoder, probe.data.canvas)
+    extractor.bad_list = folder / "bad_images.txt"
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
     fit, history = fit_layer(probe, extractor, sets, apart, folder)
 
@@ -89,6 +90,7 @@ def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     records.check_encoder(folder, trained, encoder, probe.encoder)
     check_dataset(probe.dataset, trained.classes)
     extractor = make_extractor(probe, encoder, probe.data.canvas or trained.canvas)
+    extractor.bad_list = folder / "bad_images_evaluation.txt"
     sources = open_val(probe, trained.classes)
     reported = {name: extractor.plain(source, name) for name, source in sources.items()}
     results = about(probe, encoder, extractor) | training(records.training_settings(folder))
