@@ -124,13 +124,14 @@ class FeatureFile:
             raise UserError(f"{self.folder} is damaged ({error}): remove it to begin anew") from None
         if state["identity"] != self.state["identity"]:
             raise UserError(f"{self.folder} is part of another embedding: remove it, or give another --out")
+        for name, row_bytes in {"features.f32": 4 * self.dim, "rows.i64": 8}.items():
+            if (self.folder / name).stat().st_size < state["rows"] * row_bytes:
+                raise UserError(f"{self.folder} is damaged, {name} is too short: remove it to begin anew")
         self.state, self.bad = state, {int(number): reason for number, reason in bad.items()}
 
     def _opened(self, name: str, row_bytes: int) -> BinaryIO:
         """A file of the folder, cut to what the state knows of it and open at its end."""
         file = (self.folder / name).open("ab")
-        if file.tell() < self.count * row_bytes:
-            raise UserError(f"{self.folder} is damaged, {name} is too short: remove it to begin anew")
         file.truncate(self.count * row_bytes)
         return file
 
