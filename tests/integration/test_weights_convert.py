@@ -13,7 +13,7 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax import convert
+from simfle_jax.commands import convert
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict

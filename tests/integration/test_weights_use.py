@@ -15,7 +15,7 @@ from small_probe import COLOURS, write_encoder, write_split
 
 import simfle_jax
 from configs import probe as probe_config
-from simfle_jax import convert, embed, predict
+from simfle_jax.commands import convert, embed, predict
 from simfle_jax.data.decode import decode
 from simfle_jax.data.image_list import ImageList
 from simfle_jax.errors import UserError

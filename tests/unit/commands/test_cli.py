@@ -1,12 +1,11 @@
 """The start of both commands: flags to a locked config, and mistakes in one line with status 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from simfle_jax.commands import cli
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -20,14 +19,13 @@ def main(config, workdir):
         raise KeyboardInterrupt
     print(config.seed, config.data.path, workdir)
 
-cli.define_flags()
-cli.run(main)
+cli.run(main, "What it does.")
 """
 
 
-def start(*flags):
+def start(*flags, folder=ROOT):
     call = [sys.executable, "-c", PROGRAM, *flags]
-    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(call, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
 
 
 def test_flags_become_the_config():
@@ -75,5 +73,12 @@ def test_an_interrupt_is_told_without_traceback():
     assert done.stderr == "stopped; the same command starts again\n"
 
 
-def test_keys_are_those_of_nested_settings():
-    assert cli._keys({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == ["a", "b.c", "b.d.e"]
+def test_a_preset_is_chosen_by_name_from_anywhere(tmp_path):
+    done = start("--config=simfle:resnet18", "--config.seed=3", "--workdir=w", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "3  w\n"), done.stderr
+
+
+def test_help_tells_what_it_does_its_flags_and_the_settings_of_a_config():
+    done = start("--config=configs/simfle.py:resnet18", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("What it does.")
+    assert "--workdir: " in done.stdout and "--config.trunk.stage_sizes=(2, 2, 2, 2)" in done.stdout

@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from images import damaged, encode, write_classes
+from small import status
 
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
@@ -14,7 +15,7 @@ from simfle_jax.errors import UserError
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
-from simfle_jax import tfds_build  # noqa: E402
+from simfle_jax.commands import tfds_build  # noqa: E402
 from simfle_jax.data import tfds_source  # noqa: E402
 from simfle_jax.data.tfds_builders import build  # noqa: E402
 
@@ -107,14 +108,14 @@ def test_the_command_builds_and_tells_what_is_wrong(tmp_path, capsys):
     write_classes(tmp_path / "faces" / "train", {"angry": 2, "happy": 1})
     (tmp_path / "faces" / "train" / "happy" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     arguments = ["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "tfds")]
-    assert tfds_build.main(arguments) == 0
+    assert status(tfds_build, arguments) == 0
     assert f"=tfds:simfle_folder/labelled:train --config.data.path={tmp_path / 'tfds'}\n" in capsys.readouterr().out
     kept = open_source("tfds:simfle_folder", str(tmp_path / "tfds"), True)
     assert kept.name(3) == "happy/gone.jpg" and kept[3].data == b""
-    assert tfds_build.main(["--folder", str(tmp_path / "faces" / "train"), "--data-dir", str(tmp_path)]) == 2
+    assert status(tfds_build, ["--folder", str(tmp_path / "faces" / "train"), "--data-dir", str(tmp_path)]) == 2
     assert "data are laid out as train/CLASS/IMAGE" in capsys.readouterr().err.splitlines()[-1]
     write_classes(tmp_path / "faces" / "val", {"angry": 2, "sad": 1})
-    assert tfds_build.main(["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "other")]) == 2
+    assert status(tfds_build, ["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "other")]) == 2
     assert "lacks happy and has sad besides" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from small_probe import write_encoder
 
 import simfle_jax
-from simfle_jax import convert
+from simfle_jax.commands import convert
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.weights.init import initial_trunk

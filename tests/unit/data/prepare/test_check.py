@@ -11,8 +11,9 @@ from pathlib import Path
 import layout_fakes as fakes
 import numpy as np
 from PIL import Image
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 from simfle_jax.data.prepare.check import check, table
 
 ROOT = Path(__file__).parents[4]
@@ -119,10 +120,10 @@ def test_counts_sizes_modes_and_statistics(tmp_path):
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     for seed in range(4):
         fakes.put(tmp_path / f"in/{seed}.png", seed)
-    assert command.main(["--check", str(tmp_path / "in"), "--json", str(tmp_path / "report.json")]) == 0
+    assert status(command, ["--check", str(tmp_path / "in"), "--json", str(tmp_path / "report.json")]) == 0
     assert "4 images" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
-    assert command.main(["--check", str(tmp_path / "nowhere")]) == 2
+    assert status(command, ["--check", str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
 
 

@@ -5,8 +5,9 @@ import json
 import layout_fakes as fakes
 import numpy as np
 import variant_fakes as variants
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 from simfle_jax.data.prepare import manifest, writer
 from simfle_jax.data.prepare.names import distinct
 from simfle_jax.data.prepare.plan import Item
@@ -15,7 +16,7 @@ from simfle_jax.data.prepare.plan import Item
 def prepared(tmp_path, *arguments):
     out = tmp_path / "out"
     for _ in range(2):  # the second one finds it done, under the same names
-        assert command.main([*arguments, "--source", str(tmp_path / "in"), "--out", str(out)]) == 0
+        assert status(command, [*arguments, "--source", str(tmp_path / "in"), "--out", str(out)]) == 0
     return json.loads((out / manifest.NAME).read_text()), fakes.tree(out, "train", "val", "unlabelled")
 
 

@@ -6,13 +6,14 @@ import layout_fakes as fakes
 import numpy as np
 import pytest
 import variant_fakes as variants
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 from simfle_jax.data.prepare import manifest
 
 
 def run(source, out, *arguments):
-    return command.main([*arguments, "--source", str(source), "--out", str(out)])
+    return status(command, [*arguments, "--source", str(source), "--out", str(out)])
 
 
 @pytest.mark.parametrize("littered", [False, True])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simfle_jax import faces
+from simfle_jax.commands import faces
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS, draw_face
@@ -112,7 +112,7 @@ def interrupt(folder: Path, *arguments: str) -> None:
             draw(job)
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
         patch.setattr(faces, "_in_parallel", a_few)
         faces.main(["--out", str(folder), *arguments])
 
