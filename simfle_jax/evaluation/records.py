@@ -18,7 +18,7 @@ from simfle_jax.weights.trunk import architecture
 
 
 class TrainedProbe(NamedTuple):
-    """The layer that was chosen, its classes in order, the hash of the encoder it belongs to, and its images' canvas."""
+    """The layer that was chosen, its classes in order, the hash of its encoder, and the canvas of its images."""
 
     layer: Linear
     classes: tuple[str, ...]
@@ -60,8 +60,10 @@ def _meant(key: str, metadata: dict[str, str]) -> Any:
 
 
 def check_encoder(folder: Path, probe: TrainedProbe, encoder: Encoder, place: str) -> None:
-    """Raises UserError unless the encoder, which is at `place`, is the one that the probe in `folder` was trained on."""
-    problem = "" if encoder.is_called(probe.encoder_hash) else f"encoder {probe.encoder_hash}, {place} is {encoder.hash}"
+    """Raises UserError unless the encoder, at `place`, is the one that the probe in `folder` was trained on."""
+    problem = (
+        "" if encoder.is_called(probe.encoder_hash) else f"encoder {probe.encoder_hash}, {place} is {encoder.hash}"
+    )
     if not problem and probe.encoder_hash != encoder.hash:
         # A hash of before says nothing of the preprocessing, but what was recorded beside it does.
         recorded = (read_results(folder) or {}).get("encoder_metadata", {})
