@@ -62,7 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change these settings, e.g. epochs=50 model.width=32"
     )
-    parser.add_argument("--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder")
+    parser.add_argument(
+        "--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder"
+    )
     parser.add_argument("--encoder", default="", help="where the encoder of a probe is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
     parser.add_argument("--probe", nargs="+", default=[], type=Path, metavar="PROBE", help="probes for the model card")

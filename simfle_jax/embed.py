@@ -28,7 +28,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, or folders that are searched for images")
     parser.add_argument("--encoder", required=True, help="folder of a run, safetensors, or a published checkpoint")
     parser.add_argument("--branch", choices=("online", "target"), default="online", help="(default %(default)s)")
-    parser.add_argument("--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder")
+    parser.add_argument(
+        "--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
     return parser
 

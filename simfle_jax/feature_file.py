@@ -112,7 +112,9 @@ class FeatureFile:
             yield
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"{self.folder} cannot be written: {reason}; mend that, and the same command goes on") from None
+            raise UserError(
+                f"{self.folder} cannot be written: {reason}; mend that, and the same command goes on"
+            ) from None
 
     def _read(self) -> None:
         try:

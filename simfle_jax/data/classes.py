@@ -22,7 +22,9 @@ def numbering(classes: tuple[str, ...], where: str) -> dict[str, int]:
     numbers = {class_key(name): number for number, name in enumerate(classes)}
     if len(numbers) < len(classes):
         alike = [name for name in classes if [class_key(other) for other in classes].count(class_key(name)) > 1]
-        raise UserError(f"{where} has classes whose names look alike: {', '.join(map(ascii, alike))}; merge or rename them")
+        raise UserError(
+            f"{where} has classes whose names look alike: {', '.join(map(ascii, alike))}; merge or rename them"
+        )
     return numbers
 
 
@@ -35,7 +37,9 @@ def with_classes(source: Source, classes: tuple[str, ...], where: str) -> Source
     numbers, found = numbering(classes, "train"), source.classes or ()
     own = numbering(found, where)
     check_same_classes(tuple(numbers), tuple(own), where)
-    return source if found == classes else Renumbered(source, classes, np.array([numbers[key] for key in own], np.int32))
+    return (
+        source if found == classes else Renumbered(source, classes, np.array([numbers[key] for key in own], np.int32))
+    )
 
 
 class Renumbered:

@@ -36,9 +36,9 @@ class TfdsSource:
     """One split of a prepared TFDS data set.
 
     The image is the only feature of type Image, the label the only ClassLabel; where there are several they are
-    named as in `tfds:celeb_a:train?image=image`; a plain Tensor that is named serves as `pixels` tells. Names come from a text feature `name` or `filename` and are the
-    record's number otherwise. The split that `spec` names is the one to train on (train by default); `val` is served by
-    validation or test where there is no val.
+    named as in `tfds:celeb_a:train?image=image`. A plain Tensor that is named serves, too, as `pixels` tells. Names
+    come from a text feature `name` or `filename` and are the record's number otherwise. The split that `spec` names is
+    the one to train on (train by default); `val` is served by validation or test where there is no val.
 
     Args:
         spec: NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE].
@@ -189,7 +189,9 @@ def _check_image(feature: Any, key: str, dataset: str) -> None:
         raise UserError(f"{dataset}: {key!r} packs floats into PNG files, which are no pictures; build it as uint8")
     if is_file:
         return
-    if not isinstance(feature, tfds.features.Tensor) or isinstance(feature, tfds.features.Text | tfds.features.ClassLabel):
+    if not isinstance(feature, tfds.features.Tensor) or isinstance(
+        feature, tfds.features.Text | tfds.features.ClassLabel
+    ):
         raise UserError(f"{dataset}: {key!r} is of type {type(feature).__name__}, no Image and no Tensor")
     wrong = pixels.problem(feature.shape, np.dtype(feature.np_dtype))
     if wrong:

@@ -17,7 +17,7 @@ from simfle_jax.weights.encoder import PREPROCESSING, Encoder
 
 
 class TrainedProbe(NamedTuple):
-    """The layer that was chosen, its classes in order, the hash of the encoder it belongs to, and its images' canvas."""
+    """The layer that was chosen, its classes in order, the hash of its encoder, and the canvas of its images."""
 
     layer: Linear
     classes: tuple[str, ...]
@@ -54,13 +54,17 @@ def load_probe(folder: Path) -> TrainedProbe:
 
 
 def check_encoder(folder: Path, probe: TrainedProbe, encoder: Encoder, place: str) -> None:
-    """Raises UserError unless the encoder, which is at `place`, is the one that the probe in `folder` was trained on."""
-    problem = "" if encoder.is_called(probe.encoder_hash) else f"encoder {probe.encoder_hash}, {place} is {encoder.hash}"
+    """Raises UserError unless the encoder, at `place`, is the one that the probe in `folder` was trained on."""
+    problem = (
+        "" if encoder.is_called(probe.encoder_hash) else f"encoder {probe.encoder_hash}, {place} is {encoder.hash}"
+    )
     if not problem and probe.encoder_hash != encoder.hash:
         # A hash of before says nothing of the preprocessing, but what was recorded beside it does.
         recorded = (read_results(folder) or {}).get("encoder_metadata", {})
         differing = [key for key in PREPROCESSING if key in recorded and recorded[key] != encoder.metadata[key]]
-        problem = "; ".join(f"an encoder of {key} {recorded[key]}, {place} has {encoder.metadata[key]}" for key in differing)
+        problem = "; ".join(
+            f"an encoder of {key} {recorded[key]}, {place} has {encoder.metadata[key]}" for key in differing
+        )
     if problem:
         raise UserError(f"the probe in {folder} belongs to {problem}: give the encoder that it was trained on")
 

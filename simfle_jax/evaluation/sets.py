@@ -60,7 +60,7 @@ def open_sets(probe: Probe) -> Sets:
 
 
 def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
-    """`val` and the sets of `data.val` by name, each with just these classes, numbered in this order; raises UserError."""
+    """`val` and the sets of `data.val` by name, each with these classes, numbered in this order; raises UserError."""
     sets = {"val": open_source(probe.data.source, probe.data.path, labelled=True, split="val")}
     for name in probe.data.val:
         is_folder = os.path.isdir(name)

@@ -191,14 +191,12 @@ def _legacy_digest(trees: Any) -> str:
     return digests.hexdigest()[:16]
 
 
-def load_encoder(
-    path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = ""
-) -> Encoder:
+def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = "") -> Encoder:
     """The encoder of a run's folder, or of a safetensors or torch file.
 
     path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
-        names, with or without heads, under whatever prefix; or a published checkpoint. A file without our metadata is taken for images of
-        224 pixels with SimFLE's mean and std.
+        names, with or without heads, under whatever prefix; or a published checkpoint. A file without our metadata is
+        taken for images of 224 pixels with SimFLE's mean and std.
     branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
         A file of one trunk gives that one; `metadata['branch']` of the encoder says which it is.
     step: of an older checkpoint of a run, where it keeps them (`keep_checkpoints`).
@@ -221,9 +219,7 @@ def load_encoder(
     return from_arrays(*read_arrays(file), branch, file, prefix)
 
 
-def from_arrays(
-    arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path, prefix: str = ""
-) -> Encoder:
+def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path, prefix: str = "") -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
     held = metadata.get("branch", "online")
     trunk = find_trunk(arrays, branch, where, held, prefix)

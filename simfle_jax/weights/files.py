@@ -159,7 +159,7 @@ def _kind_of(tensor: Any) -> str:
 
 
 def to_numpy(tensor: Any, what: str) -> np.ndarray:
-    """A torch tensor as an array, float32 when it holds floating-point numbers; UserError for one that is no plain array."""
+    """A torch tensor as an array, float32 for floating-point numbers; UserError for one that is no plain array."""
     if kind := _kind_of(tensor):
         raise UserError(f"{what} is {kind}: {AS_FLOAT}")
     tensor = tensor.detach().cpu()

@@ -60,7 +60,9 @@ def find_place(arrays: Arrays, branch: str, where: str | Path, held: str = "onli
             raise UserError(f"{where} holds no trunk under prefix {prefix!r}, only {_listed(found) or 'none at all'}")
         return place
     if is_published(arrays):
-        return next((place for place in found if place.endswith(f"{branch}_network.encoder.")), f"{branch}_network.encoder.")
+        return next(
+            (place for place in found if place.endswith(f"{branch}_network.encoder.")), f"{branch}_network.encoder."
+        )
     if branch not in ("online", held):
         raise UserError(f"{where} holds one trunk only: the {branch} branch is in a run's folder or its checkpoint")
     whole = [place for place in found if _is_whole(_trunk_at(arrays, place))]

@@ -170,7 +170,11 @@ def test_an_interrupted_embedding_goes_on_to_the_same_bits(probe, faces, tmp_pat
 def test_nothing_readable_is_told(probe, tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     for command in (embed.main, predict.main):
-        flag = ["--encoder", str(probe), "--out", str(tmp_path / "f.npz")] if command is embed.main else ["--probe", str(probe)]
+        flag = (
+            ["--encoder", str(probe), "--out", str(tmp_path / "f.npz")]
+            if command is embed.main
+            else ["--probe", str(probe)]
+        )
         with pytest.raises(SystemExit, match="2"):
             command([str(tmp_path / "a.jpg"), *flag])
         assert "none of the 1 images can be read" in capsys.readouterr().err

@@ -82,7 +82,9 @@ def test_parts_of_something_else_are_kept_and_told(tmp_path):
     with FeatureFile(tmp_path / "f.npz", NAMES, DIM, {"encoder": "a"}) as file:
         file.append(*batch(0))
         file.save()
-    with pytest.raises(UserError, match=r"f.npz.partial is part of another embedding: remove it, or give another --out"):
+    with pytest.raises(
+        UserError, match=r"f.npz.partial is part of another embedding: remove it, or give another --out"
+    ):
         FeatureFile(tmp_path / "f.npz", NAMES, DIM, {"encoder": "b"})
     (tmp_path / "f.npz.partial" / "rows.i64").write_bytes(b"")
     with pytest.raises(UserError, match=r"is damaged, rows.i64 is too short: remove it to begin anew"):

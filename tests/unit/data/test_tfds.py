@@ -213,7 +213,10 @@ def test_what_cannot_be_an_image_is_told_at_once(tensors, key, message):
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("loud", r"float32 values from 0 to 255, must lie in 0\.\.1"), ("deep", r"int64 values from -1 to 256, must lie in 0")],
+    [
+        ("loud", r"float32 values from 0 to 255, must lie in 0\.\.1"),
+        ("deep", r"int64 values from -1 to 256, must lie in 0"),
+    ],
 )
 def test_values_out_of_range_make_a_bad_image(tensors, key, message):
     batches = TrainBatches(open_source(f"tfds:tensors:test?image={key}", tensors), seed=0, batch_size=1, canvas=4)

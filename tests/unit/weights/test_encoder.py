@@ -197,7 +197,9 @@ def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     arrays, metadata = load_file(file), simfle_jax.load_encoder(file).metadata
     foreign = tmp_path / "foreign.safetensors"
     kept = {name: x for name, x in arrays.items() if name != "bn1.weight"}
-    save_file({**kept, "conv2.weight": np.zeros(2), "head.weight": np.zeros(2)}, foreign, metadata)  # the head is left out
+    save_file(
+        {**kept, "conv2.weight": np.zeros(2), "head.weight": np.zeros(2)}, foreign, metadata
+    )  # the head is left out
     with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(conv2.weight\)$"):
         simfle_jax.load_encoder(foreign)
     with pytest.raises(

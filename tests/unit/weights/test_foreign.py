@@ -87,7 +87,11 @@ def test_the_layer_of_a_classifier_is_found_beside_its_trunk(trunk, tmp_path):
 
 
 SEVERAL = {
-    "moco": (lambda t: under("base_encoder.", t) | under("momentum_encoder.", doubled(t)), "base_encoder", "momentum_encoder"),
+    "moco": (
+        lambda t: under("base_encoder.", t) | under("momentum_encoder.", doubled(t)),
+        "base_encoder",
+        "momentum_encoder",
+    ),
     "timm": (lambda t: {"state_dict": t | HEAD, "state_dict_ema": doubled(t | HEAD)}, "state_dict", "state_dict_ema"),
     "root": (lambda t: t | under("ema.", doubled(t)), ".", "ema"),
 }
@@ -99,10 +103,17 @@ def test_of_several_trunks_one_must_be_chosen(trunk, hash_, tmp_path, name):
     make, first, second = SEVERAL[name]
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(make(trunk), path)
-    for read in (simfle_jax.load_encoder, lambda path: initial_trunk(small.config(model={"init_from": str(path)}).model)):
-        with pytest.raises(UserError, match=rf"holds 2 trunks, under {first}, {second}: choose one, .*--prefix={first}$"):
+    for read in (
+        simfle_jax.load_encoder,
+        lambda path: initial_trunk(small.config(model={"init_from": str(path)}).model),
+    ):
+        with pytest.raises(
+            UserError, match=rf"holds 2 trunks, under {first}, {second}: choose one, .*--prefix={first}$"
+        ):
             read(path)
-    assert simfle_jax.load_encoder(path, prefix=first).hash == hash_ != simfle_jax.load_encoder(path, prefix=second).hash
+    assert (
+        simfle_jax.load_encoder(path, prefix=first).hash == hash_ != simfle_jax.load_encoder(path, prefix=second).hash
+    )
     convert.main([str(path), str(tmp_path / "one.safetensors"), f"--prefix={first}"])
     assert simfle_jax.load_encoder(tmp_path / "one.safetensors").hash == hash_
     with pytest.raises(UserError, match=rf"no trunk under prefix 'key', only {first}, {second}$"):
@@ -153,7 +164,10 @@ def test_float8_in_safetensors_is_named(trunk, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS .* git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "a pointer of Git LFS .* git lfs pull",
+        ),
         (b"<!DOCTYPE html><html><title>Virus scan warning</title></html>", "a web page .* download it again"),
     ],
 )
