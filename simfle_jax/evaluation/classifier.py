@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simfle_jax.config import trunk_name
 from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.records import TrainedProbe
 from simfle_jax.weights.files import read_arrays, read_torch, torch_content, write_safetensors, write_torch
+from simfle_jax.weights.trunk import classifier_name
 
 
 class Classifier(NamedTuple):
@@ -36,9 +38,11 @@ class Classifier(NamedTuple):
         return np.asarray(jax.nn.softmax(self.layer.logits(jnp.asarray(features))))
 
     def torch_arrays(self) -> dict[str, np.ndarray]:
-        """Trunk and `fc` under torchvision's `resnet50` names."""
+        """Trunk and `fc` under torchvision's `resnet50` names; of a ViT trunk and `head` under timm's."""
         kernel, bias = (np.asarray(x) for x in self.layer)
-        return self.encoder.torch_arrays() | {"fc.weight": np.ascontiguousarray(kernel.T), "fc.bias": bias}
+        trunk = self.encoder.torch_arrays()
+        name = classifier_name(trunk)
+        return trunk | {f"{name}.weight": np.ascontiguousarray(kernel.T), f"{name}.bias": bias}
 
     def metadata(self) -> dict[str, str]:
         """What a file with this classifier says about itself."""
@@ -46,7 +50,7 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = ()) -> Classifier:
-    """The classifier in a probe's folder, or in one file that holds trunk and `fc`.
+    """The classifier in a probe's folder, or in one file that holds trunk and `fc` (a ViT: `head`).
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.
     classes: names in the layer's order, for a file that does not tell them.
@@ -80,13 +84,14 @@ def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
     else:
         content = read_torch(path)
         arrays, metadata = torch_content(content)
-    if "fc.weight" not in arrays or "fc.bias" not in arrays:
-        raise UserError(f"{path} holds no classifier: fc.weight and fc.bias are not in it")
+    name = classifier_name(arrays)
+    if f"{name}.weight" not in arrays or f"{name}.bias" not in arrays:
+        raise UserError(f"{path} holds no classifier: {name}.weight and {name}.bias are not in it")
     encoder = from_arrays(arrays, metadata, "online", path)
-    layer = Linear(jnp.asarray(arrays["fc.weight"].T), jnp.asarray(arrays["fc.bias"]))
+    layer = Linear(jnp.asarray(arrays[f"{name}.weight"].T), jnp.asarray(arrays[f"{name}.bias"]))
     if layer.kernel.shape != (encoder.dim, layer.bias.size):
         raise UserError(
-            f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
+            f"{path}: {name}.weight is {arrays[f'{name}.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
         )
     names = classes or tuple(json.loads(metadata.get("classes", "[]")))
     if len(names) != layer.bias.size:
@@ -104,14 +109,14 @@ def save_folder(folder: Path, classifier: Classifier) -> None:
 
 
 def save_file(path: Path, classifier: Classifier, facts: dict[str, Any] | None = None) -> None:
-    """Writes trunk and `fc` into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
+    """Writes trunk and classifier into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
 
     facts: further entries of that layout, such as `epoch` and `best_acc1`.
     """
     if path.suffix == ".safetensors":
         return write_safetensors(path, classifier.torch_arrays(), classifier.metadata())
     content = {
-        "arch": "resnet50",
+        "arch": trunk_name(classifier.encoder.trunk),
         **(facts or {}),
         "state_dict": classifier.torch_arrays(),
         "metadata": classifier.metadata(),
