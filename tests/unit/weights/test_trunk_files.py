@@ -100,8 +100,11 @@ def test_ours_loads_theirs_and_gives_the_same_features(name, tmp_path):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     network = written_out(name, classes=7)
-    with torch.no_grad():
-        network.train()(torch.from_numpy(IMAGES[:4].transpose(0, 3, 1, 2)).contiguous())  # moves BatchNorm's statistics
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():  # BatchNorm's statistics become those of the images
+        network.train()(torch.from_numpy(IMAGES[:4].transpose(0, 3, 1, 2)).contiguous())
     torch.save({"state_dict": {f"module.{key}": x for key, x in network.state_dict().items()}}, tmp_path / "theirs.pth")
     encoder = simfle_jax.load_encoder(tmp_path / "theirs.pth")
     assert (encoder.trunk.kind, encoder.size) == ({"resnet18": "basic"}.get(name, "vit"), 224)
@@ -119,7 +122,7 @@ def test_ours_loads_theirs_and_gives_the_same_features(name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224"])
 def test_what_is_written_out_here_is_their_own(name):
     """Runs where torchvision and timm are installed."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
     timm = pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
     theirs = torchvision.models.resnet18() if name == "resnet18" else timm.create_model(name, num_classes=1000)
@@ -193,8 +196,8 @@ def test_pre_training_starts_from_a_file_of_the_same_kind_alone(kind, file):
     jax.tree.map(np.testing.assert_array_equal, found, jax.device_get(encoder.arrays))
     other = "vit" if kind == "basic" else "basic"
     wrong = config(other, trunk=SIZES[other] | {"init_from": str(file)}).trunk
-    guess = "a Vision Transformer" if kind == "vit" else "basic blocks such as ResNet-18"
-    with pytest.raises(UserError, match=f"holds another architecture .{guess}.*missing"):
+    guess = "a Vision Transformer" if kind == "vit" else "a ResNet of basic blocks"
+    with pytest.raises(UserError, match=f"holds another architecture .{guess}[^\n]*missing"):
         initial_trunk(wrong, 16)
 
 
