@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from simfle_jax.encoder import _trees, architecture
+from simfle_jax.models.trunks import fresh_trunk
 from simfle_jax.weights import torch_names
+from simfle_jax.weights.trunk import architecture
 
 SIZES = {"stage_sizes": [1, 1], "width": 4, "last_stride": 1}
 METADATA = {
@@ -25,7 +26,7 @@ def write_encoder(path: Path, seed: int = 7, last_stride: int = 1) -> Path:
     """An encoder.safetensors with random weights."""
     sizes = SIZES | {"last_stride": last_stride}
     entries = torch_names.trunk_entries(architecture(sizes))
-    arrays = torch_names.to_torch(entries, jax.device_get(_trees(architecture(sizes), seed)))
+    arrays = torch_names.to_torch(entries, jax.device_get(fresh_trunk(architecture(sizes), seed)))
     save_file(arrays, path, metadata=METADATA | {"architecture": json.dumps(sizes)})
     return path
 
