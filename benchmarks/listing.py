@@ -22,8 +22,8 @@ import numpy as np
 import simplejpeg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.packing import pack
-from simfle_jax.data.sources import open_source
 from simfle_jax.prepare import main as command
 from simfle_jax.progress import Progress
 

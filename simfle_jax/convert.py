@@ -24,6 +24,7 @@ A trained probe becomes a whole classifier (torchvision's resnet50 with fc, timm
 Any file with a trunk, published checkpoints included, also becomes a safetensors file:
 
     python -m simfle_jax.convert checkpoint_0099.pth.tar encoder.safetensors
+    python -m simfle_jax.convert moco_v3.pth.tar encoder.safetensors --prefix state_dict.module.base_encoder
 
 Torch files need PyTorch (extra `torch`), ONNX files also extra `onnx`. Files are read without running code in them.
 """
@@ -61,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change these settings, e.g. epochs=50 trunk.width=32"
     )
+    parser.add_argument("--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder")
     parser.add_argument("--encoder", default="", help="where the encoder of a probe is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
     parser.add_argument("--probe", nargs="+", default=[], type=Path, metavar="PROBE", help="probes for the model card")
@@ -84,6 +86,9 @@ def convert(args: argparse.Namespace) -> str:
         raise UserError(f"no file or folder {source}")
     if args.target.is_file():
         raise UserError(f"{args.target} exists already: give another name, or remove it first")
+    from simfle_jax import compilation
+
+    compilation.require_device()
     if (source / "probe.safetensors").is_file():
         return from_classifier(args)
     if source.is_dir():
@@ -176,7 +181,7 @@ def _value(text: str) -> Any:
 def _data_facts(config: Any) -> tuple[int, str]:
     """Steps of an epoch over a run's images, and their fingerprint."""
     from simfle_jax.data.mixing import open_mixed
-    from simfle_jax.data.sources import open_source
+    from simfle_jax.data.opening import open_source
 
     if not (config.data.path or config.data.sources or config.data.source.startswith("tfds:")):
         raise UserError("give --data DIR, the images of the run: they give the steps of an epoch")
@@ -218,7 +223,7 @@ def _export_trunk(args: argparse.Namespace) -> str:
     from simfle_jax.encoder import load_encoder
     from simfle_jax.weights.files import write_safetensors
 
-    encoder = load_encoder(args.source, args.branch)
+    encoder = load_encoder(args.source, args.branch, prefix=args.prefix)
     if args.target.suffix == ".onnx":
         return _onnx(args.target, encoder, encoder.torch_arrays(), encoder.metadata, encoder.apply)
     if args.target.suffix != ".safetensors":
@@ -260,7 +265,7 @@ def _import_classifier(args: argparse.Namespace) -> str:
 
     if args.target.exists() and any(args.target.iterdir()):
         raise UserError(f"{args.target} holds something already: give a new folder")
-    classifier = load_classifier(args.source, classes=tuple(args.classes))
+    classifier = load_classifier(args.source, classes=tuple(args.classes), prefix=args.prefix)
     save_folder(args.target, classifier)
     return f"{args.target}: probe and encoder, classes {', '.join(classifier.classes)}"
 
@@ -277,7 +282,7 @@ def _write_card(args: argparse.Namespace) -> str:
         results = read_results(place)
         if results is None:
             raise UserError(f"{place} holds no results.json: is it the --workdir of a finished probe?")
-        if results["encoder_hash"] != encoder.hash and not results["untrained"]:
+        if not encoder.is_called(results["encoder_hash"]) and not results["untrained"]:
             raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
         probes.append(results)
     config = recorded(args.source) if (args.source / "config.json").exists() else None

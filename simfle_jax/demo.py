@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 from simfle_jax.errors import UserError
 from simfle_jax.faces import write_faces
@@ -49,8 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(workdir: Path, seed: int) -> None:
     """Faces, both runs, evaluation; results.json and the table. What is done already is not done again."""
-    if seed < 0:
-        raise UserError(f"--seed {seed} must be 0 or more")
+    check_seed(seed, "--seed")
     began = time.monotonic()
     write_faces(workdir / "faces", FACES, HELD_OUT, seed, SIZE, DEMO)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -141,8 +141,8 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
 
 def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All faces of a split, uint8 [n, S, S, 3], and their labels [n]."""
+    from simfle_jax.data.opening import open_source
     from simfle_jax.data.pipeline import eval_batches
-    from simfle_jax.data.sources import open_source
 
     source = open_source("folder", str(folder), labelled=True, split=split)
     batches = list(eval_batches(source, batch_size=500, canvas=SIZE))

@@ -20,6 +20,7 @@ import numpy as np
 
 from configs import demo_long
 from simfle_jax import demo
+from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 from simfle_jax.errors import UserError
 from simfle_jax.faces import write_faces
@@ -50,8 +51,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(workdir: Path, seeds: list[int]) -> None:
     """Faces and runs of every seed, then the curves."""
-    if min(seeds) < 0:
-        raise UserError(f"--seeds {min(seeds)} must be 0 or more")
+    for seed in seeds:
+        check_seed(seed, "--seeds")
     for seed in seeds:
         write_faces(workdir / f"faces{seed}", demo.FACES, demo.HELD_OUT, seed, demo.SIZE, DEMO)
     pretrain(workdir, seeds)

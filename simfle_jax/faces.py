@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import IMAGES_PER_IDENTITY, PRESETS, Strengths, contact_sheet, draw_face
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -31,8 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     try:
         strengths = _strengths(args)
-        if args.seed < 0:
-            raise UserError(f"--seed {args.seed} must be 0 or more")
+        check_seed(args.seed, "--seed")
         _check_size(args.size)
         if args.sheet:
             if Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):

@@ -29,7 +29,7 @@ def make_plan(config: Any, name: str) -> Any:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the hardware of this machine is not asked for
     import jax
 
-    from simfle_jax import parallel
+    from simfle_jax import compilation, parallel
     from simfle_jax.kernels.backend import tracing_for
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
@@ -37,6 +37,7 @@ def make_plan(config: Any, name: str) -> Any:
     from simfle_jax.training.step import TrainStep
 
     target = targets.find(name)
+    compilation.require_device()
     mesh = parallel.mesh_of(target.devices())
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     train_step = TrainStep(config, 1, mesh)

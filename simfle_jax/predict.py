@@ -5,6 +5,9 @@
 
 Prints one line for each image: the classes with their probabilities, likeliest first. With --json the lines are JSON
 objects of `name`, `label` and `probabilities`. Images that cannot be read are named on the error output; status 1 then.
+
+Images must be cropped to the face as those that the probe was trained on. Nothing here looks for faces: of a whole
+photograph the centre is taken, and the answer is as sure as any. They are decoded at the canvas of the probe's training.
 """
 
 import argparse
@@ -14,7 +17,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from simfle_jax.data.bad_list import escaped
 from simfle_jax.errors import UserError
+
+CROPPED = "images must be cropped to the face as those of the probe's training were; nothing here looks for faces"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,25 +47,28 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def predict(args: argparse.Namespace) -> dict[str, str]:
-    """Prints the predictions of all readable images; returns the reasons of the others. Raises UserError."""
+def predict(args: argparse.Namespace) -> dict[int, str]:
+    """Prints the predictions of all readable images; returns the reasons of the others by number. Raises UserError."""
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
     from simfle_jax.evaluation.classifier import load_classifier
-    from simfle_jax.evaluation.features import Extractor
+    from simfle_jax.evaluation.features import Extractor, check_readable
 
     compilation.use_cache()
     source = ImageList(args.images)
     classifier = load_classifier(args.probe, args.encoder, tuple(args.classes))
-    extractor = Extractor(classifier.encoder)
-    found = extractor.plain(source, "images")
-    names = [source.names[number] for number in np.asarray(found.labels)]
-    probabilities = classifier.from_features(np.asarray(found.features))
-    for line in _lines(names, probabilities, classifier.classes, args.json):
-        print(line)
-    for name, reason in extractor.bad.items():
-        print(f"{name.removeprefix('images/')}: {reason}", file=sys.stderr)
-    return extractor.bad
+    print(CROPPED, file=sys.stderr)
+    extractor = Extractor(classifier.encoder, canvas=classifier.canvas)
+    bad: dict[int, str] = {}
+    for found in extractor.stream(source):
+        names = [source.name(number) for number in found.rows]
+        for line in _lines(names, classifier.from_features(found.features), classifier.classes, args.json):
+            print(line)
+        bad |= found.bad
+    check_readable(source, bad)
+    for number, reason in bad.items():
+        print(f"{escaped(source.name(number))}: {reason}", file=sys.stderr)
+    return bad
 
 
 def _lines(names: list[str], probabilities: np.ndarray, classes: tuple[str, ...], as_json: bool) -> Iterator[str]:
@@ -68,7 +77,7 @@ def _lines(names: list[str], probabilities: np.ndarray, classes: tuple[str, ...]
         if as_json:
             yield json.dumps({"name": name, "label": ranked[0][0], "probabilities": dict(zip(classes, row))})
         else:
-            yield f"{name}  " + "  ".join(f"{label} {share:.3f}" for label, share in ranked)
+            yield f"{escaped(name)}  " + "  ".join(f"{label} {share:.3f}" for label, share in ranked)
 
 
 if __name__ == "__main__":

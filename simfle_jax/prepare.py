@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -91,8 +92,7 @@ def _prepare(options: argparse.Namespace) -> None:
     for name in given.keys() - set(known):
         raise UserError(f"{_flag(name)} is not an option of {options.dataset}")
     result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link or "hard")
-    print(manifest.table(result))
-    print(f"written: {options.out} (details in {manifest.NAME})")
+    _show(manifest.table(result), f"written: {options.out} (details in {manifest.NAME})")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -100,9 +100,8 @@ def _check(options: argparse.Namespace) -> None:
     target = options.json or Path("check.json")
     check.require_free(target)  # before the minutes that a check may take
     report = check.check(options.check)
-    print(check.table(report))
-    check.save(report, target)
-    print(f"written: {target}")
+    check.save(report, target)  # before it is shown: whoever reads may stop at the first line
+    _show(check.table(report), f"written: {target}")
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -110,8 +109,16 @@ def _pack(options: argparse.Namespace) -> None:
         raise UserError("--pack DIR needs --out DIR for the shards")
     _require_folder(options.pack, "--pack")
     check_apart(options.pack, options.out)
-    for split, count in packing.pack(str(options.pack), str(options.out)).items():
-        print(f"packed {count:,} images: {options.out / split}")
+    packed = packing.pack(str(options.pack), str(options.out))
+    _show(*(f"packed {count:,} images: {options.out / split}" for split, count in packed.items()))
+
+
+def _show(*lines: str) -> None:
+    """Prints what was done. A reader that has closed the pipe (`| head -1`) has seen enough, and the work is done."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
 
 
 def _require_folder(folder: Path, flag: str) -> None:

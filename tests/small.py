@@ -1,6 +1,5 @@
 """A SimFLE small enough for a test: two stages, 16-pixel views, seconds to compile."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,11 @@ from ml_collections import ConfigDict
 
 from configs import simfle
 from simfle_jax.config import Config, pretraining
+from simfle_jax.config.schema import MOVED
 
 
 def settings(**changes) -> ConfigDict:
-    """The settings of simfle.py made tiny; keyword arguments override keys, groups take dicts of changes."""
+    """The settings of simfle.py made tiny; keyword arguments override settings (lr for optimizer.lr), groups take dicts."""
     config = simfle.get_config()
     config.epochs, config.batch_size, config.log_steps = 2, 8, 1
     config.trunk.update(stage_sizes=(1, 1), width=4)
@@ -27,16 +27,13 @@ def settings(**changes) -> ConfigDict:
         if isinstance(value, dict):
             config[key].update(value)
         else:
-            config[key] = value
+            config.update_from_flattened_dict({MOVED.get(key, key): value})
     return config
 
 
 def config(**changes) -> Config:
-    """The same, checked; groups such as `trunk` or `views` take dicts of changes."""
-    made = pretraining(settings())
-    nested = {key: dataclasses.replace(getattr(made, key), **changes.pop(key))
-              for key in ("trunk", "heads", "facemae", "optimizer", "views", "data", "monitor") if key in changes}  # fmt: skip
-    return dataclasses.replace(made, **nested, **changes)
+    """The same, checked."""
+    return pretraining(settings(**changes))
 
 
 def write_images(folder: Path, count: int, size: int = 16, seed: int = 0) -> Path:

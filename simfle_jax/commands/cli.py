@@ -1,6 +1,7 @@
 """How train.py and probe.py start: flags, a locked config, and errors told in one line."""
 
 import difflib
+import os
 import re
 import runpy
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from simfle_jax import distributed
+from simfle_jax import distributed, outputs
 from simfle_jax.config import today
 from simfle_jax.errors import UserError
 
@@ -19,6 +20,21 @@ from simfle_jax.errors import UserError
 def define_config() -> None:
     """--config FILE with every key overridable as --config.KEY=VALUE."""
     config_flags.DEFINE_config_file("config", None, "File with the settings, e.g. configs/simfle.py.", lock_config=True)
+    flags.FLAGS["config"].parser = _ConfigParser()
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads a config whose path may hold colons; ml_collections takes all behind the first one for a variant's name."""
+
+    def parse(self, path: str) -> Any:
+        return _load_config(path).lock()
+
+
+def _load_config(text: str) -> Any:
+    """The config of FILE, or of FILE:VARIANT, which `get_config` is then called with."""
+    ends = [match.start() for match in re.finditer(":|$", text)]
+    end = next((end for end in ends if os.path.isfile(text[:end])), ends[0])
+    return runpy.run_path(text[:end])["get_config"](*[text[end + 1 :]] * (end < len(text)))
 
 
 def define_flags() -> None:
@@ -36,12 +52,15 @@ def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None
 
 def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     """The same for a command with flags of its own, which `call` reads."""
-    argv = [today(argument) for argument in argv or sys.argv]
-    sys.argv = argv  # config_flags looks there for the overrides
+    outputs.outlive_readers()
+    argv = argv or sys.argv
     if {"--help", "-h", "-help", "--helpfull"} & set(argv):
         app.run(lambda _: None, argv=argv)
     try:
-        _check_overrides(argv)
+        known = _known_settings(argv)
+        argv = [today(argument, known) for argument in argv]
+        _check_overrides(argv, known)
+        sys.argv = argv  # config_flags looks there for the overrides
         flags.FLAGS(argv)
     except UserError as error:
         _fail(str(error))
@@ -52,21 +71,27 @@ def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
     _guarded(call)
 
 
-def _check_overrides(argv: list[str]) -> None:
-    """Refuses a config file that is not there and an override of a setting that it does not have."""
+def _known_settings(argv: list[str]) -> list[str]:
+    """The names of all settings in the config file; UserError if it is not there."""
     files = [match[1] for arg in argv if (match := re.match(r"--?config=(.+)", arg))]
     if not files:
         raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
     try:
-        file, *variant = files[-1].split(":", 1)
-        known = _keys(runpy.run_path(file)["get_config"](*variant))
+        return _keys(_load_config(files[-1]))
     except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
+
+
+def _check_overrides(argv: list[str], known: list[str]) -> None:
+    """Refuses an override of a setting that there is not, and names the nearest."""
     for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
+            near = difflib.get_close_matches(key, known, n=1) or [
+                last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
+            ]
             raise UserError(
-                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else f" in {files[-1]}")
+                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else "")
             )
 
 

@@ -22,13 +22,11 @@ from simfle_jax.weights.files import (
     check_names,
     check_shapes,
     check_values,
-    read_arrays,
-    read_torch,
-    torch_content,
+    read_weights,
     write_torch,
 )
 from simfle_jax.weights.torch_names import Entry
-from simfle_jax.weights.trunk import is_published
+from simfle_jax.weights.trunk import is_published, published_names
 
 TREES = ("params", "stats", "target_params", "target_stats")
 POSITION_TOLERANCE = 1e-5
@@ -51,12 +49,7 @@ def read_published(path: str | Path) -> Published:
     Raises:
         UserError: no such file, not whole, or not of this kind.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors" or not path.is_file():
-        content, (arrays, _) = {}, read_arrays(path)
-    else:
-        content = read_torch(path)
-        arrays, _ = torch_content(content)
+    arrays, _, content = read_weights(path)
     if not is_published(arrays):
         raise UserError(f"{path} is not a pre-training checkpoint: no name in it starts with online_network.")
     facts = content if isinstance(content, dict) and "state_dict" in content else {}
@@ -64,7 +57,7 @@ def read_published(path: str | Path) -> Published:
     if not (isinstance(epoch, int) and isinstance(step, int | None) and isinstance(optimizer, dict)):
         raise UserError(f"{path}: epoch, step or optimizer are not what the published program writes")
     # An optimizer that has taken no step has no buffers yet.
-    return Published(arrays, epoch, optimizer if optimizer.get("state") else None, step)
+    return Published(published_names(arrays), epoch, optimizer if optimizer.get("state") else None, step)
 
 
 def check_published(config: Config) -> None:

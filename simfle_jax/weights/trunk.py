@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
@@ -26,38 +27,105 @@ def architecture(sizes: dict[str, Any]) -> TrunkSettings:
 
 def is_published(arrays: Arrays) -> bool:
     """Whether these are the names of a published pre-training checkpoint."""
-    return any(name.startswith("online_network.") for name in arrays)
+    return any("online_network" in name.split(".") for name in arrays)
 
 
-def find_trunk(arrays: Arrays, branch: str, where: str | Path, held: str = "online") -> Arrays:
-    """The arrays of a trunk under torchvision's or timm's names, without the classifier (`fc`, in a ViT `head`).
+def published_names(arrays: Arrays) -> Arrays:
+    """A published checkpoint's arrays under their own names, whatever they lie under, as in `state_dict.module.`."""
+    place = next(name.partition("online_network.")[0] for name in arrays if "online_network" in name.split("."))
+    return {name.removeprefix(place): x for name, x in arrays.items() if name.startswith(place)}
 
-    From a published checkpoint it is the trunk of `branch`; any other file holds one trunk only, that of branch `held`.
+
+def find_trunk(arrays: Arrays, branch: str, where: str | Path, held: str = "online", prefix: str = "") -> Arrays:
+    """The arrays of a trunk under torchvision's or timm's names, without heads; see `find_place`."""
+    place = find_place(arrays, branch, where, held, prefix)
+    trunk = _trunk_at(arrays, place)
+    _say_what_was_taken(arrays, trunk, place, where)
+    return trunk
+
+
+def find_place(arrays: Arrays, branch: str, where: str | Path, held: str = "online", prefix: str = "") -> str:
+    """What stands before the names of the trunk, with its last dot: `state_dict.module.encoder.`, or ''.
+
+    prefix: which trunk, where a file holds several; '.' is the one without a prefix, '' the only one.
+    In a published checkpoint `branch` chooses, too; any other file holds that of branch `held`.
 
     Raises:
-        UserError: the file has no such branch.
+        UserError: no such branch, or prefix, or several trunks and no prefix.
     """
+    found = _places(arrays)
+    if prefix:
+        place = f"{prefix.strip('.')}.".removeprefix(".")
+        if place not in found:
+            raise UserError(f"{where} holds no trunk under prefix {prefix!r}, only {_listed(found) or 'none at all'}")
+        return place
     if is_published(arrays):
-        prefix = f"{branch}_network.encoder."
-        return {
-            _torchvision_name(name.removeprefix(prefix)): x for name, x in arrays.items() if name.startswith(prefix)
-        }
+        return next((place for place in found if place.endswith(f"{branch}_network.encoder.")), f"{branch}_network.encoder.")
     if branch not in ("online", held):
         raise UserError(f"{where} holds one trunk only: the {branch} branch is in a run's folder or its checkpoint")
-    return {name: x for name, x in arrays.items() if not name.startswith(f"{classifier_name(arrays)}.")}
+    whole = [place for place in found if _is_whole(_trunk_at(arrays, place))]
+    if len(whole) > 1:
+        raise UserError(
+            f"{where} holds {len(whole)} trunks, under {_listed(whole)}: choose one, by "
+            f"python -m simfle_jax.convert {where} NEW.safetensors --prefix={_listed(whole[:1])}"
+        )
+    return next(iter(whole or found), "")
 
 
-def classifier_name(arrays: Arrays) -> str:
-    """What the linear layer on a trunk of these arrays is called: `fc` by torchvision, `head` by timm's ViTs."""
-    return "head" if PATCHES in arrays else "fc"
+def _places(arrays: Arrays) -> list[str]:
+    """What stands before every ResNet, named as by torchvision or numbered as its children, and before every ViT."""
+    starts = (re.fullmatch(r"((?:.*\.)?)(layer1\.0\.conv1|4\.0\.conv1|patch_embed\.proj)\.weight", name) for name in arrays)
+    return [start[1] for start in starts if start and (start[2] != "4.0.conv1" or f"{start[1]}0.weight" in arrays)]
+
+
+def _listed(places: list[str]) -> str:
+    return ", ".join(place.removesuffix(".") or "." for place in places)
+
+
+def _is_whole(trunk: Arrays) -> bool:
+    try:
+        infer_trunk(trunk, "")
+    except UserError:
+        return False
+    return True
+
+
+def _trunk_at(arrays: Arrays, place: str) -> Arrays:
+    """The trunk below `place` under torchvision's or timm's names; where none is recognised all that is there but `fc`."""
+    inside = {name.removeprefix(place): x for name, x in arrays.items() if name.startswith(place)}
+    if "layer1.0.conv1.weight" in inside:
+        # What comes before or between the stages would change the features: it stays, and is refused as surplus.
+        return {name: x for name, x in inside.items() if re.match(r"(conv|bn|norm|gn|layer|stem)", name)}
+    if PATCHES in inside:
+        return {name: x for name, x in inside.items() if not re.match(r"(head|decoder|mask_token|projector|predictor)", name)}
+    if "4.0.conv1.weight" in inside:
+        numbered = {name: name.partition(".")[0] for name in inside}
+        kept = {n for n in numbered.values() if n in ("0", "1") or f"{n}.0.conv1.weight" in inside}
+        return {_torchvision_name(name): inside[name] for name, number in numbered.items() if number in kept}
+    return {name: x for name, x in inside.items() if not name.startswith("fc.")}
+
+
+def classifier_name(arrays: Arrays, place: str = "") -> str:
+    """What the linear layer on the trunk below `place` is called: `fc` by torchvision, `head` by timm's ViTs."""
+    return "head" if place + PATCHES in arrays else "fc"
+
+
+def _say_what_was_taken(arrays: Arrays, trunk: Arrays, place: str, where: str | Path) -> None:
+    layer = place + classifier_name(arrays, place)
+    classifier = sum(f"{layer}.{name}" in arrays for name in ("weight", "bias"))
+    others = len(arrays) - len(trunk) - classifier
+    if not is_published(arrays) and (others or place.replace("state_dict.", "").replace("module.", "")):
+        under = f" under {place.removesuffix('.')}" if place else ""
+        left = f", left {others} other arrays out" if others else ""
+        logging.warning("%s: took the trunk%s%s", where, under, left)
 
 
 def _torchvision_name(name: str) -> str:
-    """`5.0.conv1.weight` is `layer2.0.conv1.weight`: the published trunk numbers the children of a ResNet."""
+    """`5.0.conv1.weight` is `layer2.0.conv1.weight`: a ResNet's children, numbered."""
     number, _, rest = name.partition(".")
-    if number.isdigit() and int(number) > 3:
+    if int(number) > 3:
         return f"layer{int(number) - 3}.{rest}"
-    return f"{ {'0': 'conv1', '1': 'bn1'}.get(number, number) }.{rest}"
+    return f"{ {'0': 'conv1', '1': 'bn1'}[number] }.{rest}"
 
 
 def infer_trunk(arrays: Arrays, where: str | Path) -> TrunkSettings:

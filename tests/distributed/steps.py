@@ -23,7 +23,8 @@ import small  # noqa: E402
 
 from simfle_jax import parallel  # noqa: E402
 from simfle_jax.runs.checkpoint import Checkpoints  # noqa: E402
-from simfle_jax.training.step import TrainStep  # noqa: E402
+from simfle_jax.training.step import Statistics, TrainStep  # noqa: E402
+from simfle_jax.views import Views  # noqa: E402
 
 BATCH, STEPS = 32, 5
 jax.config.update("jax_enable_x64", dtype == "float64")
@@ -68,8 +69,9 @@ def main() -> None:
     over = parallel.over_data(mesh)
 
     def step(state, views, draw):
-        grads, terms, stats, target_stats = train_step.gradients(state, views, draw)
-        return train_step.update(state, grads, stats, target_stats), terms
+        stats = Statistics(state.stats, state.target_stats)
+        (grads, terms), stats = train_step.gradients(state, stats, Views(*views), draw)
+        return train_step.update(state, grads, stats), terms
 
     with jax.threefry_partitionable(True):
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=QUICKLY)()

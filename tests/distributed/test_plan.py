@@ -49,7 +49,7 @@ def test_a_replicated_step_only_reduces_gradients_statistics_and_the_grouping_ma
     found = plan()
     assert set(found["collectives"]) == {"all-reduce"}, "activations or parameters travel"
     reduced, parameters = travelling(found, "all-reduce"), sizes(state().params, matrices_only=True)
-    matrix = small.config().model.features ** 2
+    matrix = small.config().trunk.features ** 2
     missing = parameters + collections.Counter([matrix]) - reduced
     assert not missing, f"gradients or the grouping matrix are not exchanged: {missing}"
     assert max(reduced) == max([*parameters, matrix]), "something larger than a parameter travels"

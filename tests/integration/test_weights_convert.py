@@ -13,12 +13,13 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax.commands import convert
-from simfle_jax.encoder import export_encoder
+from simfle_jax import convert
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
 from simfle_jax.training.restore import recorded_facts, run_state
+from simfle_jax.training.state import trunk_of
+from simfle_jax.weights.encoder_file import export_encoder
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def third(whole, tmp_path_factory):
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "checkpoints" / "20")
     config, state = run_state(workdir)
-    export_encoder(workdir / "encoder.safetensors", state, config, recorded_facts(workdir, state))
+    export_encoder(workdir / "encoder.safetensors", trunk_of(state), config, recorded_facts(workdir, state))
     return workdir
 
 
@@ -96,11 +97,14 @@ def assert_equal_states(first, second):
 
 
 def test_a_run_interrupted_at_epoch_3_goes_on_from_the_published_layout_to_the_bit(
-    whole, checkpoint, images, settings, tmp_path
+    whole, checkpoint, images, settings, tmp_path, capsys
 ):
     said = run(checkpoint, tmp_path / "run", "--data", images, "--config", settings)
     assert "goes on at epoch 3, step 15, with its momentum" in said
+    capsys.readouterr()
     train(make_config(images), str(tmp_path / "run"))
+    assert "goes on from step 15\n" in capsys.readouterr().err
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").open()] == list(range(16, 21))
     assert_equal_states(run_state(tmp_path / "run")[1], run_state(whole)[1])
 
 

@@ -14,7 +14,8 @@ from configs import simfle
 from simfle_jax.config import Config, pretraining
 from simfle_jax.training.published import read_published, to_state, write_published
 from simfle_jax.training.state import TrainState
-from simfle_jax.training.step import TrainStep
+from simfle_jax.training.step import Statistics, TrainStep
+from simfle_jax.views import Views
 from simfle_jax.weights import torch_names as names
 
 torch = pytest.importorskip("torch")
@@ -25,7 +26,7 @@ STEP_TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3)  # BatchNorm over four images is chao
 
 def published_config() -> Config:
     settings = simfle.get_config()
-    settings.update(momentum=0.9, batch_size=256)  # the batch of the published learning rate, 0.05
+    settings.batch_size = 256  # the batch of the published learning rate, 0.05
     return pretraining(settings)
 
 
@@ -83,17 +84,18 @@ def run(golden, published_file):
 
         @jax.jit
         def gradients(state, views, draw):
-            targets, target_stats = train_step.target_projections(state.target_params, state.target_stats, *views[:2])
+            views = Views(*views)
+            targets, target_stats = train_step.targets(state.target_params, state.target_stats, views)
             differentiate = jax.value_and_grad(train_step.loss, has_aux=True)
-            (_, (terms, stats, outputs)), grads = differentiate(state.params, state.stats, views, draw, targets)
-            return terms, outputs, targets, grads, stats, target_stats
+            (_, (outcome, stats)), grads = differentiate(state.params, state.stats, views, targets, draw)
+            return outcome.terms, outcome.outputs, targets, grads, Statistics(stats, target_stats)
 
         update = jax.jit(train_step.update, donate_argnums=0)
         state = jax.tree.map(in_float64, converted_state(published_file, config))
         found = {"losses": [], "group_ids": []}
         for i in range(min(int(full["meta/steps"]), len(STEP_TOLERANCES))):
             views, group_ids = step_inputs(full, i)
-            terms, outputs, targets, grads, stats, target_stats = gradients(state, views, group_ids)
+            terms, outputs, targets, grads, stats = gradients(state, views, group_ids)
             found["losses"].append([float(terms[f"loss/{name}"]) for name in TERMS])
             if i == 0:
                 found |= {
@@ -104,7 +106,7 @@ def run(golden, published_file):
                 }
                 found["grads"] = names.to_torch([e for e in by_name(config).values() if e.tree == "params"],
                                                 {"params": jax.device_get(grads)})  # fmt: skip
-            state = update(state, grads, stats, target_stats)
+            state = update(state, grads, stats)
             if i == 0:
                 trees = {name: getattr(state, name) for name in ("params", "stats", "target_params", "target_stats")}
                 found["after"] = names.to_torch(names.published(config), jax.device_get(trees))
@@ -120,11 +122,11 @@ def test_losses(run, step):
 
 def test_outputs_of_step_0(run):
     full, found = run
-    seen, local = found["outputs"]
+    seen, local, vectors = found["outputs"]
     assert (found["group_ids"] == full["step0/group_ids"]).all()
     pairs = {
         "p1": seen.predictions[0], "p2": seen.predictions[1], "q1": found["targets"][0], "q2": found["targets"][1],
-        "p1_kd": seen.distilled[0], "p2_kd": seen.distilled[1], "part_kd": local.distilled,
+        "p1_kd": vectors[0], "p2_kd": vectors[1], "part_kd": vectors[2],
         "pred_first_patch": local.predicted[:, 0],
     }  # fmt: skip
     for name, ours in pairs.items():

@@ -15,10 +15,9 @@ from simfle_jax.config import Config, pretraining
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.facemae import Autoencoder, patchify
 from simfle_jax.models.heads import MLPHead
+from simfle_jax.models.network import Network
 from simfle_jax.models.semantic_masking import group_maps, mask_by_scores, of_group, patch_scores
-from simfle_jax.models.simfle import Network
 from simfle_jax.models.transformer import positions
-from simfle_jax.models.trunks.resnet import pool
 from simfle_jax.training.optimizer import schedule
 from simfle_jax.training.state import split, statistics
 from simfle_jax.weights import torch_names as names
@@ -31,9 +30,9 @@ def units(golden):
     return dict(np.load(golden / "units.npz"))
 
 
-def paper_config(**model) -> Config:
+def paper_config(**facemae) -> Config:
     settings = simfle.get_config()
-    settings.model.update(**model)
+    settings.facemae.update(**facemae)
     return pretraining(settings)
 
 
@@ -74,9 +73,9 @@ def test_semantic_masking(units):
 def test_masked_autoencoder(units):
     seed = int(units["meta/seed"])
     sizes = {
-        "vit_width": 48,
-        "vit_depth": 2,
-        "vit_heads": 4,
+        "width": 48,
+        "depth": 2,
+        "heads": 4,
         "decoder_width": 32,
         "decoder_depth": 2,
         "decoder_heads": 4,
@@ -127,15 +126,14 @@ def test_losses(units):
 def test_resnet50(units):
     seed = int(units["meta/seed"])
     config = paper_config()
-    entries = list(names._network("online_network", config.model, ()))
+    entries = list(names._network("online_network", config.trunk, ()))
     module = nnx.eval_shape(lambda: Network(config, nnx.Rngs(0)))
     graph, params, stats = fill_module(module, entries, units)
 
     @jax.jit
     def training(params, stats, x):
         network = nnx.merge(graph, params, stats)
-        features = network.encoder(x, train=True)
-        pooled = pool(features)
+        features, pooled = network.encoder(x, train=True)
         return network.projection(pooled, train=True), pooled, features, statistics(network)
 
     z, pooled, features, stats = training(params, stats, inputs(seed + 8, 3, 3, 64, 64))
@@ -143,7 +141,7 @@ def test_resnet50(units):
     assert_close(pooled, units["resnet50/train_pool"], 1e-9, "pooled features")
     first = features[0].transpose(2, 0, 1)
     assert_close(first.reshape(units["resnet50/train_feat"].shape), units["resnet50/train_feat"], 1e-9, "feature map")
-    later = jax.jit(lambda x: pool(nnx.merge(graph, params, stats).encoder(x, train=False)))(
+    later = jax.jit(lambda x: nnx.merge(graph, params, stats).encoder(x, train=False).pooled)(
         inputs(seed + 9, 2, 3, 64, 64)
     )
     assert_close(later, units["resnet50/eval_pool_after_one_train_step"], 1e-9, "inference with updated statistics")

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from simfle_jax import augment
-from simfle_jax.config import Views
+from simfle_jax.config import ViewSettings
 
 SIZE, BATCH = 24, 6
-STRONG = Views(
+STRONG = ViewSettings(
     size=SIZE, plain_size=16, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8,
     brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, gray=0.2, blur=(0.1, 2.0),
 )  # fmt: skip
@@ -71,6 +71,16 @@ def test_neutral_settings_give_the_plain_resize(keys, images):
     plain = augment.plain_view(images, SIZE)
     for view in two_views(keys, images, NEUTRAL):
         np.testing.assert_allclose(view, plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "part", [{"flip": 1.0}, {"jitter": 1.0}, {"gray": 1.0}, {"blur": (2.0, 2.0)}], ids=lambda part: next(iter(part))
+)
+def test_every_part_of_the_augmentation_changes_the_views(part, keys, images):
+    without, with_it = (
+        np.stack(augment.two_views(keys, images, dataclasses.replace(NEUTRAL, **changes))) for changes in ({}, part)
+    )
+    assert np.all(np.abs(without - with_it).mean(axis=(2, 3, 4)) > 0.02), "every view of every image"
 
 
 def test_probe_view_flips_with_its_probability(keys, images):

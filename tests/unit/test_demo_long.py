@@ -3,7 +3,7 @@
 import pytest
 
 from configs import demo_long as settings
-from simfle_jax.commands import demo_long
+from simfle_jax import demo_long
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 
@@ -19,8 +19,8 @@ def results(probe):
 
 def test_methods_differ_in_what_they_are_named_after():
     configs = {method: pretraining(settings.get_config(method)) for method in settings.METHODS}
-    assert [c.model.facemae for c in configs.values()] == [True, True, False, False]
-    assert configs["random"].model.masking == "random" and configs["simfle"].model.masking == "semantic"
+    assert [c.method for c in configs.values()] == ["simfle", "simfle", "byol", "byol"]
+    assert configs["random"].facemae.masking == "random" and configs["simfle"].facemae.masking == "semantic"
     assert (
         configs["simfle"].epochs == configs["random"].epochs == configs["byol"].epochs < configs["byol_longer"].epochs
     )

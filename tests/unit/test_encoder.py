@@ -11,14 +11,17 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax.encoder import export_encoder, untrained_encoder
+from simfle_jax.encoder import untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.training.published import read_published
+from simfle_jax.training.state import trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.weights import torch_names
+from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
+from simfle_jax.weights.trunk import find_trunk
 
 CONFIG = small.config()
 
@@ -37,7 +40,7 @@ def state():
 @pytest.fixture(scope="module")
 def file(state, tmp_path_factory):
     path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    export_encoder(path, state, CONFIG, {"step": "3"})
+    export_encoder(path, trunk_of(state), CONFIG, {"step": "3"})
     return path
 
 
@@ -50,13 +53,13 @@ def test_a_torch_resnet_loads_it_strictly_and_gives_the_same_features(file, imag
     torch = pytest.importorskip("torch")
     from torch_resnet import ResNet
 
-    network = ResNet(CONFIG.model.stage_sizes, CONFIG.model.width)
+    network = ResNet(CONFIG.trunk.stage_sizes, CONFIG.trunk.width)
     network.load_state_dict({name: torch.from_numpy(x) for name, x in load_file(file).items()}, strict=True)
     x = (images / 255 - np.array(CONFIG.data.mean)) / np.array(CONFIG.data.std)
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(x.transpose(0, 3, 1, 2)).float()).numpy()
     found = simfle_jax.load_encoder(file)(images)
-    assert found.dtype == np.float32 and found.shape == (5, CONFIG.model.features)
+    assert found.dtype == np.float32 and found.shape == (5, CONFIG.trunk.features)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -103,7 +106,7 @@ def test_an_untrained_encoder_differs_but_is_of_the_same_architecture(file):
 
 
 def test_pretraining_starts_from_a_trunk(file, state):
-    trunk = initial_trunk(small.config(model={"init_from": str(file)}).model)
+    trunk = initial_trunk(small.config(trunk={"init_from": str(file)}).trunk)
     for ours, theirs in ((trunk["params"], state.params), (trunk["stats"], state.stats)):
         jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(theirs["online"]["encoder"]))
 
@@ -120,12 +123,12 @@ def test_the_published_layout_round_trips_to_the_bit(state):
 def test_pretraining_starts_from_a_torch_file_with_fc(file, tmp_path):
     torch = pytest.importorskip("torch")
     arrays = load_file(file) | {
-        "fc.weight": np.zeros((9, CONFIG.model.features), np.float32),
+        "fc.weight": np.zeros((9, CONFIG.trunk.features), np.float32),
         "fc.bias": np.zeros(9, np.float32),
     }
     torch.save({name: torch.from_numpy(x) for name, x in arrays.items()}, tmp_path / "resnet.pth")
     first, second = (
-        initial_trunk(small.config(model={"init_from": str(path)}).model) for path in (file, tmp_path / "resnet.pth")
+        initial_trunk(small.config(trunk={"init_from": str(path)}).trunk) for path in (file, tmp_path / "resnet.pth")
     )
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
@@ -134,7 +137,7 @@ def test_pretraining_starts_from_a_torch_file_with_fc(file, tmp_path):
 def test_prefixes_and_other_precisions_are_read_as_float32(file, tmp_path, kind):
     arrays = {f"module.{name}": x.astype(kind) for name, x in load_file(file).items()}
     save_file(arrays, tmp_path / "other.safetensors")
-    found = read_arrays(tmp_path / "other.safetensors")[0]
+    found = find_trunk(read_arrays(tmp_path / "other.safetensors")[0], "online", "other.safetensors")
     assert found.keys() == load_file(file).keys() and {x.dtype for x in found.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(found["conv1.weight"], arrays["module.conv1.weight"].astype(np.float32))
 
@@ -150,12 +153,12 @@ def test_weights_that_would_give_nan_are_refused(file, tmp_path):
         with pytest.raises(UserError, match=message):
             simfle_jax.load_encoder(bad)
         with pytest.raises(UserError, match=message):
-            initial_trunk(small.config(model={"init_from": str(bad)}).model)
+            initial_trunk(small.config(trunk={"init_from": str(bad)}).trunk)
 
 
 def test_the_branch_of_a_file_is_told_and_another_is_refused(state, file, tmp_path):
     target = tmp_path / "target.safetensors"
-    export_encoder(target, state, CONFIG, {}, "target")
+    export_encoder(target, trunk_of(state, "target"), CONFIG, {}, "target")
     assert [simfle_jax.load_encoder(path).metadata["branch"] for path in (file, target)] == ["online", "target"]
     assert simfle_jax.load_encoder(target, "target").hash == simfle_jax.load_encoder(target).hash
     with pytest.raises(UserError, match="holds one trunk only"):
@@ -194,8 +197,9 @@ def test_files_that_cannot_serve_are_named(file, tmp_path):
 def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     arrays, metadata = load_file(file), simfle_jax.load_encoder(file).metadata
     foreign = tmp_path / "foreign.safetensors"
-    save_file({**{k: v for k, v in arrays.items() if k != "bn1.weight"}, "head.weight": np.zeros(2)}, foreign, metadata)
-    with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(head.weight\)"):
+    kept = {name: x for name, x in arrays.items() if name != "bn1.weight"}
+    save_file({**kept, "conv2.weight": np.zeros(2), "head.weight": np.zeros(2)}, foreign, metadata)  # the head is left out
+    with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(conv2.weight\)$"):
         simfle_jax.load_encoder(foreign)
     with pytest.raises(
         UserError, match=r" 7 missing \(([a-z0-9._]+, ){5}\.\.\.\) and 6 surplus \(a0, a1, a2, a3, a4, \.\.\.\)"
@@ -243,7 +247,7 @@ class Doctored:
 
 
 def init_from(path):
-    return initial_trunk(small.config(model={"init_from": str(path)}).model)
+    return initial_trunk(small.config(trunk={"init_from": str(path)}).trunk)
 
 
 @pytest.mark.parametrize("kind", ["legacy", "zip"])

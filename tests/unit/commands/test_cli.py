@@ -8,7 +8,7 @@ import pytest
 
 from simfle_jax.commands import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 from simfle_jax.commands import cli
 from simfle_jax.errors import UserError
@@ -35,13 +35,28 @@ def test_flags_become_the_config():
     assert (done.returncode, done.stdout) == (0, "5 faces w\n")
 
 
+@pytest.mark.parametrize("given, variant", [("", "None"), (":large", "large"), (":a:b", "a:b")])
+def test_a_folder_of_a_config_may_have_colons_in_its_name(given, variant, tmp_path):
+    folder = tmp_path / "of 9:30, C:"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from configs import simfle\n\n"
+        "def get_config(variant=None):\n"
+        "    config = simfle.get_config()\n"
+        "    config.data.path = str(variant)\n"
+        "    return config\n"
+    )
+    done = start(f"--config={folder / 'mine.py'}{given}", "--config.seed=5", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, f"5 {variant} w\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
         (["--workdir=w"], "give --config=FILE"),
         (["--config=configs/simfle.py"], "give --workdir=DIR"),
         (["--config=configs/nothing.py", "--workdir=w"], "no config in configs/nothing.py"),
-        (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean mask_ratio?"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean facemae.mask_ratio?"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
         (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
+from simfle_jax.instruments import agreement, effective_rank, spread
 from simfle_jax.models.facemae import patchify, unpatchify
 from simfle_jax.models.semantic_masking import cells_to_patches, group_maps, mask_by_scores, patch_scores
-from simfle_jax.training.instruments import agreement, effective_rank, spread
 
 G = np.random.default_rng(0)
 

@@ -161,7 +161,7 @@ def test_command(tmp_path, capsys):
     source = fakes.rafdb(tmp_path / "in")
     assert command.main(["rafdb", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert "published 1,290" in output and "skipped 3: line not readable" in output
+    assert "published 1,290" in output and "skipped 3: row not readable" in output
     assert command.main(["rafdb", "--source", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
     assert command.main(["rafdb", "--source", str(source), "--out", "x", "--labels", "argmax"]) == 2
     assert command.main([]) == 2
