@@ -5,7 +5,7 @@ A published checkpoint becomes a run that train.py continues and probe.py probes
     python -m simfle_jax.convert checkpoint_0003.pth.tar RUN --data FACES
     python train.py --config=configs/simfle_reference.py --config.data.path=FACES --workdir=RUN
 
-A run becomes a checkpoint for the published program, its trunk alone under torchvision's names, the same as ONNX, or a
+A run becomes a checkpoint for the published program, its trunk alone under torchvision's or timm's names, the same as ONNX, or a
 model card:
 
     python -m simfle_jax.convert RUN checkpoint.pth.tar
@@ -13,7 +13,7 @@ model card:
     python -m simfle_jax.convert RUN encoder.onnx
     python -m simfle_jax.convert RUN MODEL_CARD.md --probe PROBE
 
-A trained probe becomes a whole classifier (torchvision's resnet50 with fc), and such a file a probe again:
+A trained probe becomes a whole classifier (torchvision's resnet50 with fc, timm's ViT with head), and such a file a probe again:
 
     python -m simfle_jax.convert PROBE model_best.pth.tar
     python -m simfle_jax.convert PROBE classifier.safetensors
@@ -136,6 +136,7 @@ def _import_run(args: argparse.Namespace) -> str:
     if args.target.exists() and any(args.target.iterdir()):
         raise UserError(f"{args.target} holds something already: give a new folder")
     config = run_settings(args.config, args.set, args.data)
+    published.check_published(config)
     steps, fingerprint = _data_facts(config)
     found = published.read_published(args.source)
     state = published.to_state(found, config, steps, args.source)
@@ -191,6 +192,7 @@ def _export_run(args: argparse.Namespace) -> str:
     from simfle_jax.training import published, restore
     from simfle_jax.weights.encoder_file import describe
 
+    published.check_published(restore.run_config(args.source))
     config, state = restore.run_state(args.source)
     data = dataclasses.replace(config.data, path=args.data or config.data.path)
     steps, fingerprint = _data_facts(dataclasses.replace(config, data=data))

@@ -101,6 +101,7 @@ def _check_resnet(c: Config) -> None:
 def _check_vit(c: Config) -> None:
     t = c.trunk
     require(len(t.stage_sizes) == 1, f"trunk.stage_sizes = {t.stage_sizes}: a ViT has one stage, e.g. (12,)")
+    require(t.patch >= 1, f"trunk.patch = {t.patch} must be at least 1")
     _check_tokens("trunk", t.width, t.heads)
     for name, size in (("views.size", c.views.size), ("views.plain_size", c.views.plain_size)):
         require(size % t.patch == 0, f"{name} = {size} is not divisible by trunk.patch = {t.patch}")

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simfle_jax.config import trunk_name
 from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.records import TrainedProbe
 from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
-from simfle_jax.weights.trunk import find_place
+from simfle_jax.weights.trunk import classifier_name, find_place
 
 
 class Classifier(NamedTuple):
@@ -38,9 +39,11 @@ class Classifier(NamedTuple):
         return np.asarray(jax.nn.softmax(self.layer.logits(jnp.asarray(features))))
 
     def torch_arrays(self) -> dict[str, np.ndarray]:
-        """Trunk and `fc` under torchvision's `resnet50` names."""
+        """Trunk and `fc` under torchvision's `resnet50` names; of a ViT trunk and `head` under timm's."""
         kernel, bias = (np.asarray(x) for x in self.layer)
-        return self.encoder.torch_arrays() | {"fc.weight": np.ascontiguousarray(kernel.T), "fc.bias": bias}
+        trunk = self.encoder.torch_arrays()
+        name = classifier_name(trunk)
+        return trunk | {f"{name}.weight": np.ascontiguousarray(kernel.T), f"{name}.bias": bias}
 
     def metadata(self) -> dict[str, str]:
         """What a file with this classifier says about itself."""
@@ -48,8 +51,10 @@ class Classifier(NamedTuple):
         return self.encoder.metadata | own
 
 
-def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = "") -> Classifier:
-    """The classifier in a probe's folder, or in one file that holds trunk and `fc`.
+def load_classifier(
+    path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = ""
+) -> Classifier:
+    """The classifier in a probe's folder, or in one file that holds trunk and `fc` (a ViT: `head`).
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.
     classes: names in the layer's order, for a file that does not tell them.
@@ -86,12 +91,13 @@ def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[
 def _of_file(path: Path, classes: tuple[str, ...], prefix: str) -> Classifier:
     arrays, metadata = read_arrays(path)
     place = find_place(arrays, "online", path, metadata.get("branch", "online"), prefix)
-    weight, bias = (arrays.get(f"{place}fc.{name}") for name in ("weight", "bias"))
+    layer_name = classifier_name(arrays, place)
+    weight, bias = (arrays.get(f"{place}{layer_name}.{name}") for name in ("weight", "bias"))
     if weight is None or bias is None:
-        raise UserError(f"{path} holds no classifier: fc.weight and fc.bias are not in it")
+        raise UserError(f"{path} holds no classifier: {layer_name}.weight and {layer_name}.bias are not in it")
     encoder = from_arrays(arrays, metadata, "online", path, prefix)
     if weight.shape != (bias.size, encoder.dim):
-        raise UserError(f"{path}: fc.weight is {weight.shape}, expected ({bias.size}, {encoder.dim})")
+        raise UserError(f"{path}: {layer_name}.weight is {weight.shape}, expected ({bias.size}, {encoder.dim})")
     layer = Linear(jnp.asarray(weight.T), jnp.asarray(bias))
     names = _names(tuple(json.loads(metadata.get("classes", "[]"))), classes, path)
     if len(names) != layer.bias.size:
@@ -109,14 +115,14 @@ def save_folder(folder: Path, classifier: Classifier) -> None:
 
 
 def save_file(path: Path, classifier: Classifier, facts: dict[str, Any] | None = None) -> None:
-    """Writes trunk and `fc` into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
+    """Writes trunk and classifier into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
 
     facts: further entries of that layout, such as `epoch` and `best_acc1`.
     """
     if path.suffix == ".safetensors":
         return write_safetensors(path, classifier.torch_arrays(), classifier.metadata())
     content = {
-        "arch": "resnet50",
+        "arch": trunk_name(classifier.encoder.trunk),
         **(facts or {}),
         "state_dict": classifier.torch_arrays(),
         "metadata": classifier.metadata(),

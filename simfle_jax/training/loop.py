@@ -97,7 +97,7 @@ def claimed_together(workdir: str, this_run: dict[str, Any]) -> Iterator[tuple[P
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state to start from, in place on the devices, and the compiled step with its state donated."""
-    initial = initial_trunk(config.trunk)
+    initial = initial_trunk(config.trunk, config.image_size)
 
     def fresh() -> TrainState:
         return train_step.fresh_state(initial)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from simfle_jax.config import Config
+from simfle_jax.config import Config, trunk_name
 from simfle_jax.errors import UserError
 from simfle_jax.training.optimizer import schedule
 from simfle_jax.training.state import TrainState
@@ -60,14 +60,24 @@ def read_published(path: str | Path) -> Published:
     return Published(published_names(arrays), epoch, optimizer if optimizer.get("state") else None, step)
 
 
+def check_published(config: Config) -> None:
+    """Raises UserError unless the published program knows this method and this trunk."""
+    if config.trunk.kind != "bottleneck" or config.method not in ("simfle", "byol"):
+        raise UserError(
+            f"the published program's checkpoints hold simfle or byol on bottleneck ResNets, not {config.method} on "
+            f"{trunk_name(config.trunk)}: its trunk alone goes to .safetensors or .onnx"
+        )
+
+
 def to_state(found: Published, config: Config, steps_per_epoch: int, where: str | Path) -> TrainState:
     """The training state at the first step of the checkpoint's epoch (or at its own step, when it knows one).
 
     A checkpoint without optimizer starts with empty momentum buffers.
 
     Raises:
-        UserError: it belongs to another model than config describes.
+        UserError: it belongs to another model than config describes, or such files cannot hold that.
     """
+    check_published(config)
     train_step = TrainStep(config, steps_per_epoch)
     shapes = jax.eval_shape(train_step.fresh_state)
     entries = torch_names.published(config)
@@ -130,7 +140,11 @@ def write_published(
     """Writes a state for the published program: `epoch` is that of the next step.
 
     After a run trained by Adam `optimizer` holds no buffers: SGD starts them anew.
+
+    Raises:
+        UserError: the published program knows no such method or trunk.
     """
+    check_published(config)
     entries, step = torch_names.published(config), int(state.step)
     buffers = {}
     if config.optimizer.name == "sgd":

@@ -1,5 +1,6 @@
-"""Finding a trunk in whatever file holds one, and naming its arrays as torchvision does."""
+"""Finding a trunk in whatever file holds one, and naming its arrays as torchvision and timm do."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from simfle_jax.weights.files import check_names
 
 Arrays = dict[str, np.ndarray]
 BRANCHES = ("online", "target")
+PATCHES = "patch_embed.proj.weight"  # the array that tells a ViT
+IMAGE_SIZE = 224  # what torchvision's and timm's ResNets are trained on
 
 
 def architecture(sizes: dict[str, Any]) -> TrunkSettings:
@@ -34,7 +37,7 @@ def published_names(arrays: Arrays) -> Arrays:
 
 
 def find_trunk(arrays: Arrays, branch: str, where: str | Path, held: str = "online", prefix: str = "") -> Arrays:
-    """The arrays of a trunk under torchvision's names, without heads; see `find_place`."""
+    """The arrays of a trunk under torchvision's or timm's names, without heads; see `find_place`."""
     place = find_place(arrays, branch, where, held, prefix)
     trunk = _trunk_at(arrays, place)
     _say_what_was_taken(arrays, trunk, place, where)
@@ -72,9 +75,9 @@ def find_place(arrays: Arrays, branch: str, where: str | Path, held: str = "onli
 
 
 def _places(arrays: Arrays) -> list[str]:
-    """What stands before the first block of every ResNet, named as by torchvision or numbered as its children."""
-    starts = (re.fullmatch(r"((?:.*\.)?)(layer1|4)\.0\.conv1\.weight", name) for name in arrays)
-    return [start[1] for start in starts if start and (start[2] == "layer1" or f"{start[1]}0.weight" in arrays)]
+    """What stands before every ResNet, named as by torchvision or numbered as its children, and before every ViT."""
+    starts = (re.fullmatch(r"((?:.*\.)?)(layer1\.0\.conv1|4\.0\.conv1|patch_embed\.proj)\.weight", name) for name in arrays)
+    return [start[1] for start in starts if start and (start[2] != "4.0.conv1" or f"{start[1]}0.weight" in arrays)]
 
 
 def _listed(places: list[str]) -> str:
@@ -90,11 +93,13 @@ def _is_whole(trunk: Arrays) -> bool:
 
 
 def _trunk_at(arrays: Arrays, place: str) -> Arrays:
-    """The trunk below `place` under torchvision's names; where none is recognised all that is there but `fc`."""
+    """The trunk below `place` under torchvision's or timm's names; where none is recognised all that is there but `fc`."""
     inside = {name.removeprefix(place): x for name, x in arrays.items() if name.startswith(place)}
     if "layer1.0.conv1.weight" in inside:
         # What comes before or between the stages would change the features: it stays, and is refused as surplus.
         return {name: x for name, x in inside.items() if re.match(r"(conv|bn|norm|gn|layer|stem)", name)}
+    if PATCHES in inside:
+        return {name: x for name, x in inside.items() if not re.match(r"(head|decoder|mask_token|projector|predictor)", name)}
     if "4.0.conv1.weight" in inside:
         numbered = {name: name.partition(".")[0] for name in inside}
         kept = {n for n in numbered.values() if n in ("0", "1") or f"{n}.0.conv1.weight" in inside}
@@ -102,8 +107,14 @@ def _trunk_at(arrays: Arrays, place: str) -> Arrays:
     return {name: x for name, x in inside.items() if not name.startswith("fc.")}
 
 
+def classifier_name(arrays: Arrays, place: str = "") -> str:
+    """What the linear layer on the trunk below `place` is called: `fc` by torchvision, `head` by timm's ViTs."""
+    return "head" if place + PATCHES in arrays else "fc"
+
+
 def _say_what_was_taken(arrays: Arrays, trunk: Arrays, place: str, where: str | Path) -> None:
-    classifier = sum(f"{place}{name}" in arrays for name in ("fc.weight", "fc.bias"))
+    layer = place + classifier_name(arrays, place)
+    classifier = sum(f"{layer}.{name}" in arrays for name in ("weight", "bias"))
     others = len(arrays) - len(trunk) - classifier
     if not is_published(arrays) and (others or place.replace("state_dict.", "").replace("module.", "")):
         under = f" under {place.removesuffix('.')}" if place else ""
@@ -120,17 +131,45 @@ def _torchvision_name(name: str) -> str:
 
 
 def infer_trunk(arrays: Arrays, where: str | Path) -> TrunkSettings:
-    """The sizes of a bottleneck trunk from its arrays; the last stride, which leaves no trace in them, is taken for 2.
+    """The sizes of a trunk from its arrays.
+
+    What leaves no trace in them is taken to be as usual: 2 for the last stride of a ResNet, and 64 channels for each
+    head of a ViT.
 
     Raises:
         UserError: these are not the arrays of such a trunk.
     """
-    stem = arrays.get("conv1.weight")
-    blocks = {(int(m[1]), int(m[2])) for name in arrays if (m := re.match(r"layer(\d+)\.(\d+)\.conv3\.weight", name))}
-    stages = sorted({stage for stage, _ in blocks})
-    known = stem is not None and stem.ndim == 4 and stages == list(range(1, len(stages) + 1)) and len(stages) >= 2
-    sizes = tuple(len([1 for stage, _ in blocks if stage == each]) for each in stages) if known else (3, 4, 6, 3)
-    width = int(stem.shape[0]) if known and stem is not None else 64
-    trunk = architecture({"stage_sizes": sizes, "width": width, "last_stride": 2})
-    check_names(arrays, torch_names.torchvision_trunk(trunk), where)
+    trunk = _vit_sizes(arrays) if PATCHES in arrays else _resnet_sizes(arrays)
+    check_names(arrays, torch_names.trunk_entries(trunk), where)
     return trunk
+
+
+def infer_image_size(trunk: TrunkSettings, arrays: Arrays) -> int:
+    """Side in pixels of the images that a trunk's arrays are made for: a ViT's positions tell it, a ResNet's do not."""
+    if trunk.kind != "vit":
+        return IMAGE_SIZE
+    return _grid(arrays["pos_embed"]) * trunk.patch
+
+
+def _grid(positions: np.ndarray) -> int:
+    return math.isqrt(max(positions.shape[1] - 1, 1)) if positions.ndim == 3 else 1
+
+
+def _vit_sizes(arrays: Arrays) -> TrunkSettings:
+    patches = arrays[PATCHES]
+    width, patch = (patches.shape[0], patches.shape[-1]) if patches.ndim == 4 else (384, 16)
+    depth = len({m[1] for name in arrays if (m := re.match(r"blocks\.(\d+)\.", name))})
+    sizes = {"kind": "vit", "stage_sizes": (max(depth, 1),), "width": width, "last_stride": 2}
+    return architecture(sizes | {"patch": patch, "heads": max(width // 64, 1)})
+
+
+def _resnet_sizes(arrays: Arrays) -> TrunkSettings:
+    stem = arrays.get("conv1.weight")
+    last = 3 if "layer1.0.conv3.weight" in arrays else 2  # convolutions of a block
+    blocks = {(int(m[1]), int(m[2])) for name in arrays if (m := re.match(rf"layer(\d+)\.(\d+)\.conv{last}\.weight", name))}
+    stages = sorted({stage for stage, _ in blocks})
+    if stem is None or stem.ndim != 4 or stages != list(range(1, len(stages) + 1)) or len(stages) < 2:
+        return architecture({"stage_sizes": (3, 4, 6, 3), "width": 64, "last_stride": 2})
+    sizes = tuple(len([1 for stage, _ in blocks if stage == each]) for each in stages)
+    kind = "bottleneck" if last == 3 else "basic"
+    return architecture({"kind": kind, "stage_sizes": sizes, "width": int(stem.shape[0]), "last_stride": 2})
