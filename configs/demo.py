@@ -3,7 +3,7 @@
     python -m simfle_jax.faces --out runs/faces --count 8000 --seed 1 --size 40
     python train.py --config=configs/demo.py --config.data.path=runs/faces/train --workdir=runs/demo
 
-One bottleneck a stage, 8 to 64 channels wide, FaceMAE on 32-pixel faces. What it reaches stands in README.md.
+One bottleneck a stage, 8 to 64 channels wide, FaceMAE on 32-pixel faces. What it reaches stands in docs/results.md.
 """
 
 from ml_collections import ConfigDict

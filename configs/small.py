@@ -2,7 +2,7 @@
 
     python train.py --config=configs/small.py --config.data.path=FACES --workdir=RUN
 
-6,500 faces took 17 minutes on one CPU core. What it reaches stands in README.md; the published network and its
+6,500 faces took 17 minutes on one CPU core. What it reaches stands in docs/results.md; the published network and its
 sizes are in simfle.py.
 """
 

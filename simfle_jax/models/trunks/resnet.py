@@ -1,5 +1,7 @@
 """Residual networks in torchvision's v1.5 layout: of basic blocks (ResNet-18, 34) or of bottlenecks (50, 101)."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -86,7 +88,8 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> Features:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = max_pool(x)
-        apply = nnx.remat(self.block.__call__, static_argnums=2) if self.remat else self.block.__call__
+        call: Any = self.block.__call__
+        apply = nnx.remat(call, static_argnums=2) if self.remat else call
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)

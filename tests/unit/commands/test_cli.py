@@ -48,6 +48,11 @@ def test_a_folder_of_a_config_may_have_colons_in_its_name(given, variant, tmp_pa
     assert (done.returncode, done.stdout) == (0, f"5 {variant} w\n"), done.stderr
 
 
+def test_a_setting_keeps_its_name_where_the_config_has_one_of_an_old_name():
+    done = start("--config=configs/probe.py", "--config.lr=0.05", "--config.momentum=.8", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, "0  w\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

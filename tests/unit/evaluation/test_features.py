@@ -7,7 +7,7 @@ from small_probe import write_encoder, write_split
 from simfle_jax.data.bad_list import read_bad_list
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
-from simfle_jax.encoder import load_encoder
+from simfle_jax.encoder import Encoder, load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.features import Extractor
 
@@ -38,6 +38,14 @@ def test_plain_features_are_those_of_the_encoder(encoder, source):
         found = extractor.plain(source, "val")
         np.testing.assert_allclose(found.features, encoder(images), atol=1e-5)
         np.testing.assert_array_equal(found.labels, source.labels)
+
+
+def test_an_encoder_of_standardised_views_is_probed_on_such(encoder, source):
+    standardising = Encoder(encoder.arrays, encoder.trunk, encoder.metadata | {"standardise": "image"})
+    images = np.stack([decode(source[i].data, 24) for i in range(len(source))])
+    found = Extractor(standardising).plain(source, "val").features
+    np.testing.assert_allclose(found, standardising(images), atol=1e-5)
+    assert np.abs(found - encoder(images)).max() > 1e-2
 
 
 def test_crops_do_not_depend_on_the_batch(encoder, source):

@@ -1,11 +1,10 @@
-"""The commands of the README and of docs/data.md, as they stand there, on fakes of the layouts."""
+"""The commands of docs/data.md, as they stand there, on fakes of the layouts."""
 
 import re
 import shlex
 from pathlib import Path
 
 import layout_fakes as fakes
-import pytest
 from small import status
 
 from simfle_jax.commands import prepare as command
@@ -25,12 +24,11 @@ def commands(document: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/data.md"])
-def test_every_command_of_prepare_works(document, tmp_path, monkeypatch, capsys):
+def test_every_command_of_prepare_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, make in SOURCES.items():
         make(tmp_path / name)
-    shown = commands(document)
+    shown = commands("docs/data.md")
     assert {arguments[0] for arguments in shown} == {*command.PLANS, "--check", "--pack"}
     for arguments in shown:
         assert status(command, arguments) == 0, (arguments, capsys.readouterr().err)
