@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Modules are compiled when they are first imported: compiling all of them here takes longer than installing them.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile --constraint requirements.txt
 
-.PHONY: demo test proofs setup clean
+.PHONY: demo test proofs mutants setup clean
 
 setup: .venv/.installed
 
@@ -31,6 +31,10 @@ test: .venv/.tested
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
 	$(BIN)/python -m pytest -m slow
+
+# Breaks the program in many places, one after another: some test must fail each time (docs/testing.md).
+mutants: .venv/.tested
+	$(BIN)/python tests/mutants/run.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

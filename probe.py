@@ -5,23 +5,7 @@
 DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. With --config.eval_only=True the probe in PROBE is only evaluated.
 """
 
-from typing import Any
-
-from simfle_jax import distributed
-from simfle_jax.commands import cli
-
-
-def main(config: Any, workdir: str) -> None:
-    """Checks the settings before anything slow is imported, then probes."""
-    from simfle_jax.evaluation.settings import probing
-
-    settings = probing(config)
-    distributed.refuse_several()
-    from simfle_jax.evaluation.probe import run_probe
-
-    run_probe(settings, workdir)
-
+from simfle_jax.commands.probe import main
 
 if __name__ == "__main__":
-    cli.define_flags()
-    cli.run(main)
+    main()

@@ -28,10 +28,10 @@ from benchmarks import timing
 from benchmarks.train_step import jitted, prepare, settings
 from simfle_jax import compilation
 from simfle_jax.config import Config
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import open_source
 from simfle_jax.errors import UserError
-from simfle_jax.training.step import TrainStep
+from simfle_jax.training.step import Statistics, TrainStep
 from simfle_jax.views import image_keys
 
 WINDOW = 20
@@ -87,7 +87,8 @@ def losses_of(train_step: TrainStep) -> Any:
 
     def call(state: Any, images: jax.Array) -> Any:
         keys = image_keys(train_step.config.seed, state.step, len(images))
-        return train_step.accumulated(state, keys, images)[1]
+        stats = Statistics(state.stats, state.target_stats)
+        return train_step.gradients_of_images(state, stats, keys, images)[0][1]
 
     return jax.jit(call, compiler_options=compilation.training_options())
 

@@ -46,9 +46,9 @@ train() { # METHOD FLAGS...: pre-trains, then probes
     tail -n 1 "$runs/$method/metrics.jsonl" > "$out/$method-last-step.json"
 }
 train simfle
-train byol --config.model.facemae=False
-train random --config.model.masking=random
-train constant --config.model.grouping_init=constant
+train byol --config.method=byol
+train random --config.facemae.masking=random
+train constant --config.facemae.grouping_init=constant
 "$python" benchmarks/supervised.py --config "$config" --data "$data" --workdir "$runs/supervised" \
     --batch-size "$batch" --epochs "$epochs" > "$out/supervised.json"
 echo "results are in $out"

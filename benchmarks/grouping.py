@@ -22,8 +22,8 @@ from benchmarks import timing
 from benchmarks.train_step import settings
 from simfle_jax import compilation
 from simfle_jax.config import Config
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import eval_batches
-from simfle_jax.data.sources import open_source
 from simfle_jax.errors import UserError
 from simfle_jax.training.step import TrainStep
 
@@ -48,12 +48,14 @@ def main() -> None:
         sys.exit(f"{Path(__file__).name}: {error}")
     rows = []
     for beta in BETAS:
-        train_step = TrainStep(dataclasses.replace(config, beta=beta), steps_per_epoch=options.steps)
-        step = jax.jit(train_step.train_step, donate_argnums=0)
+        weighted = dataclasses.replace(config, facemae=dataclasses.replace(config.facemae, beta=beta))
+        step = jax.jit(TrainStep(weighted, options.steps).__call__, donate_argnums=0)
         for start in STARTS:
-            model = dataclasses.replace(config.model, grouping_init=start)
-            begun = [dataclasses.replace(train_step.config, model=model, seed=seed) for seed in range(options.seeds)]
-            found = [trained(step, train_step.fresh_state(), images) for each in begun]
+            begun = dataclasses.replace(weighted, facemae=dataclasses.replace(weighted.facemae, grouping_init=start))
+            fresh = [
+                TrainStep(dataclasses.replace(begun, seed=seed), options.steps).fresh_state() for seed in range(options.seeds)
+            ]
+            found = [trained(step, state, images) for state in fresh]
             rows.append({"beta": beta, "start": start, "seeds": found})
             print(row(rows[-1]), file=sys.stderr, flush=True)
     result = {"config": options.config, "images": len(images) * config.batch_size, "steps": options.steps}

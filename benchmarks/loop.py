@@ -85,7 +85,7 @@ class BareStep:
 def run(options: argparse.Namespace, folder: str, log_steps: int = LOG_STEPS) -> list[dict[str, Any]]:
     """The loop for the steps asked for; the lines of its metrics."""
     from simfle_jax.config import as_dict
-    from simfle_jax.data.sources import open_source
+    from simfle_jax.data.opening import open_source
 
     per_epoch = max(1, len(open_source("folder", options.images)) // options.batch_size)
     given = as_dict(settings(options, options.dtype))

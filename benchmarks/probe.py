@@ -22,7 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simfle_jax.data.sources import Source, open_source
+from simfle_jax.data.classes import with_classes
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Source
 from simfle_jax.encoder import DEFAULT_METADATA, Encoder, architecture, load_encoder, untrained_encoder
 from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.features import Extractor
@@ -34,9 +36,9 @@ def main() -> None:
     """Measures both protocols and prints them side by side."""
     options = parse()
     encoder = load_encoder(options.encoder) if options.encoder else random_resnet50(options.size)
-    sets = {
-        split: limited(open_source("folder", options.data, True, split), options.limit) for split in ("train", "val")
-    }
+    train, val = (open_source("folder", options.data, True, split) for split in ("train", "val"))
+    val = with_classes(val, train.classes or (), "val")
+    sets = {split: limited(source, options.limit) for split, source in {"train": train, "val": val}.items()}
     extractor = Extractor(encoder)
     sgd = Sgd(1024, options.lr, 0.9, "none", 0)
     cached = time_cached(extractor, sets, sgd, options.epochs)

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.packing import pack_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import FolderSource, Source, open_source
+from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.errors import UserError
 
 Place = tuple[str, str]  # data.source and data.path

@@ -5,25 +5,26 @@ from simfle_jax.config import Config
 
 def by_hand(config: Config) -> dict[str, float]:
     """FLOPs per image of every part; a backward pass costs twice its forward pass."""
-    m = config.model
+    features, heads, m = config.trunk.features, config.heads, config.facemae
     view, plain = trunk(config, config.views.size), trunk(config, config.views.plain_size)
-    projection = head(m.features, m.head_hidden, m.head_out)
-    predictor = head(m.head_out, m.head_hidden, m.head_out)
-    distil = m.facemae and config.facemae.alpha > 0
+    projection = head(features, heads.hidden, heads.out)
+    predictor = head(heads.out, heads.hidden, heads.out)
+    has_facemae = config.method == "simfle"
+    distil = has_facemae and m.alpha > 0
     online = 2 * 3 * (view + projection + predictor + (projection if distil else 0))
     parts = {"online": online, "target": 2 * (view + projection)}
-    if m.facemae:
-        parts["facemae"] = 3 * facemae(config) + (3 * head(m.vit_width, m.head_hidden, m.head_out) if distil else 0)
-    if m.facemae and m.masking == "semantic":
+    if has_facemae:
+        parts["facemae"] = 3 * facemae(config) + (3 * head(m.width, heads.hidden, heads.out) if distil else 0)
+    if has_facemae and m.masking == "semantic":
         cells = config.feature_grid**2
         # The product with the kernel and the matrix of all pairs of channels; features get no gradient.
-        parts["grouping"] = plain + 2 * cells * m.features**2 * (2 + 3)
+        parts["grouping"] = plain + 2 * cells * features**2 * (2 + 3)
     return parts | {"total": sum(parts.values())}
 
 
 def trunk(config: Config, size: int) -> float:
     """Forward pass of the residual network on one image of `size` pixels."""
-    m = config.model
+    m = config.trunk
     side = -(-size // 2)
     flops = 2.0 * side**2 * 49 * 3 * m.width
     side, inputs = -(-side // 2), m.width
@@ -46,11 +47,11 @@ def head(inputs: int, hidden: int, outputs: int) -> float:
 
 def facemae(config: Config) -> float:
     """Forward pass of the masked autoencoder."""
-    m, patches, pixels = config.model, config.grid**2, 3 * config.facemae.patch**2
+    m, patches, pixels = config.facemae, config.grid**2, 3 * config.facemae.patch**2
     kept = config.kept_patches + 1
-    encoder = m.vit_depth * block(kept, m.vit_width) + 2 * patches * pixels * m.vit_width
+    encoder = m.depth * block(kept, m.width) + 2 * patches * pixels * m.width
     decoder = m.decoder_depth * block(patches + 1, m.decoder_width) + 2 * (patches + 1) * m.decoder_width * pixels
-    return encoder + decoder + 2 * kept * m.vit_width * m.decoder_width
+    return encoder + decoder + 2 * kept * m.width * m.decoder_width
 
 
 def block(tokens: int, width: int) -> float:

@@ -10,10 +10,11 @@ from flax import nnx
 
 from simfle_jax import losses
 from simfle_jax.compilation import training_options
+from simfle_jax.methods import byol
 from simfle_jax.models.facemae import patchify
 from simfle_jax.models.semantic_masking import mask_by_scores
 from simfle_jax.training.state import TrainState
-from simfle_jax.training.step import TrainStep
+from simfle_jax.training.step import Statistics, TrainStep
 from simfle_jax.views import image_keys, make_views
 
 Part = Callable[[], Any]
@@ -24,23 +25,23 @@ def parts(train_step: TrainStep, state: TrainState, images: jax.Array) -> dict[s
     jit = partial(jax.jit, compiler_options=training_options())
     augmented = augmentation(train_step, images)
     views, config = augmented(), train_step.config
-    target = jit(train_step.target_projections)
-    targets, target_stats = target(state.target_params, state.target_stats, *views[:2])
+    target = jit(train_step.targets)
+    targets, target_stats = target(state.target_params, state.target_stats, views)
     online = jit(jax.grad(lambda params: _global_loss(train_step, params, state.stats, views, targets)))
     update = jit(train_step.update)
     grads = state.params
     found: dict[str, Part] = {
         "augmentation": augmented,
         "online forward and backward": lambda: online(state.params),
-        "target": lambda: target(state.target_params, state.target_stats, *views[:2])[0],
-        "update": lambda: update(state, grads, state.stats, target_stats),
+        "target": lambda: target(state.target_params, state.target_stats, views)[0],
+        "update": lambda: update(state, grads, Statistics(state.stats, target_stats)),
     }
     if config.method == "simfle":
-        facemae = jit(jax.grad(lambda params: _facemae_loss(train_step, params, state.stats, views[2])))
+        facemae = jit(jax.grad(lambda params: _facemae_loss(train_step, params, state.stats, views.plain)))
         found["FaceMAE forward and backward"] = lambda: facemae(state.params)
     if config.method == "simfle" and config.facemae.masking == "semantic":
         grouping = jit(
-            jax.value_and_grad(lambda params: _grouping_loss(train_step, params, state.stats, views[2]), has_aux=True)
+            jax.value_and_grad(lambda params: _grouping_loss(train_step, params, state.stats, views.plain), has_aux=True)
         )
         found["grouping"] = lambda: grouping(state.params)
     return found
@@ -56,9 +57,11 @@ def augmentation(train_step: TrainStep, images: jax.Array) -> Part:
 
 def _global_loss(train_step: TrainStep, params: Any, stats: Any, views: Any, targets: Any) -> jax.Array:
     """BYOL's loss and, where there is distillation, something that needs both of its vectors."""
-    seen = nnx.merge(train_step.graphs[0], params, stats).global_branch(*views[:2])
-    terms = [losses.similarity(p, q).mean() for p, q in zip(seen.predictions, targets)]
-    return sum(terms, jnp.zeros(())) + sum((jnp.square(k).mean() for k in seen.distilled), jnp.zeros(()))
+    networks = nnx.merge(train_step.graphs[0], params, stats)
+    seen, loss = networks.see(views), jnp.zeros(())
+    if hasattr(networks, "distil_gfl"):
+        loss += sum(jnp.square(networks.distil_gfl(y, train=True)).mean() for y in seen.features)
+    return loss + byol.similarity(seen.predictions, targets)
 
 
 def _facemae_loss(train_step: TrainStep, params: Any, stats: Any, plain: jax.Array) -> jax.Array:

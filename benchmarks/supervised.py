@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import timing
 from benchmarks.train_step import prepare, settings
+from simfle_jax.data.classes import with_classes
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import eval_batches
-from simfle_jax.data.sources import open_source
 from simfle_jax.encoder import load_encoder
 from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.scores import balanced_accuracy
@@ -39,10 +40,9 @@ def main() -> None:
     Path(options.workdir).mkdir(parents=True, exist_ok=True)
     export_encoder(Path(options.workdir, "untrained.safetensors"), trunk_of(state), config, {"step": "0"})
     fresh = load_encoder(Path(options.workdir, "untrained.safetensors"))
-    train, val, classes = (
-        *(load(options.data, split, config.views.size) for split in ("train", "val")),
-        classes_of(options),
-    )
+    names = open_source("folder", options.data, True, "train").classes or ()
+    train, val = (load(options.data, split, names, config.views.size) for split in ("train", "val"))
+    classes = len(names)
     trained = train_supervised(fresh, *train, classes, options.epochs, options.batch_size, seed=0)
     result = {"machine": timing.machine(), "epochs": options.epochs, "classes": classes}
     for name, encoder in {"untrained": fresh, "supervised": trained}.items():
@@ -51,13 +51,10 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def classes_of(options: argparse.Namespace) -> int:
-    return len(open_source("folder", options.data, True, "train").classes or ())
-
-
-def load(folder: str, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a split, uint8 [n, S, S, 3], and their labels."""
-    batches = list(eval_batches(open_source("folder", folder, True, split), batch_size=256, canvas=size))
+def load(folder: str, split: str, classes: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a split, uint8 [n, S, S, 3], and their labels in the order of `classes`."""
+    source = with_classes(open_source("folder", folder, True, split), classes, split)
+    batches = list(eval_batches(source, batch_size=256, canvas=size))
     images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
     return images[valid], labels[valid]
 

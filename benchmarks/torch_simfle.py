@@ -14,9 +14,9 @@ from simfle_jax.weights.torch_resnet import ResNet
 
 
 def head(inputs: int, config: Config) -> nn.Sequential:
-    m = config.model
+    m = config.heads
     return nn.Sequential(
-        nn.Linear(inputs, m.head_hidden), nn.BatchNorm1d(m.head_hidden), nn.ReLU(), nn.Linear(m.head_hidden, m.head_out)
+        nn.Linear(inputs, m.hidden), nn.BatchNorm1d(m.hidden), nn.ReLU(), nn.Linear(m.hidden, m.out)
     )
 
 
@@ -30,7 +30,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        m = config.model
+        m = config.trunk
         self.encoder = ResNet(m.stage_sizes, m.width, m.last_stride)
         self.projection = head(m.features, config)
 
@@ -51,19 +51,20 @@ class FaceMAE(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        m = self.m = config.model
+        m, channels = config.facemae, config.trunk.features
+        self.m = m
         self.config = config
         pixels = 3 * m.patch**2
-        self.grouping = nn.Sequential(nn.Conv2d(m.features, m.features, 1), nn.BatchNorm2d(m.features), nn.ReLU())
-        self.embed, self.decoder_embed = nn.Linear(pixels, m.vit_width), nn.Linear(m.vit_width, m.decoder_width)
-        self.tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, w)) for w in (m.vit_width, m.decoder_width))
-        self.encoder = transformer(m.vit_width, m.vit_depth, m.vit_heads)
+        self.grouping = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU())
+        self.embed, self.decoder_embed = nn.Linear(pixels, m.width), nn.Linear(m.width, m.decoder_width)
+        self.tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, w)) for w in (m.width, m.decoder_width))
+        self.encoder = transformer(m.width, m.depth, m.heads)
         self.decoder = transformer(m.decoder_width, m.decoder_depth, m.decoder_heads)
         self.predict = nn.Linear(m.decoder_width, pixels)
 
     def forward(self, features: Tensor, plain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the plain images' feature map and pixels: reconstruction loss, grouping loss, mean latent [B, width]."""
-        groups, channels, batch = self.config.facemae.n_groups, self.m.features, len(plain)
+        groups, channels, batch = self.config.facemae.n_groups, self.config.trunk.features, len(plain)
         maps = self.grouping(features)
         unit = F.normalize(maps.float().flatten(2) + 1e-3, dim=2)
         matrix = torch.einsum("bcn,bdn->cd", unit, unit) / batch
@@ -96,11 +97,11 @@ class Step:
     """
 
     def __init__(self, config: Config, device: torch.device, layout: torch.memory_format):
-        m = config.model
+        m, features = config.facemae, config.trunk.features
         self.config, self.device = config, device
-        parts = {"online": Network(config), "predictor": head(m.head_out, config)}
-        if m.facemae:
-            parts |= {"facemae": FaceMAE(config), "gfl": head(m.features, config), "ffl": head(m.vit_width, config)}
+        parts = {"online": Network(config), "predictor": head(config.heads.out, config)}
+        if config.method == "simfle":
+            parts |= {"facemae": FaceMAE(config), "gfl": head(features, config), "ffl": head(m.width, config)}
         self.model = nn.ModuleDict(parts).to(device).to(memory_format=layout).train()  # type: ignore
         self.target = copy.deepcopy(self.model["online"]).requires_grad_(False)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, config.optimizer.momentum, weight_decay=1e-4)

@@ -57,7 +57,7 @@ def contestant(name: str, config: Config, device: torch.device) -> Callable[[], 
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    m, v = config.model, config.views
+    m, v = config.trunk, config.views
     layout = torch.contiguous_format if name == "step, default layout" else torch.channels_last
     views = [
         torch.randn((config.batch_size, 3, size, size), device=device).contiguous(memory_format=layout)

@@ -23,7 +23,7 @@ BATCH = 64
 
 def in_torch(path: Path, classifier: Classifier) -> ResNet:
     """The classifier of a torch file as PyTorch users load it."""
-    model = classifier.encoder.model
+    model = classifier.encoder.trunk
     network = ResNet(model.stage_sizes, model.width, len(classifier.classes), model.last_stride)
     network.load_state_dict(torch.load(path, weights_only=True)["state_dict"], strict=True)
     return network.eval()
@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     classifier = load_classifier(args.classifier, classes=tuple(args.classes))
     encoder, network = classifier.encoder, in_torch(args.classifier, classifier)
-    trunk = ResNet(encoder.model.stage_sizes, encoder.model.width, last_stride=encoder.model.last_stride)
+    trunk = ResNet(encoder.trunk.stage_sizes, encoder.trunk.width, last_stride=encoder.trunk.last_stride)
     trunk.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in encoder.torch_arrays().items()}, strict=True)
     trunk.eval()
     same, seen, began, predicted = 0, 0, time.monotonic(), set[int]()

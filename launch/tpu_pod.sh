@@ -10,10 +10,16 @@ set -euo pipefail
 : "${NAME:=simfle}" "${ZONE:?}" "${TYPE:?}" "${VERSION:=v2-alpha-tpuv5-lite}"
 : "${SETUP:=git clone -q REPOSITORY simfle-jax; cd simfle-jax && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'}"
 
-gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" --zone="$ZONE" \
-  --accelerator-type="$TYPE" --runtime-version="$VERSION" ${SPOT:+--spot} || true # it may be there already
-until [ "$(gcloud compute tpus queued-resources describe "$NAME" --zone="$ZONE" --format='value(state.state)')" = ACTIVE ]; do
-  sleep 30
+queued() { gcloud compute tpus queued-resources "$1" "$NAME" --zone="$ZONE" "${@:2}"; }
+state() { queued describe --format='value(state.state)' 2> /dev/null || true; } # nothing where there is none
+while true; do
+  case "$(state)" in
+    ACTIVE) break ;;
+    # Its slice was taken away or not given. It never becomes active again, and its name is free once it is deleted.
+    SUSPENDED | FAILED) queued delete --force --quiet ;;
+    "") queued create --node-id="$NAME" --accelerator-type="$TYPE" --runtime-version="$VERSION" ${SPOT:+--spot} ;;
+    *) sleep 30 ;; # it waits for a slice, or is being deleted
+  esac
 done
 on_all() { gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="$1"; }
 on_all "test -d simfle-jax || { $SETUP; }"

@@ -2,24 +2,61 @@
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.extend import backend
+
+from simfle_jax.errors import UserError
 
 
 def use_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
 
-    Does nothing where JAX was told of another folder.
+    Does nothing where JAX was told of another folder. A user without a folder gets a warning, and no cache.
+
+    Raises:
+        UserError: as `require_device` does.
     """
+    platform = require_device()
     if jax.config.values.get("jax_compilation_cache_dir"):
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simfle_jax")
-    if jax.default_backend() == "cpu":
-        # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out.
-        folder /= f"{cores()}-cores"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simfle_jax")
+        if platform == "cpu":
+            # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out.
+            folder /= f"{cores()}-cores"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # RuntimeError: neither HOME nor an entry of this user in passwd
+        print(
+            f"warning: compiled programs are not kept, every start compiles anew ({' '.join(str(error).split())}); "
+            "JAX_COMPILATION_CACHE_DIR=DIR names a folder for them",
+            file=sys.stderr,
+        )
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def require_device() -> str:
+    """The platform of the devices that programs run on, such as 'cpu'.
+
+    Raises:
+        UserError: JAX was told of a platform that is not there, or to compute in 64 bits.
+    """
+    if jax.config.values["jax_enable_x64"]:
+        raise UserError("JAX_ENABLE_X64 is set, but these programs compute in 32 and 16 bits: unset it")
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError):  # JAX 0.10.2 asserts where a known platform has no device
+        wanted = jax.config.values["jax_platforms"]
+    jax.config.update("jax_platforms", "")
+    there = ",".join(sorted(backend.backends()))
+    jax.config.update("jax_platforms", wanted)
+    raise UserError(f"JAX_PLATFORMS={wanted}, but the platforms here are {there}: set one of them, or unset it")
 
 
 def cores() -> int:

@@ -1,7 +1,7 @@
 """Whether this process is one of several, and how they find each other.
 
 `decide` is a function of flags and environment alone. It does not trust a half-set environment: a shell inside a Slurm
-job, a container that inherited some variables, or a job of one task are lone hosts.
+job, a batch script, or a job of one task are lone hosts, and a count of processes without this one's number is refused.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ import re
 import socket
 import sys
 import threading
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 
+from simfle_jax import launchers
 from simfle_jax.errors import UserError
+from simfle_jax.launchers import Decision, number
 
-FIRST_PORT, PORTS = 61440, 4096  # a job takes the port of its number, so that two jobs on a host do not meet
 GOOGLE = "0x1ae0"  # PCI vendor of TPUs
 
 
@@ -32,18 +32,6 @@ class Options:
     coordinator: str | None = None  # HOST:PORT of process 0
     processes: int | None = None
     process: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """What was decided and why; without a coordinator JAX's own detection fills in the rest (TPU)."""
-
-    on: bool
-    why: str
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
-    devices: tuple[int, ...] | None = None  # local ones of this process; None: all
 
 
 def define_flags() -> None:
@@ -67,32 +55,41 @@ def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> D
         tpu: whether this is a host with Cloud TPUs, on which JAX asks the machine itself for its neighbours.
 
     Raises:
-        UserError: something is given by half, or 'on' where no cluster is.
+        UserError: something is given by half, process 0 cannot be found, or 'on' where no cluster is.
     """
     if options.mode == "off":
         return Decision(False, "--distributed=off")
-    found = _by_hand(options, environ) or _slurm(environ) or _open_mpi(environ, options.coordinator)
+    by_hand = _by_hand(options, environ)
+    found = launchers.innermost(([by_hand] if by_hand else []) + launchers.found(environ))
     if found is None and tpu and "TPU_SKIP_MDS_QUERY" not in environ:
         found = Decision(True, "Cloud TPU host")
     if found is not None and options.coordinator:
         found = dataclasses.replace(found, coordinator=options.coordinator)
-    if found is not None and (found.processes != 1 or options.mode == "on"):
+    if found is not None and found.processes != 1:
+        if found.processes and not found.coordinator:
+            raise UserError(f"this {found.why} does not say where process 0 is: give --coordinator=HOST:PORT")
+        return found
+    if not by_hand:
+        launchers.refuse_half(environ)
+    if found is not None and options.mode == "on":
         return found
     if options.mode == "on":
         raise UserError(
             "--distributed=on, but no Slurm step, mpirun or TPU pod is found: give --coordinator=HOST:PORT, "
             "--processes=N and --process=I"
         )
-    return Decision(False, "one process" if found else "no cluster found")
+    if found is None:
+        return Decision(False, "no cluster found")
+    return Decision(False, "one process" + (f": {found.why}" if "inside" in found.why else ""))
 
 
 def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
     """Flags, or the variables that a pod's description sets."""
     coordinator = options.coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
-    count = options.processes if options.processes is not None else _number(environ, "JAX_NUM_PROCESSES")
+    count = options.processes if options.processes is not None else number(environ, "JAX_NUM_PROCESSES")
     index = options.process
     for name in ("JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"):
-        index = _number(environ, name) if index is None else index
+        index = number(environ, name) if index is None else index
     given = {"--coordinator": options.coordinator, "--processes": options.processes, "--process": options.process}
     if coordinator is None or count is None or index is None:
         if options.processes is not None or options.process is not None:
@@ -104,64 +101,6 @@ def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
     if not index < count:
         raise UserError(f"--process={index} does not exist among --processes={count}: they count from 0")
     return Decision(True, "given by hand", coordinator, count, index)
-
-
-def _slurm(environ: Mapping[str, str]) -> Decision | None:
-    """A task that srun started; SLURM_NTASKS alone also stands in shells and batch scripts."""
-    names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
-    if any(name not in environ for name in names):
-        return None
-    job, count, index, local = (_number(environ, name) for name in names if name != "SLURM_STEP_NODELIST")
-    if job is None or count is None or index is None or local is None or index >= count:
-        return None
-    host = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", environ["SLURM_STEP_NODELIST"])[0])
-    devices = _devices(environ, local, _tasks_here(environ, count))
-    return Decision(True, f"Slurm step of {count} tasks", f"{host}:{_port(str(job))}", count, index, devices)
-
-
-def _tasks_here(environ: Mapping[str, str], count: int) -> int:
-    """Tasks of this step on this node, from e.g. '2(x3),1'."""
-    tasks = list[int]()
-    for number, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
-        tasks += [int(number)] * int(times or 1)
-    node = _number(environ, "SLURM_NODEID") or 0
-    return tasks[node] if node < len(tasks) else count
-
-
-def _open_mpi(environ: Mapping[str, str], coordinator: str | None) -> Decision | None:
-    """A rank that mpirun started."""
-    names = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
-    count, index, local, here = (_number(environ, name) for name in names)
-    if count is None or index is None or local is None or here is None or index >= count:
-        return None
-    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or ""
-    host = re.search(r"tcp6?://\[?([^,\]:]+)", environ.get("OMPI_MCA_orte_hnp_uri", ""))
-    if here >= count:
-        address = "127.0.0.1"
-    elif host:
-        address = host[1]
-    elif coordinator:
-        address = ""
-    else:
-        raise UserError("this mpirun does not say where process 0 is: give --coordinator=HOST:PORT")
-    return Decision(
-        True, f"mpirun of {count} processes", f"{address}:{_port(job)}", count, index, _devices(environ, local, here)
-    )
-
-
-def _devices(environ: Mapping[str, str], local: int, here: int) -> tuple[int, ...] | None:
-    """All devices for a lone process of a node, or where the launcher already hands each process its own; else one."""
-    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
-    return None if here == 1 or (visible and "," not in visible) else (local,)
-
-
-def _port(job: str) -> int:
-    return FIRST_PORT + (int(job) if job.isdigit() else zlib.crc32(job.encode())) % PORTS
-
-
-def _number(environ: Mapping[str, str], name: str) -> int | None:
-    text = environ.get(name, "")
-    return int(text) if text.isdigit() else None
 
 
 def on_tpu_host() -> bool:
@@ -261,8 +200,11 @@ def leave(status: int, alone: bool = False) -> None:
         return
     import jax
 
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
-        return
+    try:
+        if not jax.distributed.is_initialized() or jax.process_count() == 1:
+            return
+    except (RuntimeError, AssertionError):  # this process has no devices, and the others wait for them
+        pass
     sys.stderr.flush()
     if alone:
         os._exit(status)

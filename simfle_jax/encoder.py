@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,23 @@ from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder_file import architecture_text, describe
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
-from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_trunk, is_published
+from simfle_jax.weights.trunk import (
+    BRANCHES,
+    Arrays,
+    architecture,
+    find_trunk,
+    infer_image_size,
+    infer_trunk,
+    is_published,
+)
 
+HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
+PREPROCESSING = ("architecture", "size", "standardise", "mean", "std")  # what decides how an image becomes features
 CHUNK = 64  # images that go through the trunk at once
 
 
 class Encoder:
-    """A frozen trunk in inference mode.
+    """A frozen trunk in inference mode; of a ViT the features are the class token, the map the patches' tokens.
 
     encoder(images): uint8 [B, H, W, 3] RGB of any size to float32 features [B, dim]. The shorter side is resized to
     `size` (antialiased bilinear) and the centre cut out, as in evaluation. `apply` is the traceable core: normalised
@@ -42,8 +52,25 @@ class Encoder:
         self.standardise = metadata["standardise"]
         self.dim = trunk.features
         self.arrays = jax.tree.map(jnp.asarray, trees)
-        self.graph = _graph(trunk)
-        self.hash = _hash(trees)
+        self.graph = _graph(trunk, self.size)
+
+    @cached_property
+    def hash(self) -> str:
+        """Over all that decides the features of a uint8 image: arrays with names and shapes, strides, preprocessing."""
+        described = architecture_text(self.trunk), self.size, self.standardise, self.mean, self.std
+        return f"{HASH_VERSION}{_digest(self.torch_arrays(), described)}"
+
+    @cached_property
+    def legacy_hash(self) -> str:
+        """What versions before 0.2 recorded as the hash: over the numbers of the arrays alone."""
+        return _legacy_digest(self.arrays)
+
+    def is_called(self, hash_: str) -> bool:
+        """Whether a recorded hash, of this version or of one before, is that of this encoder.
+
+        A hash of before says nothing of strides and preprocessing; `records.check_encoder` looks at them, too.
+        """
+        return hash_ == (self.hash if hash_.startswith(HASH_VERSION) else self.legacy_hash)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.features(images)
@@ -56,13 +83,17 @@ class Encoder:
         """The last feature map [B, h, w, dim], float32, of uint8 images [B, H, W, 3]."""
         return self._in_chunks(images, spatial=True)
 
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """float images [B, S, S, 3] in 0..1 as the trunk takes them; traceable."""
+        return augment.preprocess(images, self.standardise, self.mean, self.std)
+
     def apply(self, images: jax.Array, arrays: Any = None) -> jax.Array:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return _pooled(self.graph, self.arrays if arrays is None else arrays, images)
 
     def torch_arrays(self) -> Arrays:
-        """The trunk under torchvision's names, in torch's layout, without `fc`."""
-        return torch_names.to_torch(torch_names.torchvision_trunk(self.trunk), jax.device_get(self.arrays))
+        """The trunk under torchvision's (a ViT: timm's) names, in torch's layout, without classifier."""
+        return torch_names.to_torch(torch_names.trunk_entries(self.trunk), jax.device_get(self.arrays))
 
     def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[jax.Array, Any]:
         """Features in training mode, and the new BatchNorm statistics as `statistics(trunk)` gives them; traceable."""
@@ -107,27 +138,38 @@ def _from_uint8(
     return found.map if spatial else found.pooled
 
 
-def _graph(trunk: TrunkSettings) -> Any:
-    network = nnx.eval_shape(lambda: make_trunk(trunk, False, nnx.Rngs(0)))
+def _graph(trunk: TrunkSettings, size: int) -> Any:
+    network = nnx.eval_shape(lambda: make_trunk(trunk, size, False, nnx.Rngs(0)))
     return nnx.split(network, nnx.Param, nnx.BatchStat)[0]
 
 
-def _hash(trees: Any) -> str:
+def _digest(arrays: Arrays, described: Any) -> str:
+    digests = hashlib.sha256(json.dumps(described).encode())
+    for name, array in arrays.items():
+        digests.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digests.update(array.tobytes())
+    return digests.hexdigest()[:16]
+
+
+def _legacy_digest(trees: Any) -> str:
+    # Kept as it was: probes of before name their encoder by it, and they must go on working.
     digests = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
         digests.update(np.ascontiguousarray(leaf).tobytes())
     return digests.hexdigest()[:16]
 
 
-def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None) -> Encoder:
+def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = "") -> Encoder:
     """The encoder of a run's folder, or of a safetensors or torch file.
 
     path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
-        names, with or without `fc`; or a published checkpoint. A file without our metadata is taken for images of
-        224 pixels with SimFLE's mean and std.
+        or timm's `vit_small_patch16_224` names, with or without heads, under whatever prefix; or a published
+        checkpoint. A file without our metadata is taken for images of 224 pixels (a ViT: those of its positions) with
+        SimFLE's mean and std.
     branch: 'online', which is what is probed, or 'target' (of a run's newest checkpoint, or a published checkpoint).
         A file of one trunk gives that one; `metadata['branch']` of the encoder says which it is.
     step: of an older checkpoint of a run, where it keeps them (`keep_checkpoints`).
+    prefix: which trunk of a file that holds several, as in 'module.base_encoder'; '.' is the one without a prefix.
 
     Raises:
         UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
@@ -143,19 +185,20 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
     file = path / "encoder.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         raise UserError(f"{path} holds no encoder.safetensors: is it the --workdir of a pre-training run?")
-    return from_arrays(*read_arrays(file), branch, file)
+    return from_arrays(*read_arrays(file), branch, file, prefix)
 
 
-def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path) -> Encoder:
+def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path, prefix: str = "") -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
     held = metadata.get("branch", "online")
-    found = find_trunk(arrays, branch, where, held)
+    found = find_trunk(arrays, branch, where, held, prefix)
     trunk = _recorded_trunk(metadata, where) or infer_trunk(found, where)
-    entries = torch_names.torchvision_trunk(trunk)
+    entries = torch_names.trunk_entries(trunk)
     check_names(found, entries, where)
-    check_shapes(found, entries, trunk_shapes(trunk), where)
+    size = metadata.get("size") or str(infer_image_size(trunk, found))
+    check_shapes(found, entries, trunk_shapes(trunk, int(size)), where)
     check_values(found, where)
-    known = DEFAULT_METADATA | {"architecture": architecture_text(trunk)}
+    known = DEFAULT_METADATA | {"architecture": architecture_text(trunk), "size": size}
     if is_published(arrays):
         known |= {"method": "SimFLE"} | metadata | {"branch": branch}
     else:
@@ -187,7 +230,7 @@ DEFAULT_METADATA = {
 
 
 def untrained_encoder(like: Encoder, seed: int) -> Encoder:
-    """A fresh encoder of the same architecture with its initial BatchNorm statistics: the baseline of a probe."""
-    kept = {name: like.metadata[name] for name in DEFAULT_METADATA}
-    trees = jax.jit(lambda: fresh_trunk(like.trunk, seed), compiler_options=compilation.once())()
+    """A fresh encoder of the same architecture with its initial statistics: the baseline of a probe."""
+    kept = {name: like.metadata[name] for name in PREPROCESSING}
+    trees = jax.jit(lambda: fresh_trunk(like.trunk, seed, like.size), compiler_options=compilation.once())()
     return Encoder(jax.device_get(trees), like.trunk, kept | {"method": "untrained", "seed": str(seed)})

@@ -1,43 +1,6 @@
-"""Builds a TensorFlow Datasets data set from a folder of images; TensorFlow is not needed.
+"""`python -m simfle_jax.tfds_build` is the command in simfle_jax/commands/tfds_build.py."""
 
-    python -m simfle_jax.tfds_build --folder FACES --data-dir DIR
-    python train.py --config=configs/simfle.py --config.data.source=tfds:simfle_folder --config.data.path=DIR --workdir=RUN
-
-FACES holds train/CLASS/IMAGE and val/CLASS/IMAGE; with --config unlabelled it is any folder of images. What is built
-already stays as it is.
-"""
-
-import argparse
-import os
-import sys
-
-from simfle_jax.errors import UserError
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m simfle_jax.tfds_build",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--folder", required=True, help="train/CLASS and val/CLASS, or any folder for unlabelled")
-    parser.add_argument("--data-dir", help="where TFDS keeps its data sets (~/tensorflow_datasets)")
-    parser.add_argument("--config", choices=("labelled", "unlabelled"), default="labelled")
-    options = parser.parse_args(argv)
-    try:
-        if not os.path.isdir(options.folder):
-            raise UserError(f"no folder {options.folder}: give --folder an existing folder of images")
-        from simfle_jax.data.tfds_builders import build  # takes a second, and --help need not wait for it
-
-        builder = build(options.folder, options.data_dir, options.config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    where = f" --config.data.path={options.data_dir}" if options.data_dir else ""
-    for name, split in builder.info.splits.items():
-        print(f"{split.num_examples:,} images: --config.data.source=tfds:{builder.name}/{options.config}:{name}{where}")
-    return 0
-
+from simfle_jax.commands.tfds_build import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -43,3 +43,12 @@ def write_images(folder: Path, count: int, size: int = 16, seed: int = 0) -> Pat
     for i, image in enumerate(pixels):
         (folder / f"{i:03d}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
     return folder
+
+
+def status(command, arguments: list[str]) -> int:
+    """The exit status of a command's main."""
+    try:
+        command.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

@@ -25,7 +25,7 @@ COLOURS = {"blue": (40, 60, 210), "green": (50, 200, 60), "red": (210, 50, 40)}
 def write_encoder(path: Path, seed: int = 7, last_stride: int = 1) -> Path:
     """An encoder.safetensors with random weights."""
     sizes = SIZES | {"last_stride": last_stride}
-    entries = torch_names.torchvision_trunk(architecture(sizes))
+    entries = torch_names.trunk_entries(architecture(sizes))
     arrays = torch_names.to_torch(entries, jax.device_get(fresh_trunk(architecture(sizes), seed)))
     save_file(arrays, path, metadata=METADATA | {"architecture": json.dumps(sizes)})
     return path

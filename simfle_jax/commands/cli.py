@@ -1,24 +1,34 @@
-"""How train.py and probe.py start: flags, a locked config, and errors told in one line."""
+"""How the commands with settings start: flags, a locked config, and mistakes told in one line."""
 
 import difflib
 import re
-import runpy
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from simfle_jax import distributed
-from simfle_jax.config import today
+from simfle_jax import distributed, outputs
+from simfle_jax.commands.ending import ended
+from simfle_jax.commands.presets import load_config
+from simfle_jax.config import flatten, today
 from simfle_jax.errors import UserError
+
+HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 
 
 def define_config() -> None:
     """--config FILE with every key overridable as --config.KEY=VALUE."""
-    config_flags.DEFINE_config_file("config", None, "File with the settings, e.g. configs/simfle.py.", lock_config=True)
+    config_flags.DEFINE_config_file("config", None, "A file with the settings or a preset's name.", lock_config=True)
+    flags.FLAGS["config"].parser = _ConfigParser()
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads a config whose path may hold colons; ml_collections takes all behind the first one for a variant's name."""
+
+    def parse(self, path: str) -> Any:
+        return load_config(path).lock()
 
 
 def define_flags() -> None:
@@ -29,71 +39,70 @@ def define_flags() -> None:
     flags.mark_flags_as_required(["config", "workdir"])
 
 
-def run(main: Callable[[Any, str], None], argv: list[str] | None = None) -> None:
-    """Parses the flags and calls main(config, workdir); a user's mistake ends in one line and exit status 2."""
-    start(lambda: main(flags.FLAGS.config, flags.FLAGS.workdir), argv)
+def run(main: Callable[[Any, str], None], description: str | None, argv: list[str] | None = None) -> None:
+    """Parses the flags and calls main(config, workdir); a user's mistake ends in one line and exit status 2.
+
+    description: what --help prints before the flags.
+    """
+    define_flags()
+    start(lambda: main(flags.FLAGS.config, flags.FLAGS.workdir), description, argv)
 
 
-def start(call: Callable[[], None], argv: list[str] | None = None) -> None:
-    """The same for a command with flags of its own, which `call` reads."""
-    argv = argv or sys.argv
-    if {"--help", "-h", "-help", "--helpfull"} & set(argv):
-        app.run(lambda _: None, argv=argv)
+def start(call: Callable[[], None], description: str | None, argv: list[str] | None = None) -> None:
+    """The same for a command with flags of its own, which `call` reads. argv: without the program's name."""
+    outputs.outlive_readers()
+    argv = sys.argv[1:] if argv is None else argv
+    if HELP & set(argv):
+        print(_help(description or "", argv))
+        raise SystemExit(0)
+    ended(lambda: _parse(argv))
+    ended(call)
+
+
+def _parse(argv: list[str]) -> None:
+    known = _known_settings(argv)
+    argv = [today(argument, known) for argument in argv]
+    _check_overrides(argv, known)
+    sys.argv[1:] = argv  # config_flags looks there for the overrides
     try:
-        known = _known_settings(argv)
-        argv = [today(argument, known) for argument in argv]
-        sys.argv = argv  # config_flags looks there for the overrides
-        _check_overrides(argv, known)
-        flags.FLAGS(argv)
-    except UserError as error:
-        _fail(str(error))
+        flags.FLAGS(sys.argv)
     except flags.Error as error:
-        _fail(_flag_message(_one_line(error)))
+        raise UserError(_flag_message(_one_line(error))) from None
     except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
-        _fail(f"a value on the command line does not fit its setting: {_one_line(error)}")
-    _guarded(call)
+        raise UserError(f"a value on the command line does not fit its setting: {_one_line(error)}") from None
 
 
-def _known_settings(argv: list[str]) -> list[str]:
-    """The settings of the config file that is named; refuses one that is not there."""
-    files = [match[1] for arg in argv if (match := re.match(r"--?config=(.+)", arg))]
-    if not files:
+def _config_of(argv: list[str]) -> str:
+    files = [match[1] for argument in argv if (match := re.match(r"--?config=(.+)", argument))]
+    return files[-1] if files else ""
+
+
+def _known_settings(argv: list[str]) -> dict[str, Any]:
+    """All settings in the config file, flat; UserError if it is not there."""
+    if not _config_of(argv):
         raise UserError("give --config=FILE, e.g. --config=configs/simfle.py")
-    try:
-        file, *variant = files[-1].split(":", 1)
-        return _keys(runpy.run_path(file)["get_config"](*variant))
-    except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
-        raise UserError(f"no config in {files[-1]}: {_one_line(error)}; configs/ holds those of the project") from None
+    return flatten(load_config(_config_of(argv)) or {})
 
 
-def _check_overrides(argv: list[str], known: list[str]) -> None:
-    """Refuses an override of a setting that the config does not have."""
-    for key in (match[1] for arg in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", arg))):
+def _check_overrides(argv: list[str], known: dict[str, Any]) -> None:
+    """Refuses an override of a setting that there is not, and names the nearest."""
+    for key in (match[1] for argument in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", argument))):
         if key not in known:
             last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
             near = difflib.get_close_matches(key, known, n=1) or [
                 last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
             ]
-            raise UserError(
-                f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else " in this config")
-            )
+            raise UserError(f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def _guarded(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        distributed.leave(2, alone=type(error).__name__ == "LostPeer")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command starts again", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def _help(description: str, argv: list[str]) -> str:
+    """What the command does, its flags, and the settings of the config that is given, with their values."""
+    own = (name for name in flags.FLAGS if str(flags.FLAGS.find_module_defining_flag(name, "")).startswith("simfle_jax"))
+    lines = [description.strip(), "", "Flags:"] + [f"  --{name}: {flags.FLAGS[name].help}" for name in sorted(own)]
+    if _config_of(argv):
+        settings = flatten(load_config(_config_of(argv)))
+        lines += ["", "Settings:"] + [f"  --config.{name}={value}" for name, value in sorted(settings.items())]
+    return "\n".join(lines)
 
 
 def _one_line(error: object) -> str:
@@ -106,10 +115,3 @@ def _flag_message(text: str) -> str:
     if "--target" in text and "None" in text:
         return "give --target=NAME, e.g. tpu-v5e-256, h200-8 or cpu-8"
     return f"{text} (see --help)"
-
-
-def _keys(config: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in (config or {}).items():
-        found += _keys(value, f"{prefix}{key}.") if hasattr(value, "items") else [prefix + key]
-    return found

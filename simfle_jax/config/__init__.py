@@ -1,6 +1,6 @@
 """Settings: what they mean (settings), what they may be (checks), what they were called before (schema)."""
 
-from simfle_jax.config.checks import check_seed, pretraining
+from simfle_jax.config.checks import pretraining
 from simfle_jax.config.schema import SCHEMA, today, upgrade
 from simfle_jax.config.settings import (
     Config,
@@ -13,7 +13,7 @@ from simfle_jax.config.settings import (
     ViewSettings,
 )
 from simfle_jax.config.trunks import TRUNKS, named_trunk, trunk_name
-from simfle_jax.config.typed import as_dict, digest, flatten, one_of, require, typed, with_defaults
+from simfle_jax.config.typed import as_dict, check_seed, digest, flatten, one_of, require, typed, with_defaults
 
 __all__ = [
     "SCHEMA",

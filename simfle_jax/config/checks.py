@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from simfle_jax.config.settings import Config
-from simfle_jax.config.typed import one_of, require, typed
+from simfle_jax.config.typed import check_seed, one_of, require, typed
 
 # Seen by the names of their files, because importing them imports JAX.
 METHODS = tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "methods").glob("[a-z]*.py") if path.stem != "base"))
@@ -23,11 +23,6 @@ def pretraining(settings: Mapping[str, Any]) -> Config:
     return config
 
 
-def check_seed(seed: int) -> None:
-    """Raises UserError unless the random generators tell this seed from every other: they have 32 bits for it."""
-    require(0 <= seed < 2**32, f"seed = {seed} must lie in 0..{2**32 - 1}")
-
-
 def _check_training(c: Config) -> None:
     for name in ("epochs", "accumulate", "log_steps", "keep_checkpoints"):
         require(getattr(c, name) >= 1, f"{name} = {getattr(c, name)} must be at least 1")
@@ -39,7 +34,7 @@ def _check_training(c: Config) -> None:
         c.batch_size // c.accumulate >= 2, f"accumulate = {c.accumulate} leaves fewer than 2 images in a micro-batch"
     )
     require(c.checkpoint_steps >= 0, f"checkpoint_steps = {c.checkpoint_steps} must not be negative")
-    check_seed(c.seed)
+    check_seed(c.seed, "config: seed")
     one_of("dtype", c.dtype, ("float32", "bfloat16"))
     one_of("method", c.method, METHODS)
     require(c.monitor.epochs >= 1, f"monitor.epochs = {c.monitor.epochs} must be at least 1")
@@ -106,6 +101,7 @@ def _check_resnet(c: Config) -> None:
 def _check_vit(c: Config) -> None:
     t = c.trunk
     require(len(t.stage_sizes) == 1, f"trunk.stage_sizes = {t.stage_sizes}: a ViT has one stage, e.g. (12,)")
+    require(t.patch >= 1, f"trunk.patch = {t.patch} must be at least 1")
     _check_tokens("trunk", t.width, t.heads)
     for name, size in (("views.size", c.views.size), ("views.plain_size", c.views.plain_size)):
         require(size % t.patch == 0, f"{name} = {size} is not divisible by trunk.patch = {t.patch}")

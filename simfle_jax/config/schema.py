@@ -5,7 +5,7 @@ means "as before". A setting that moves or changes its meaning gets a line in MO
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from simfle_jax.config.typed import flatten
@@ -64,10 +64,10 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def today(argument: str, known: Collection[str] = ()) -> str:
+def today(argument: str, known: Container[str] = ()) -> str:
     """A command-line argument with the setting's name of today: --config.lr=0.1 is --config.optimizer.lr=0.1.
 
-    known: settings of the config in use, whose names stay: a probe has an `lr` of its own.
+    known: the settings of the config in question; a name among them is left alone (a probe has an `lr` of its own).
     """
     match = re.fullmatch(r"(--?(?:no)?config\.)([\w.]+)(.*)", argument, re.DOTALL)
     if match is None:

@@ -148,6 +148,11 @@ class Config:
     monitor: MonitorSettings = MonitorSettings()
 
     @property
+    def image_size(self) -> int:
+        """Side of the images that the exported trunk is made for: of the views, or of the plain image in MAE."""
+        return self.views.plain_size if self.method == "mae" else self.views.size
+
+    @property
     def grid(self) -> int:
         """Patches along one side of the plain image, 7 in the paper."""
         return self.views.plain_size // self.facemae.patch

@@ -76,6 +76,12 @@ def require(condition: bool, message: str) -> None:
         raise UserError(f"config: {message}")
 
 
+def check_seed(seed: int, name: str) -> None:
+    """Raises UserError unless a seed is one that JAX tells from all others: it uses 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{name} = {seed} must lie in 0..{2**32 - 1}: larger ones would repeat smaller ones")
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError unless the setting `name` has one of the values; the empty one is not named."""
     require(value in choices, f"{name} = {value!r} must be one of {', '.join(filter(None, choices))}")

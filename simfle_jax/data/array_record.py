@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from simfle_jax.data.files import BadImage, record_error
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 
@@ -89,14 +90,14 @@ class _Part:
         return self.prefix + os.fsdecode(self._names[start : self._ends[index]])
 
     def read(self, index: int) -> bytes:
-        """The bytes of the image; OSError where it was unreadable when it was packed, or cannot be read now."""
+        """The bytes of the image; BadImage where it never was one or is damaged, OSError when it cannot be read now."""
         if self.sizes[index] < 0:
-            raise OSError("unreadable when it was packed")
+            raise BadImage("unreadable when it was packed")
         number = bisect.bisect_right(self._starts, index) - 1
         try:
             record = self._reader(number).read([index - self._starts[number]])[0]
         except (ValueError, RuntimeError, IndexError) as error:
-            raise OSError(f"damaged shard {self.shards[number]['name']}: {error}") from None
+            raise record_error(error, f"shard {self.shards[number]['name']}") from None
         return record[HEADER.size + HEADER.unpack_from(record)[1] :]
 
     def _reader(self, number: int) -> Any:

@@ -1,8 +1,8 @@
 """Decoded canvases kept in one memory-mapped file, for data sets that are read a hundred times.
 
 The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the list of unreadable images as JSON. It is
-built once, under a name of its own, and takes its place by renaming: a run that is killed leaves the old file, and
-two runs that build the same one put the same file there one after the other.
+built under a name of its own, PATH.partial, and takes its place by renaming: a run that is killed leaves the old file.
+One process builds it, which holds the lock PATH.lock; all others that want it wait.
 """
 
 import contextlib
@@ -10,11 +10,17 @@ import errno
 import hashlib
 import json
 import os
-import secrets
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from absl import logging
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a run is one process
+    fcntl = None  # type: ignore[assignment]
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.pipeline import decoded_in_order
@@ -22,9 +28,14 @@ from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
-FORMAT = "simfle canvases 1"  # the number changes with the layout of the file and with the numbers that decode gives
+FORMAT = "simfle canvases 2"  # the number changes with the layout of the file and with the numbers that decode gives
 PAGE = 4096
 ROWS = 64  # images written at a time
+LOOK = 0.2  # seconds between two looks at the lock
+
+
+class Interrupted(Exception):
+    """The building of a cache was given up because that was asked for."""
 
 
 class CachedSource:
@@ -51,7 +62,9 @@ class CachedSource:
         return Record(self.name(index), self._canvases[index], label)
 
 
-def cached(source: Source, canvas: int, path: str, threads: int = 0) -> Source:
+def cached(
+    source: Source, canvas: int, path: str, threads: int = 0, stopped: Callable[[], bool] = lambda: False
+) -> Source:
     """The same source read from the cache at `path`, which is built or replaced when it is not that of the source.
 
     Where it cannot be written (a full disk, no permission) a warning tells so and the source comes back as it was.
@@ -61,9 +74,11 @@ def cached(source: Source, canvas: int, path: str, threads: int = 0) -> Source:
         canvas: side S of the canvases in pixels; the file takes about n * S * S * 3 bytes.
         path: the file; a folder gets one file for each data set and canvas.
         threads: for decoding; 0: one per core.
+        stopped: asked now and then while the cache is built or waited for, whether to give that up.
 
     Raises:
-        UserError: `path` is a file of another kind, or no image can be read.
+        UserError: `path` is a file of another kind, or an image cannot be read now.
+        Interrupted: `stopped` said so; what was built is removed.
     """
     key = hashlib.sha256(f"{FORMAT}\n{source.fingerprint}\n{canvas}".encode()).hexdigest()
     if os.path.isdir(path):
@@ -72,7 +87,11 @@ def cached(source: Source, canvas: int, path: str, threads: int = 0) -> Source:
     if (found := _open(path, source, canvas, key)) is not None:
         return found
     try:
-        _build(path, source, canvas, key, threads)
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with _alone(path, stopped):
+            if (found := _open(path, source, canvas, key)) is not None:
+                return found  # another process has built it meanwhile
+            _build(path, source, canvas, key, threads, stopped)
     except OSError as error:
         logging.warning("cannot write the cache %s (%s): decoding every time instead", path, error.strerror)
         return source
@@ -105,12 +124,46 @@ def _check_replaceable(path: str) -> None:
         raise UserError(f"{path} is not a cache and will not be overwritten: give another --config.data.cache=FILE")
 
 
-def _build(path: str, source: Source, canvas: int, key: str, threads: int) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.partial"
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+@contextlib.contextmanager
+def _alone(path: str, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Holds the lock of a cache; the system gives it up for a process that dies."""
+    lock = _locked(f"{path}.lock", stopped)
     try:
-        tail = _write_canvases(file, source, canvas, threads)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.lock")
+        os.close(lock)
+
+
+def _locked(name: str, stopped: Callable[[], bool]) -> int:
+    while True:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _wait_for(lock, stopped)
+            if os.path.exists(name) and os.path.samestat(os.fstat(lock), os.stat(name)):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # the process before has removed this one: others lock the one that is there now
+
+
+def _wait_for(lock: int, stopped: Callable[[], bool]) -> None:
+    while fcntl:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if stopped():
+                raise Interrupted from None
+        time.sleep(LOOK)
+
+
+def _build(path: str, source: Source, canvas: int, key: str, threads: int, stopped: Callable[[], bool]) -> None:
+    temporary = f"{path}.partial"  # one of a process that was killed is of no use
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        tail = _write_canvases(file, source, canvas, threads, stopped)
         header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": canvas, "tail": tail})
         _write(file, header.encode().ljust(PAGE), 0)
         os.fsync(file)
@@ -121,7 +174,7 @@ def _build(path: str, source: Source, canvas: int, key: str, threads: int) -> No
             os.unlink(temporary)
 
 
-def _write_canvases(file: int, source: Source, canvas: int, threads: int) -> int:
+def _write_canvases(file: int, source: Source, canvas: int, threads: int, stopped: Callable[[], bool]) -> int:
     """Writes the pixels and the list of bad images; returns the length of the latter in bytes."""
     size, count, bad = canvas * canvas * 3, len(source), dict[int, str]()
     progress = Progress(count, "decoding into the cache")
@@ -131,6 +184,8 @@ def _write_canvases(file: int, source: Source, canvas: int, threads: int) -> int
             _write(file, batch["image"][: len(indices)].reshape(-1).data, PAGE + int(indices[0]) * size)
             bad |= found
             progress.update(int(indices[-1]) + 1)
+            if stopped():
+                raise Interrupted
     tail = json.dumps(bad).encode()
     _write(file, tail, PAGE + count * size)
     return len(tail)

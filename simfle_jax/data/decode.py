@@ -4,23 +4,23 @@ A plain JPEG goes through libjpeg-turbo (simplejpeg), all else through Pillow. B
 meanwhile.
 """
 
+import contextlib
 import io
-import struct
 import warnings
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from simfle_jax.data.containers import END, PNG, bare_png, jpeg_bits, jpeg_orientation, lacks_only_its_end
+from simfle_jax.data.files import BadImage
+
+FORMATS = ("JPEG", "PNG", "WEBP")  # of Pillow's; others start programs of the system for what is in a file
 # Above this (Pillow's own limit) an image is refused from its header: it would take more than 270 MB to
 # decode.
 MAX_PIXELS = 89_478_485
 LONGEST = 16  # ratio of the sides beyond which only the central square is looked at
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # says the same, in four lines
-
-
-class BadImage(Exception):
-    """An image that cannot be used; the message is the reason in a few words."""
 
 
 def decode(data: bytes | np.ndarray, canvas: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -34,7 +34,10 @@ def decode(data: bytes | np.ndarray, canvas: int, out: np.ndarray | None = None)
     A JPEG whose sides are both at least twice the canvas is decoded at the smallest of libjpeg's reduced
     sizes (halves, eighths) that still covers the canvas, and resized from there. For large photographs that
     saves most of the time; the result differs from that of a full decode as that of another antialiasing
-    filter would.
+    filter would. Either way the size to reach is that of the full image.
+
+    A JPEG that lacks nothing but its end marker is used, and so is a PNG with any amount of text, with a broken
+    colour profile or with wrong checksums outside of its pixels.
 
     Args:
         data: the bytes of the file, or pixels, uint8 [H, W, 3] RGB, which are only fitted.
@@ -45,7 +48,7 @@ def decode(data: bytes | np.ndarray, canvas: int, out: np.ndarray | None = None)
         uint8 [canvas, canvas, 3], RGB (`out` when it was given).
 
     Raises:
-        BadImage: empty, truncated, not an image, or of more than MAX_PIXELS pixels.
+        BadImage: empty, truncated, of another format than FORMATS, or of more than MAX_PIXELS pixels.
     """
     if out is None:
         out = np.empty((canvas, canvas, 3), np.uint8)
@@ -65,37 +68,35 @@ def _decode_plain_jpeg(data: bytes, canvas: int, out: np.ndarray) -> bool:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
-        if colours not in ("YCbCr", "Gray", "RGB") or _exif_orientation(data) != 1:
+        if colours not in ("YCbCr", "Gray", "RGB") or jpeg_orientation(data) != 1:
             return False
         if height == canvas and width == canvas:
             simplejpeg.decode_jpeg(data, "RGB", buffer=out)
             return True
-        # min_factor: libjpeg's reductions by less than two cost more than they save.
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=canvas, min_width=canvas, min_factor=2)
+        # Reductions by less than two cost more than they save; simplejpeg judges by the longer side alone.
+        least = canvas if min(width, height) >= 2 * canvas else 0
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least, min_factor=2)
     except ValueError:
         return False
-    out[...] = _fit(Image.fromarray(pixels), canvas)
+    out[...] = _fit(Image.fromarray(pixels), canvas, (width, height))
     return True
 
 
-def _exif_orientation(data: bytes) -> int:
-    # Most files of a face data set have none, and parsing costs as much as decoding: look for the marker
-    # first.
-    start = data.find(b"Exif\0\0", 0, 65536)
-    if start < 0:
-        return 1
-    exif = Image.Exif()
+def open_rgb(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Opens an image of Pillow's `formats` as 8-bit RGB, the right way up; raises BadImage as `decode` does."""
     try:
-        exif.load(data[start : start + 65536])
-        return exif.get(0x0112, 1)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
-        return 1
+        return _open_rgb(data, formats)
+    except BadImage:
+        if data.startswith(PNG) and len(bare := bare_png(data)) < len(data):
+            return _open_rgb(bare, formats)
+        if data.startswith(b"\xff\xd8") and lacks_only_its_end(data) and _is_whole(data + END):
+            return _open_rgb(data + END, formats)
+        raise
 
 
-def open_rgb(data: bytes) -> Image.Image:
-    """Opens anything Pillow reads as 8-bit RGB, the right way up; raises BadImage as `decode` does."""
+def _open_rgb(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=formats)
         _check_size(*image.size)
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
@@ -104,9 +105,38 @@ def open_rgb(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImage(f"more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
-        raise BadImage("not an image") from None
+        raise BadImage(_unidentified(data, formats)) from None
     except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
         raise BadImage(f"damaged: {' '.join(str(error).split())[:120]}") from None
+
+
+def read_header(data: bytes) -> Image.Image:
+    """The image with its size, mode and format but not its pixels; raises BadImage as `decode` does."""
+    for content in (data, bare_png(data)) if data.startswith(PNG) else (data,):
+        with contextlib.suppress(Exception):  # Pillow's plug-ins raise nearly anything on damaged files
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+    raise BadImage(_unidentified(data, FORMATS))
+
+
+def _unidentified(data: bytes, formats: tuple[str, ...]) -> str:
+    if data.startswith(b"\xff\xd8"):
+        bits = jpeg_bits(data)
+        return f"a JPEG of {bits} bits a colour; only those of 8 can be read" if bits > 8 else "damaged: no whole JPEG"
+    if data.startswith((PNG, b"RIFF")):
+        return "damaged: its beginning is no whole image"
+    if formats == FORMATS:
+        return "not a JPEG, PNG or WebP image"
+    return f"not a {', '.join(formats[:-1])} or {formats[-1]} image"
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether libjpeg-turbo finds nothing wrong with a JPEG; of one cut short it misses pixels."""
+    try:
+        colours = simplejpeg.decode_jpeg_header(data)[2]
+        simplejpeg.decode_jpeg(data, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
+    except ValueError:
+        return False
+    return True
 
 
 def _check_size(width: int, height: int) -> None:
@@ -124,14 +154,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _fit(image: Image.Image, canvas: int) -> np.ndarray:
-    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3]."""
-    short = min(image.size)
-    if max(image.size) > LONGEST * short:
-        image = _cut_centre(image, short)  # 1 x 5,000 pixels would grow to gigabytes
-    if short != canvas:
-        width, height = (int(canvas * side / short) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+def _fit(image: Image.Image, canvas: int, full: tuple[int, int] | None = None) -> np.ndarray:
+    """Resizes the shorter side to `canvas` and cuts the centre out: uint8 [canvas, canvas, 3].
+
+    `full`: width and height of the image that `image` is a reduction of. The rounded sizes of the reduction are not in
+    its proportions: they would shift whatever lies off the centre.
+    """
+    width, height = full or image.size
+    scale = 8 * max(image.size) // max(width, height) / 8  # libjpeg's, in eighths; it rounds the sides up
+    short = min(width, height)
+    wide, high = (min(side, short if side > LONGEST * short else side) for side in (width, height))
+    # Only the central square of 1 x 5,000 pixels: all of it would grow to gigabytes.
+    left, top = round((width - wide) / 2), round((height - high) / 2)
+    box = (left * scale, top * scale, (left + wide) * scale, (top + high) * scale)
+    size = (int(canvas * wide / short), int(canvas * high / short))
+    if box != (0, 0, *size):
+        image = image.resize(size, Image.Resampling.BILINEAR, box)
     return np.asarray(_cut_centre(image, canvas))
 
 

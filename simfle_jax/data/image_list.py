@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from simfle_jax.data.sources import FolderSource, Record, fingerprint, read_file
+from simfle_jax.data.files import BadImage, read_file
+from simfle_jax.data.listing import file_sizes
+from simfle_jax.data.sources import FolderSource, Record, fingerprint
 from simfle_jax.errors import UserError
 
 
@@ -22,12 +24,15 @@ class ImageList:
     def __init__(self, paths: Iterable[str | os.PathLike[str]]):
         self.classes: tuple[str, ...] | None = None
         self.names: list[str] = []
+        self._nowhere: set[str] = set()
         for path in [os.fspath(path) for path in paths]:
             if os.path.isdir(path):
                 folder = FolderSource(path)
                 self.names += [os.path.join(path, folder.name(i)) for i in range(len(folder))]
+                self._nowhere |= {os.path.join(path, os.fsdecode(name)) for name in folder.nowhere}
             elif os.path.lexists(path):
                 self.names.append(path)
+                self._nowhere |= set() if os.path.exists(path) else {path}
             else:
                 raise UserError(f"no image or folder {path}")
         self.labels: np.ndarray | None = np.arange(len(self.names), dtype=np.int32)
@@ -35,13 +40,16 @@ class ImageList:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and sizes."""
-        return fingerprint((name, os.path.getsize(name) if os.path.exists(name) else -1) for name in self.names)
+        return fingerprint(zip(self.names, file_sizes(len(self), self.name)))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        return Record(self.names[index], read_file(self.names[index]), index)
+        name = self.names[index]
+        if name in self._nowhere:
+            raise BadImage("a link to nowhere")
+        return Record(name, read_file(name), index)
 
     def name(self, index: int) -> str:
         """The path as it was given, or the folder's with what is below."""

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simfle_jax.data.sources import Record, Source, fingerprint, open_source
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Record, Source, fingerprint
 from simfle_jax.errors import UserError
 
 FORM = "SOURCE@PATH=WEIGHT, as in folder@/data/faces=2 or tfds:celeb_a:train@/data/tfds=1"
@@ -53,6 +54,12 @@ class MixedSource:
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the parts and the number of their places in the listing."""
         return fingerprint(zip((part.fingerprint for part in self._parts), np.diff(self._starts).tolist()))
+
+    @property
+    def quick_fingerprint(self) -> str:
+        """The same over the quick ones of those parts that have one; see `FolderSource`."""
+        quick = (getattr(part, "quick_fingerprint", None) or part.fingerprint for part in self._parts)
+        return fingerprint(zip(quick, np.diff(self._starts).tolist()))
 
     def _find(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, "right")) - 1

@@ -10,7 +10,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
-from simfle_jax.data.sources import FolderSource, read_file
+from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
@@ -80,10 +81,13 @@ def _writer(out: str, number: int) -> Any:
 
 
 def _read(source: FolderSource, index: int) -> bytes | None:
+    """The file's bytes; None of what is no file. What cannot be read now is none of that: it stops the packing."""
     try:
-        return read_file(f"{source.root}/{source.name(index)}")
-    except OSError:
+        data = patiently(lambda: source[index].data, f"{source.name(index)} cannot be read")
+    except BadImage:
         return None
+    assert isinstance(data, bytes)  # of a folder they are files
+    return data
 
 
 def _write_index(source: FolderSource, out: str, sizes: np.ndarray, counts: list[int]) -> None:

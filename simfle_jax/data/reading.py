@@ -12,6 +12,7 @@ import numpy as np
 
 from simfle_jax.data.buffers import Buffers
 from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.files import patiently
 from simfle_jax.data.order import global_batch
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
@@ -41,16 +42,25 @@ class Reader:
         self._reasons: dict[int, str] = {}
 
     def read(self, index: int, out: np.ndarray) -> str | None:
-        """Fills `out`, uint8 [S, S, 3], with image `index`; returns the reason when that is impossible."""
+        """Fills `out`, uint8 [S, S, 3], with image `index`; returns the reason when that is impossible.
+
+        Raises UserError when the image cannot be read now: it may be good, so no other one may take its place.
+        """
         if index not in self._reasons:
             try:
-                decode(self.source[index].data, self.canvas, out)
+                decode(self._data(index), self.canvas, out)
                 return None
             except BadImage as error:
                 self._reasons[index] = str(error)
-            except OSError as error:
-                self._reasons[index] = f"cannot be read: {error.strerror or error}"
         return self._reasons[index]
+
+    def _data(self, index: int) -> bytes | np.ndarray:
+        try:
+            return self.source[index].data
+        except OSError:  # the name, which may have to be read, is for the message alone
+            return patiently(
+                lambda: self.source[index].data, f"{self.source.name(index)} cannot be read", self.stopped.wait
+            )
 
     def labels(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return {} if self.source.labels is None else {"label": self.source.labels[indices].astype(np.int32)}

@@ -6,14 +6,17 @@ A source has `len(source)`, `source[i] -> Record`, `source.name(i)`, `source.lab
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from simfle_jax.data.files import EXTENSIONS, BadImage, read_file
+from simfle_jax.data.listing import entries, file_size, file_sizes, list_images
 from simfle_jax.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+SAMPLE = 64  # files whose sizes stand for those of all where only a few may be asked for
 
 
 class Record(NamedTuple):
@@ -41,32 +44,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """Reads record `index`; raises OSError when its file cannot be read."""
+        """Reads record `index`; raises OSError when it cannot be read now, BadImage when it never can."""
         ...
 
     def name(self, index: int) -> str: ...
-
-
-def open_source(source: str, path: str, labelled: bool = False, split: str | None = None) -> Source:
-    """Opens the data set that `data.source` and `data.path` name.
-
-    Raises:
-        UserError: no such kind of source, or the data are not there or not laid out as it needs.
-    """
-    # The other kinds are imported when they are asked for: not everybody needs the packages behind them.
-    if source == "folder":
-        return FolderSource(path, labelled, split)
-    if source == "array_record":
-        from simfle_jax.data.array_record import ArrayRecordSource
-
-        return ArrayRecordSource(path, labelled, split)
-    if source.startswith("tfds:"):
-        from simfle_jax.data.tfds_source import TfdsSource
-
-        return TfdsSource(source.removeprefix("tfds:"), path, labelled, split)
-    raise UserError(
-        f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]; docs/data.md tells more"
-    )
 
 
 class FolderSource:
@@ -74,9 +55,8 @@ class FolderSource:
 
     Unlabelled, every image below `path` (or `path/split`) counts, whatever the folders are called. Labelled,
     the folders in `path/split` are the classes, in sorted order, and hold the images at any depth; images
-    beside them have no class and are left out. Hidden files and folders are skipped, a link to nowhere is
-    listed as any image. Names are kept as one string of bytes with offsets: a million of them are cheap to
-    hold and to pickle.
+    beside them have no class and are left out. `listing` says which files are images and how links are followed.
+    Names are kept as one string of bytes with offsets: a million of them are cheap to hold and to pickle.
 
     Raises:
         UserError: no such folder, no image in it, fewer than two classes, or a class without images.
@@ -84,7 +64,7 @@ class FolderSource:
 
     def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
         self.root = existing_folder(os.fspath(path), split)
-        names = sorted(_images_below(self.root))
+        names, self.nowhere = list_images(self.root)
         self.classes: tuple[str, ...] | None = None
         self.labels: np.ndarray | None = None
         if labelled:
@@ -110,15 +90,28 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         name = self.name(index)
-        return Record(name, read_file(f"{self.root}/{name}"), None if self.labels is None else int(self.labels[index]))
+        if os.fsencode(name) in self.nowhere:  # also when something is there by now: every run sees the same images
+            raise BadImage("a link to nowhere")
+        return Record(name, read_file(self._path(index)), None if self.labels is None else int(self.labels[index]))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and sizes; asks for every size on first use (-1: the file is gone)."""
+        """SHA-256 over names and sizes; asks for every size on first use (-1: there is no such file)."""
         if self._fingerprint is None:
-            names = map(self.name, range(len(self)))
-            self._fingerprint = fingerprint((name, _file_size(f"{self.root}/{name}")) for name in names)
+            sizes = file_sizes(len(self), self._path)
+            self._fingerprint = fingerprint(zip(map(self.name, range(len(self))), sizes))
         return self._fingerprint
+
+    @property
+    def quick_fingerprint(self) -> str:
+        """SHA-256 over all names and the sizes of a few files: tells other data nearly always, at nearly no cost."""
+        asked = set(np.linspace(0, len(self) - 1, min(SAMPLE, len(self)), dtype=int).tolist())
+        return fingerprint(
+            (self.name(index), file_size(self._path(index)) if index in asked else 0) for index in range(len(self))
+        )
+
+    def _path(self, index: int) -> str:
+        return f"{self.root}/{self.name(index)}"
 
 
 def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:
@@ -130,12 +123,20 @@ def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:
 
 
 def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: str) -> None:
-    """Raises UserError, naming the differences, unless the classes found in `where` are those of train."""
+    """Raises UserError, naming the differences, unless the classes found in `where` are those of train.
+
+    Their order may differ; `classes.with_classes` maps it.
+    """
     missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
     if missing or extra:
-        differences = [f"lacks {', '.join(missing)}"] if missing else []
-        differences += [f"has {', '.join(extra)} besides"] if extra else []
+        differences = [f"lacks {', '.join(map(_shown, missing))}"] if missing else []
+        differences += [f"has {', '.join(map(_shown, extra))} besides"] if extra else []
         raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal")
+
+
+def _shown(name: str) -> str:
+    """A name as it is, or with its invisible characters spelt out."""
+    return name if name.isprintable() and name == name.strip() else ascii(name)
 
 
 def existing_folder(path: str, split: str | None = None) -> str:
@@ -151,56 +152,9 @@ def existing_folder(path: str, split: str | None = None) -> str:
     return folder
 
 
-def read_file(path: str) -> bytes:
-    """The whole file, in half the system calls of open().read(): these count when files are small and many."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        data = os.read(file, os.fstat(file).st_size)
-    finally:
-        os.close(file)
-    return data
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def _images_below(root: str) -> Iterator[bytes]:
-    """Relative paths of the images below `root`, from the folders alone: no file is asked for anything."""
-    extensions = tuple(extension.encode() for extension in EXTENSIONS)
-    pending, followed = [(os.fsencode(root), b"")], {os.path.realpath(os.fsencode(root))}
-    while pending:
-        folder, prefix = pending.pop()
-        for entry in _entries(folder):
-            if entry.is_dir():
-                if not entry.is_symlink() or _is_new(entry.path, followed):
-                    pending.append((entry.path, prefix + entry.name + b"/"))
-            elif entry.name.lower().endswith(extensions):
-                yield prefix + entry.name
-
-
-def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(b".")]
-    except OSError as error:
-        raise UserError(f"{os.fsdecode(folder)} cannot be listed: {error.strerror}; mend it or move it away") from None
-
-
-def _is_new(link: bytes, followed: set[bytes]) -> bool:
-    """Whether a linked folder was not followed yet; it is from now on, so that a loop of links ends."""
-    target = os.path.realpath(link)
-    if target in followed:
-        return False
-    followed.add(target)
-    return True
-
-
 def _class_folders(root: str) -> tuple[str, ...]:
-    classes = tuple(sorted(os.fsdecode(entry.name) for entry in _entries(os.fsencode(root)) if entry.is_dir()))
+    found_folders = (entry.name for entry in entries(os.fsencode(root)) if stat.S_ISDIR(entry.kind))
+    classes = tuple(sorted(map(os.fsdecode, found_folders)))
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise UserError(f"{root} must hold at least two class folders and has {found}: lay it out as CLASS/IMAGE")
@@ -213,5 +167,8 @@ def _labels_of(names: list[bytes], classes: tuple[str, ...], root: str) -> np.nd
     counts = np.bincount(labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts) if not count]
     if empty:
-        raise UserError(f"no image in the class folder {', '.join(empty)} of {root}: fill it or remove it")
+        raise UserError(
+            f"no image in the class folder {', '.join(empty)} of {root}: fill it or remove it "
+            "(a folder that is linked twice counts once)"
+        )
     return labels

@@ -16,7 +16,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from simfle_jax.data.sources import FolderSource, check_same_classes, read_file
+import numpy as np
+
+from simfle_jax.data.classes import with_classes
+from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.data.tfds_source import tfds
 
 
@@ -46,28 +50,28 @@ class SimfleFolder(tfds.core.GeneratorBasedBuilder):
             self.info.features["label"].names = sources["train"].classes
         return {split: self._generate_examples(source) for split, source in sources.items()}
 
-    def _generate_examples(self, source: FolderSource) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
         for index in range(len(source)):
             label = {} if source.labels is None else {"label": int(source.labels[index])}
             yield index, {"image": _bytes(source, index), "name": source.name(index)} | label
 
 
-def _sources(folder: str, config: str) -> dict[str, FolderSource]:
+def _sources(folder: str, config: str) -> dict[str, Source]:
     if config == "unlabelled":
         return {"train": FolderSource(folder)}
     if not os.path.isdir(os.path.join(folder, "val")):
         return {"train": FolderSource(folder, labelled=True, split="train")}
-    sources = {split: FolderSource(folder, labelled=True, split=split) for split in ("train", "val")}
-    check_same_classes(sources["train"].classes or (), sources["val"].classes or (), os.path.join(folder, "val"))
-    return sources
+    train, val = (FolderSource(folder, labelled=True, split=split) for split in ("train", "val"))
+    return {"train": train, "val": with_classes(val, train.classes or (), os.path.join(folder, "val"))}
 
 
-def _bytes(source: FolderSource, index: int) -> bytes:
-    """The file's bytes; none for one that cannot be read, so that it stays the bad image it is in the folder."""
+def _bytes(source: Source, index: int) -> bytes | np.ndarray:
+    """The file's bytes; none for what is no file, so that it stays the bad image it is in the folder."""
     try:
-        return read_file(f"{source.root}/{source.name(index)}")
-    except OSError:
+        data = patiently(lambda: source[index].data, f"{source.name(index)} cannot be read")
+    except BadImage:
         return b""
+    return data
 
 
 def build(folder: str, data_dir: str | None = None, config: str = "labelled") -> SimfleFolder:

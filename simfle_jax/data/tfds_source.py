@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simfle_jax.data import pixels
+from simfle_jax.data.files import record_error
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -35,9 +37,9 @@ class TfdsSource:
     """One split of a prepared TFDS data set.
 
     The image is the only feature of type Image, the label the only ClassLabel; where there are several they are
-    named as in `tfds:celeb_a:train?image=image`. Names come from a text feature `name` or `filename` and are the
-    record's number otherwise. The split that `spec` names is the one to train on (train by default); `val` is served by
-    validation or test where there is no val.
+    named as in `tfds:celeb_a:train?image=image`. A plain Tensor that is named serves, too, as `pixels` tells. Names
+    come from a text feature `name` or `filename` and are the record's number otherwise. The split that `spec` names is
+    the one to train on (train by default); `val` is served by validation or test where there is no val.
 
     Args:
         spec: NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE].
@@ -55,6 +57,7 @@ class TfdsSource:
         self.split = _choose_split(self._spec, split, list(self._info.splits))
         features = self._info.features
         self._image = _feature(features, tfds.features.Image, self._spec.image, "image", self._info.name)
+        _check_image(features[self._image], self._image, self._info.name)
         self._name = next(
             (key for key in NAMES if key in features and isinstance(features[key], tfds.features.Text)), None
         )
@@ -72,13 +75,16 @@ class TfdsSource:
         return len(self._records)
 
     def name(self, index: int) -> str:
-        return self._name_in(self._records[index], index) if self._name else f"{self.split}/{index:08d}"
+        try:
+            return self._name_in(self._records[index], index) if self._name else f"{self.split}/{index:08d}"
+        except (ValueError, RuntimeError, IndexError):  # a record that cannot be read must still be named in messages
+            return f"{self.split}/{index:08d}"
 
     def __getitem__(self, index: int) -> Record:
         try:
             example = self._records[index]
         except (ValueError, RuntimeError, IndexError) as error:
-            raise OSError(f"damaged record: {' '.join(str(error).split())[:120]}") from None
+            raise record_error(error, "record") from None
         label = None if self.labels is None else int(self.labels[index])
         return Record(self._name_in(example, index), _content(example[self._image]), label)
 
@@ -176,7 +182,21 @@ def _feature(features: Any, kind: type, named: str | None, option: str, dataset:
 
 
 def _content(image: bytes | np.ndarray) -> bytes | np.ndarray:
-    """The file's bytes, or the pixels of a plain tensor as uint8 [H, W, 3]."""
-    if isinstance(image, bytes):
-        return image
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)), dtype=np.uint8)
+    """The file's bytes, or the pixels of a plain tensor as uint8 [H, W, 3]; raises BadImage."""
+    return image if isinstance(image, bytes) else pixels.to_rgb8(np.asarray(image))
+
+
+def _check_image(feature: Any, key: str, dataset: str) -> None:
+    """Raises UserError for a feature that cannot be an image: a text, or a tensor of another shape or type."""
+    is_file = isinstance(feature, tfds.features.Image)
+    if is_file and np.dtype(feature.np_dtype).kind == "f":
+        raise UserError(f"{dataset}: {key!r} packs floats into PNG files, which are no pictures; build it as uint8")
+    if is_file:
+        return
+    if not isinstance(feature, tfds.features.Tensor) or isinstance(
+        feature, tfds.features.Text | tfds.features.ClassLabel
+    ):
+        raise UserError(f"{dataset}: {key!r} is of type {type(feature).__name__}, no Image and no Tensor")
+    wrong = pixels.problem(feature.shape, np.dtype(feature.np_dtype))
+    if wrong:
+        raise UserError(f"{dataset}: the tensor {key!r} is {wrong}")

@@ -8,20 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simfle_jax.config import trunk_name
 from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.records import TrainedProbe
-from simfle_jax.weights.files import read_arrays, read_torch, torch_content, write_safetensors, write_torch
+from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
+from simfle_jax.weights.trunk import classifier_name, find_place
 
 
 class Classifier(NamedTuple):
-    """A frozen trunk, the layer on its features, and the classes in the layer's order."""
+    """A frozen trunk, the layer on its features, the classes in the layer's order, and the canvas of its images."""
 
     encoder: Encoder
     layer: Linear
     classes: tuple[str, ...]
+    canvas: int = 0  # side of the decoded images; 0: that of the encoder's views
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of uint8 images [B, H, W, 3] of any size."""
@@ -36,29 +39,35 @@ class Classifier(NamedTuple):
         return np.asarray(jax.nn.softmax(self.layer.logits(jnp.asarray(features))))
 
     def torch_arrays(self) -> dict[str, np.ndarray]:
-        """Trunk and `fc` under torchvision's `resnet50` names."""
+        """Trunk and `fc` under torchvision's `resnet50` names; of a ViT trunk and `head` under timm's."""
         kernel, bias = (np.asarray(x) for x in self.layer)
-        return self.encoder.torch_arrays() | {"fc.weight": np.ascontiguousarray(kernel.T), "fc.bias": bias}
+        trunk = self.encoder.torch_arrays()
+        name = classifier_name(trunk)
+        return trunk | {f"{name}.weight": np.ascontiguousarray(kernel.T), f"{name}.bias": bias}
 
     def metadata(self) -> dict[str, str]:
         """What a file with this classifier says about itself."""
-        return self.encoder.metadata | {"classes": json.dumps(self.classes), "encoder_hash": self.encoder.hash}
+        own = {"classes": json.dumps(self.classes), "encoder_hash": self.encoder.hash, "canvas": str(self.canvas)}
+        return self.encoder.metadata | own
 
 
-def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = ()) -> Classifier:
-    """The classifier in a probe's folder, or in one file that holds trunk and `fc`.
+def load_classifier(
+    path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = ""
+) -> Classifier:
+    """The classifier in a probe's folder, or in one file that holds trunk and `fc` (a ViT: `head`).
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.
     classes: names in the layer's order, for a file that does not tell them.
+    prefix: which trunk, of a file with several.
 
     Raises:
         UserError: not there, not whole, no class names, or the encoder is another than the probe's.
     """
     path = Path(path)
-    return _of_folder(path, encoder) if path.is_dir() else _of_file(path, classes)
+    return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes, prefix)
 
 
-def _of_folder(folder: Path, place: str) -> Classifier:
+def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier:
     probe = records.load_probe(folder)
     results = records.read_results(folder) or {}
     beside = str(folder) if (folder / "encoder.safetensors").exists() else ""
@@ -68,50 +77,52 @@ def _of_folder(folder: Path, place: str) -> Classifier:
     encoder = load_encoder(place)
     if results.get("untrained"):
         encoder = untrained_encoder(encoder, results["seed"])
-    if encoder.hash != probe.encoder_hash:
-        raise UserError(f"the probe in {folder} belongs to encoder {probe.encoder_hash}, {place} is {encoder.hash}")
-    return Classifier(encoder, probe.layer, probe.classes)
+    records.check_encoder(folder, probe, encoder, place)
+    return Classifier(encoder, probe.layer, _names(probe.classes, classes, folder), probe.canvas)
 
 
-def _of_file(path: Path, classes: tuple[str, ...]) -> Classifier:
-    content: Any = {}
-    if path.suffix == ".safetensors" or not path.is_file():
-        arrays, metadata = read_arrays(path)
-    else:
-        content = read_torch(path)
-        arrays, metadata = torch_content(content)
-    if "fc.weight" not in arrays or "fc.bias" not in arrays:
-        raise UserError(f"{path} holds no classifier: fc.weight and fc.bias are not in it")
-    encoder = from_arrays(arrays, metadata, "online", path)
-    layer = Linear(jnp.asarray(arrays["fc.weight"].T), jnp.asarray(arrays["fc.bias"]))
-    if layer.kernel.shape != (encoder.dim, layer.bias.size):
-        raise UserError(
-            f"{path}: fc.weight is {arrays['fc.weight'].shape}, expected ({layer.bias.size}, {encoder.dim})"
-        )
-    names = classes or tuple(json.loads(metadata.get("classes", "[]")))
+def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[str, ...]:
+    """Names in the layer's order; a user who gives another order is mistaken, and every label would be wrong."""
+    if told and given and told != given:
+        raise UserError(f"{where} tells its classes itself: {' '.join(told)}; leave --classes out")
+    return told or given
+
+
+def _of_file(path: Path, classes: tuple[str, ...], prefix: str) -> Classifier:
+    arrays, metadata = read_arrays(path)
+    place = find_place(arrays, "online", path, metadata.get("branch", "online"), prefix)
+    layer_name = classifier_name(arrays, place)
+    weight, bias = (arrays.get(f"{place}{layer_name}.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
+        raise UserError(f"{path} holds no classifier: {layer_name}.weight and {layer_name}.bias are not in it")
+    encoder = from_arrays(arrays, metadata, "online", path, prefix)
+    if weight.shape != (bias.size, encoder.dim):
+        raise UserError(f"{path}: {layer_name}.weight is {weight.shape}, expected ({bias.size}, {encoder.dim})")
+    layer = Linear(jnp.asarray(weight.T), jnp.asarray(bias))
+    names = _names(tuple(json.loads(metadata.get("classes", "[]"))), classes, path)
     if len(names) != layer.bias.size:
         raise UserError(
             f"{path} tells {layer.bias.size} classes apart, {len(names)} names are known: give all in order"
         )
-    return Classifier(encoder, layer, names)
+    return Classifier(encoder, layer, names, int(metadata.get("canvas", 0)))
 
 
 def save_folder(folder: Path, classifier: Classifier) -> None:
     """Writes a folder that is at once a probe's and its encoder's: `probe.py --config.eval_only=True` evaluates it."""
     trunk, encoder = classifier.encoder.torch_arrays(), classifier.encoder
     write_safetensors(folder / "encoder.safetensors", trunk, encoder.metadata)
-    records.save_probe(folder, TrainedProbe(classifier.layer, classifier.classes, encoder.hash))
+    records.save_probe(folder, TrainedProbe(classifier.layer, classifier.classes, encoder.hash, classifier.canvas))
 
 
 def save_file(path: Path, classifier: Classifier, facts: dict[str, Any] | None = None) -> None:
-    """Writes trunk and `fc` into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
+    """Writes trunk and classifier into one file: safetensors, or in the layout of the published `model_best.pth.tar`.
 
     facts: further entries of that layout, such as `epoch` and `best_acc1`.
     """
     if path.suffix == ".safetensors":
         return write_safetensors(path, classifier.torch_arrays(), classifier.metadata())
     content = {
-        "arch": "resnet50",
+        "arch": trunk_name(classifier.encoder.trunk),
         **(facts or {}),
         "state_dict": classifier.torch_arrays(),
         "metadata": classifier.metadata(),

@@ -1,22 +1,37 @@
 """Features of whole data sets from a frozen trunk, in big batches."""
 
+import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax import augment, parallel
-from simfle_jax.data.pipeline import eval_batches
+from simfle_jax.data.bad_list import write_bad_list
+from simfle_jax.data.pipeline import decoded_in_order, eval_batches
+from simfle_jax.data.reading import Decoded, examples
 from simfle_jax.data.sources import Source
 from simfle_jax.encoder import Encoder
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Labelled
+from simfle_jax.evaluation.sets import Subset
 from simfle_jax.progress import Progress
 
 CROP_SCALE = (0.08, 1.0)  # of the probe's random crops, as published
 CROP_RATIO = (3 / 4, 4 / 3)
 FLIP = 0.5
+
+
+class Streamed(NamedTuple):
+    """Features [n, D] of the images `rows` [n], reasons of the unreadable ones, and the number of images done."""
+
+    features: np.ndarray
+    rows: np.ndarray
+    bad: dict[int, str]
+    done: int
 
 
 class Extractor:
@@ -28,7 +43,8 @@ class Extractor:
         seed: of the random crops and flips.
         threads, max_bad_fraction: of the decoding, as in the settings.
 
-    Unreadable images are left out and noted in `bad` (name -> reason).
+    Unreadable images are left out and noted in `bad` (name -> reason); where there are too many, `bad_list` names the
+    file to list them in.
     """
 
     def __init__(
@@ -37,6 +53,7 @@ class Extractor:
         self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
+        self.bad_list: Path | None = None
         self.mesh = parallel.data_mesh()
         self.batch_size = images_at_once() * self.mesh.size
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
@@ -51,6 +68,28 @@ class Extractor:
             return self._plain(self.arrays, self._put(batch["image"]))
 
         return self._collect(source, name, features, progress.update)
+
+    def stream(self, source: Source, start: int = 0) -> Iterator[Streamed]:
+        """Features as in `plain`, batch by batch, of the images from `start` on; nothing is kept.
+
+        The batches are those of the whole source, so that a start between two of them changes no feature.
+        """
+        if start >= len(source):
+            return
+        rest = Subset(source, np.arange(start, len(source)))
+        progress, done = Progress(len(source), "features, images", start), start
+
+        def features(decoded: Decoded) -> jax.Array:
+            return self._plain(self.arrays, self._put(decoded.batch["image"]))
+
+        batches = decoded_in_order(rest, self._rows(source), self.canvas, self.reading["threads"])
+        with contextlib.closing(batches):
+            for decoded, computed in _one_behind(batches, features):
+                valid, rows = decoded.batch["valid"], start + decoded.drawn
+                done += len(rows)
+                progress.update(done)
+                bad = {start + index: reason for index, reason in decoded.bad.items()}
+                yield Streamed(np.asarray(computed)[valid], rows[valid[: len(rows)]], bad, done)
 
     def augmented(self, source: Source, epoch: int, tell: Callable[[int], None]) -> Labelled:
         """Features of one random crop of every training image, drawn from (seed, epoch, index).
@@ -76,8 +115,7 @@ class Extractor:
         return self._through_trunk(arrays, views)
 
     def _through_trunk(self, arrays: Any, views: jax.Array) -> jax.Array:
-        encoder = self.encoder
-        return encoder.apply(augment.preprocess(views, encoder.standardise, encoder.mean, encoder.std), arrays)
+        return self.encoder.apply(self.encoder.preprocess(views), arrays)
 
     def _collect(
         self,
@@ -87,18 +125,35 @@ class Extractor:
         tell: Callable[[int], None],
     ) -> Labelled:
         found, labels, done, bad = [], [], 0, dict[str, str]()
-        for batch, computed in _one_behind(self._batches(source, bad), features):
-            found.append(np.asarray(computed)[batch["valid"]])
-            labels.append(batch["label"][batch["valid"]])
-            done = min(done + len(batch["valid"]), len(source))
-            tell(done)
-        self.bad |= {f"{name}/{image}": reason for image, reason in bad.items()}
+        try:
+            for batch, computed in _one_behind(self._batches(source, bad), features):
+                found.append(np.asarray(computed)[batch["valid"]])
+                labels.append(batch["label"][batch["valid"]])
+                done = min(done + len(batch["valid"]), len(source))
+                tell(done)
+        except UserError:  # too many: whoever is to mend them needs them all
+            if self.bad_list:
+                write_bad_list(self.bad_list, self.bad | _under(name, bad))
+            raise
+        self.bad |= _under(name, bad)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
-        # A small source needs no more rows than a power of two above its size: few shapes, so few compilations.
-        size = min(self.batch_size, self.mesh.size << (-(-len(source) // self.mesh.size) - 1).bit_length())
-        return eval_batches(source, batch_size=size, canvas=self.canvas, bad=bad, **self.reading)
+        return eval_batches(source, batch_size=self._rows(source), canvas=self.canvas, bad=bad, **self.reading)
+
+    def _rows(self, source: Source) -> int:
+        """Of a batch: a small source needs no more than a power of two above its size: few shapes, few compilations."""
+        return min(self.batch_size, self.mesh.size << (-(-len(source) // self.mesh.size) - 1).bit_length())
+
+
+def check_readable(source: Source, bad: dict[int, str]) -> None:
+    """Raises UserError when every image of the source is bad."""
+    if len(bad) == len(source):
+        raise UserError(f"none of the {len(source)} images can be read: {examples(source, bad)}")
+
+
+def _under(name: str, bad: dict[str, str]) -> dict[str, str]:
+    return {f"{name}/{image}": reason for image, reason in bad.items()}
 
 
 def _one_behind(batches: Iterator[Any], compute: Any) -> Iterator[tuple[Any, Any]]:

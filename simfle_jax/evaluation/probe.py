@@ -1,5 +1,6 @@
 """A linear probe from its settings to results.json; the same call continues it."""
 
+import errno
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
+from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, scores
 from simfle_jax.evaluation.features import Extractor
 from simfle_jax.evaluation.linear import Fit, History, Labelled, Sgd, fit_epochs, new_layer, start
-from simfle_jax.evaluation.sets import Sets, open_sets, open_val
+from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs.environment import environment
+from simfle_jax.runs.files import write_json
 
 EPOCHS_AT_ONCE = 10  # of the cached protocol, between two looks at how far it is
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 SELECTED = {
     "val": "val: the best epoch on the very images that are reported, as published",
     "train-holdout": "train-holdout: the best epoch on a part of train that was not trained on",
@@ -45,20 +50,26 @@ def run_probe(probe: Probe, workdir: str) -> Results:
 def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     """Trains the layer, or goes on with it, and reports on the best epoch; a finished folder is only read."""
     sets = open_sets(probe)
-    folder = folders.claim(workdir, identity(probe, encoder, sets), lambda recorded: config.with_defaults(Probe, recorded))
+    upgraded = partial(config.with_defaults, Probe)
+    with folders.take(workdir, identity(probe, encoder, sets, Path(workdir)), upgraded):
+        return _train(probe, encoder, sets, Path(workdir))
+
+
+def _train(probe: Probe, encoder: Encoder, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
         logging.warning("%s is complete; nothing to do", folder)
         print(summary(finished))
         return finished
 
-    extractor = make_extractor(probe, encoder)
+    extractor = make_extractor(probe, encoder, probe.data.canvas)
+    extractor.bad_list = folder / "bad_images.txt"
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
     fit, history = fit_layer(probe, extractor, sets, apart, folder)
 
-    best = records.TrainedProbe(fit.best, sets.classes, encoder.hash)
+    best = records.TrainedProbe(fit.best, sets.classes, encoder.hash, probe.data.canvas)
     reported = {name: labelled for name, labelled in apart.items() if name != "train-holdout"}
-    results = about(probe, encoder, extractor) | report(best, reported, probe.seed)
+    results = about(probe, encoder, extractor) | training(config.as_dict(probe)) | report(best, reported, probe.seed)
     results |= {
         "best_epoch": int(fit.best_epoch),
         "last_epoch_accuracy": float(history.accuracy[-1, list(apart).index("val")]),
@@ -71,18 +82,25 @@ def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
 
 
 def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
-    """The trained probe in `folder` on the val images; writes evaluation.json beside what training wrote."""
+    """The trained probe in `folder` on the val images; writes evaluation.json beside what training wrote.
+
+    The scores are shown even where nothing can be written.
+    """
     trained = records.load_probe(folder)
-    if trained.encoder_hash != encoder.hash:
-        raise UserError(
-            f"the probe in {folder} belongs to encoder {trained.encoder_hash}, "
-            f"{probe.encoder} is {encoder.hash}: give the encoder that it was trained on"
-        )
-    extractor = make_extractor(probe, encoder)
+    records.check_encoder(folder, trained, encoder, probe.encoder)
+    check_dataset(probe.dataset, trained.classes)
+    extractor = make_extractor(probe, encoder, probe.data.canvas or trained.canvas)
+    extractor.bad_list = folder / "bad_images_evaluation.txt"
     sources = open_val(probe, trained.classes)
     reported = {name: extractor.plain(source, name) for name, source in sources.items()}
-    results = about(probe, encoder, extractor) | report(trained, reported, probe.seed)
-    write(folder, "evaluation", results, extractor.bad)
+    results = about(probe, encoder, extractor) | training(records.training_settings(folder))
+    results |= report(trained, reported, probe.seed) | {"evaluated": evaluated(probe, extractor)}
+    try:
+        write(folder, "evaluation", results, extractor.bad)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise UserError(f"{folder / 'evaluation.json'} cannot be written: {error.strerror}; mend that") from None
+        logging.warning("%s may only be read: evaluation.json was not written", folder)
     return results
 
 
@@ -117,7 +135,7 @@ def _warn_of_divergence(history: History, n_classes: int) -> None:
     if history.loss[-1] > np.log(n_classes):
         logging.warning(
             "the loss after the last epoch, %.3g, is above that of guessing, %.3g: the learning rate is too high for "
-            "these features, try a tenth of it (--config.lr)", history.loss[-1], np.log(n_classes),
+            "these features, try a tenth of it (--config.lr, in another --workdir)", history.loss[-1], np.log(n_classes),
         )  # fmt: skip
 
 
@@ -125,36 +143,46 @@ def _tell(progress: Progress, before: int, images: int) -> None:
     progress.update(before + images)
 
 
-def make_extractor(probe: Probe, encoder: Encoder) -> Extractor:
-    """The one that these settings describe."""
+def make_extractor(probe: Probe, encoder: Encoder, canvas: int) -> Extractor:
+    """The one that these settings describe, for images of this canvas."""
     data = probe.data
     return Extractor(
-        encoder, canvas=data.canvas, seed=probe.seed, threads=data.threads, max_bad_fraction=data.max_bad_fraction
+        encoder, canvas=canvas, seed=probe.seed, threads=data.threads, max_bad_fraction=data.max_bad_fraction
     )
 
 
-def identity(probe: Probe, encoder: Encoder, sets: Sets) -> Results:
+def identity(probe: Probe, encoder: Encoder, sets: Sets, folder: Path) -> Results:
     """What makes two probes the same: the settings, with encoder and data by their content instead of their place."""
     settings = config.as_dict(probe)
     del settings["eval_only"], settings["encoder"]
-    return settings | {"encoder_hash": encoder.hash, "data_fingerprint": sets.fingerprints}
+    # A version before this one may have begun the folder, with the hash of its time.
+    recorded = records.training_settings(folder).get("encoder_hash", "")
+    hash_ = recorded if encoder.is_called(recorded) else encoder.hash
+    return settings | {"encoder_hash": hash_, "data_fingerprint": sets.fingerprints}
 
 
 def about(probe: Probe, encoder: Encoder, extractor: Extractor) -> Results:
-    """What was probed, and how."""
+    """What was probed, and where."""
     return {
         "encoder": probe.encoder,
         "encoder_hash": encoder.hash,
         "encoder_metadata": encoder.metadata,
         "untrained": probe.untrained,
-        "protocol": probe.protocol,
-        "balance": probe.balance,
-        "epochs": probe.epochs,
-        "seed": probe.seed,
-        "dataset": probe.dataset,
         "skipped": len(extractor.bad),
-        "environment": folders.environment(),
+        "environment": environment(),
     }
+
+
+def training(settings: Results) -> Results:
+    """How the layer was trained, from the settings of then; None for what is not known."""
+    return {name: settings.get(name) for name in ("protocol", "balance", "epochs", "seed", "dataset")}
+
+
+def evaluated(probe: Probe, extractor: Extractor) -> Results:
+    """What an evaluation itself used: images, canvas, and the seed of the intervals."""
+    data = probe.data
+    return {"dataset": probe.dataset, "path": data.path, "source": data.source, "val": list(data.val),
+            "canvas": extractor.canvas, "seed": probe.seed}  # fmt: skip
 
 
 def report(trained: records.TrainedProbe, sets: dict[str, Labelled], seed: int) -> Results:
@@ -173,22 +201,25 @@ def confusion(trained: records.TrainedProbe, labelled: Labelled) -> np.ndarray:
 
 
 def write(folder: Path, name: str, results: Results, bad: dict[str, str]) -> None:
-    """Writes NAME.json last, because its presence says that all is done."""
+    """Shows the scores, then writes the files: NAME.json last, because its presence says that all is done."""
+    print(summary(results))
     suffix = "" if name == "results" else f"_{name}"
     matrix, classes = np.array(results["confusion"]), tuple(results["classes"])
     title = f"accuracy {results['accuracy']:.3f}, macro-F1 {results['macro_f1']:.3f}"
     records.draw_confusion(folder / f"confusion{suffix}.png", matrix, classes, title)
     if bad:
         path = folder / f"bad_images{suffix}.txt"
-        path.write_text("".join(f"{image}\t{reason}\n" for image, reason in sorted(bad.items())))
+        write_bad_list(path, bad)
         logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
-    folders.write_json(folder / f"{name}.json", results)
-    print(summary(results) + f"\n{folder / name}.json")
+    write_json(folder / f"{name}.json", results)
+    print(folder / f"{name}.json")
 
 
 def summary(results: Results) -> str:
     """The scores with their intervals as a few lines of text."""
-    lines = [f"{results['count']} images, {len(results['classes'])} classes, protocol {results['protocol']}"]
+    lines = [
+        f"{results['count']} images, {len(results['classes'])} classes, protocol {results['protocol'] or 'unknown'}"
+    ]
     for name in scores.SUMMARY:
         low, high = results["intervals_95"][name]
         lines.append(f"{name.replace('_', ' '):18}{results[name]:.4f}  (95 % {low:.4f} to {high:.4f})")

@@ -11,16 +11,19 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from simfle_jax.encoder import PREPROCESSING, Encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Fit, History, Linear
+from simfle_jax.weights.trunk import architecture
 
 
 class TrainedProbe(NamedTuple):
-    """The layer that was chosen, its classes in order, and the hash of the encoder it belongs to."""
+    """The layer that was chosen, its classes in order, the hash of its encoder, and the canvas of its images."""
 
     layer: Linear
     classes: tuple[str, ...]
     encoder_hash: str
+    canvas: int = 0  # side of the decoded images; 0: that of the encoder's views
 
 
 def save_probe(folder: Path, probe: TrainedProbe) -> None:
@@ -29,7 +32,7 @@ def save_probe(folder: Path, probe: TrainedProbe) -> None:
         "fc.weight": np.ascontiguousarray(np.asarray(probe.layer.kernel).T),
         "fc.bias": np.asarray(probe.layer.bias),
     }
-    metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash}
+    metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash, "canvas": str(probe.canvas)}
     temporary = folder / ".probe.safetensors"
     save_file(arrays, temporary, metadata=metadata)
     os.replace(temporary, folder / "probe.safetensors")
@@ -46,7 +49,28 @@ def load_probe(folder: Path) -> TrainedProbe:
             layer = Linear(jnp.asarray(file.get_tensor("fc.weight").T), jnp.asarray(file.get_tensor("fc.bias")))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
-    return TrainedProbe(layer, tuple(json.loads(metadata["classes"])), metadata["encoder_hash"])
+    # Before the canvas was written here, it stood in the settings alone.
+    canvas = metadata.get("canvas") or training_settings(folder).get("data", {}).get("canvas", 0)
+    return TrainedProbe(layer, tuple(json.loads(metadata["classes"])), metadata["encoder_hash"], int(canvas))
+
+
+def _meant(key: str, metadata: dict[str, str]) -> Any:
+    """A fact of an encoder's metadata; earlier versions wrote architectures with fewer words."""
+    return architecture(json.loads(metadata[key])) if key == "architecture" else metadata[key]
+
+
+def check_encoder(folder: Path, probe: TrainedProbe, encoder: Encoder, place: str) -> None:
+    """Raises UserError unless the encoder, at `place`, is the one that the probe in `folder` was trained on."""
+    problem = (
+        "" if encoder.is_called(probe.encoder_hash) else f"encoder {probe.encoder_hash}, {place} is {encoder.hash}"
+    )
+    if not problem and probe.encoder_hash != encoder.hash:
+        # A hash of before says nothing of the preprocessing, but what was recorded beside it does.
+        recorded = (read_results(folder) or {}).get("encoder_metadata", {})
+        differing = [key for key in PREPROCESSING if key in recorded and _meant(key, recorded) != _meant(key, encoder.metadata)]
+        problem = "; ".join(f"an encoder of {key} {recorded[key]}, {place} has {encoder.metadata[key]}" for key in differing)
+    if problem:
+        raise UserError(f"the probe in {folder} belongs to {problem}: give the encoder that it was trained on")
 
 
 def save_progress(folder: Path, fit: Fit, history: History) -> None:
@@ -58,12 +82,22 @@ def save_progress(folder: Path, fit: Fit, history: History) -> None:
 
 
 def load_progress(folder: Path, like: tuple[Fit, History]) -> tuple[Fit, History]:
-    """What save_progress wrote, or `like` when there is nothing yet or it is damaged."""
+    """What save_progress wrote, or `like` when there is nothing yet or it is damaged.
+
+    Raises:
+        UserError: it could not be read for another reason, and may be whole.
+    """
     try:
         with np.load(folder / "progress.npz") as file:
             leaves = [file[f"arr_{i}"] for i in range(len(file.files))]
         fit, history = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    except Exception:  # zipfile and numpy raise nearly anything on damaged files; the work is then done again
+    except FileNotFoundError:
+        return like
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files; the work is then done again
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise UserError(
+                f"{folder / 'progress.npz'} could not be read ({error}); mend that, and the same command goes on"
+            ) from None
         return like
     return jax.tree.map(jnp.asarray, fit), history
 
@@ -81,9 +115,28 @@ def write_metrics(folder: Path, history: History, names: tuple[str, ...], lr: fl
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """results.json of a finished probe, or None."""
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """results.json of a finished probe, or None; raises UserError when it is damaged."""
+    return _read_json(folder / "results.json")
+
+
+def training_settings(folder: Path) -> dict[str, Any]:
+    """The settings that the probe in `folder` was trained with; empty for one that was converted from a file."""
+    return _read_json(folder / "config.json") or {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    remedy = "remove it, and the command that made the probe writes it again"
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no settings or results; {remedy}")
+    return content
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, classes: tuple[str, ...], title: str) -> None:

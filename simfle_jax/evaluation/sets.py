@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simfle_jax.data.sources import Record, Source, check_same_classes, open_source
+from simfle_jax.data.classes import numbering, with_classes
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import holdout_rows
 from simfle_jax.evaluation.settings import DATASETS, Probe
@@ -47,6 +49,7 @@ def open_sets(probe: Probe) -> Sets:
     """Opens and checks all sets of a probe that is to be trained; raises UserError."""
     train = open_source(probe.data.source, probe.data.path, labelled=True, split="train")
     assert train.labels is not None and train.classes is not None
+    numbering(train.classes, "train")
     check_dataset(probe.dataset, train.classes)
     apart = open_val(probe, train.classes)
     fingerprints = {name: source.fingerprint for name, source in {"train": train, **apart}.items()}
@@ -58,7 +61,7 @@ def open_sets(probe: Probe) -> Sets:
 
 
 def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
-    """`val` and the sets of `data.val` by name, each with just these classes; raises UserError."""
+    """`val` and the sets of `data.val` by name, each with these classes, numbered in this order; raises UserError."""
     sets = {"val": open_source(probe.data.source, probe.data.path, labelled=True, split="val")}
     for name in probe.data.val:
         is_folder = os.path.isdir(name)
@@ -68,9 +71,7 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
             sets[name] = open_source(kind, path, labelled=True, split=split)
         except UserError as error:
             raise UserError(f"data.val: {name!r}: {error}") from None
-    for name, source in sets.items():
-        check_same_classes(classes, source.classes or (), name)
-    return sets
+    return {name: with_classes(source, classes, name) for name, source in sets.items()}
 
 
 def check_dataset(dataset: str, classes: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from typing import Any
 
-from simfle_jax.config import one_of, require, typed
+from simfle_jax.config import check_seed, one_of, require, typed
 from simfle_jax.errors import UserError
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
@@ -54,7 +54,7 @@ def probing(settings: Any) -> Probe:
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
     require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
-    require(probe.seed >= 0, f"seed = {probe.seed} must not be negative")
+    check_seed(probe.seed, "config: seed")
     require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
     share = probe.data.max_bad_fraction
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")

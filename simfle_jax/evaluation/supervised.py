@@ -33,7 +33,7 @@ def train_supervised(
     def step(weights, stats, opt_state, number, batch, y):
         keys = image_keys(seed, number, batch_size)
         x = augment.random_crop_and_flip(keys, batch, encoder.size, (0.6, 1.0), (3 / 4, 4 / 3), 0.5)
-        x = augment.preprocess(x, encoder.standardise, encoder.mean, encoder.std)
+        x = encoder.preprocess(x)
         (_, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(weights, stats, x, y)
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(weights, updates), stats, opt_state

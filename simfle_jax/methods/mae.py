@@ -24,7 +24,7 @@ class Online(nnx.Module):
     """The trunk alone: there is no projector."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.encoder = make_trunk(config.trunk, config.remat, rngs)
+        self.encoder = make_trunk(config.trunk, config.image_size, config.remat, rngs)
 
 
 class Networks(nnx.Module):

@@ -8,7 +8,7 @@ from simfle_jax.config import Config
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.layers import Linear
 from simfle_jax.models.semantic_masking import Masking
-from simfle_jax.models.transformer import Transformer, positions
+from simfle_jax.models.transformer import Transformer, placed, positions
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:
@@ -63,9 +63,7 @@ class Autoencoder(Decoder):
         """Patches [B, N, pixels] to latent tokens [B, 1 + K, width] of the kept ones, class token first."""
         tokens = self.patch_embed(patches)
         where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)
-        tokens = jnp.take_along_axis(tokens + where[1:], masking.kept[:, :, None], axis=1)
-        cls = jnp.broadcast_to(self.cls_token[...].astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
-        return self.encoder(jnp.concatenate([cls, tokens], axis=1))
+        return self.encoder(placed(tokens, self.cls_token[...], where, masking.kept))
 
 
 class FaceMAE(nnx.Module):

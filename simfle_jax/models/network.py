@@ -22,7 +22,7 @@ class Network(nnx.Module):
     """Trunk and projector: the online network, and the target network by its own copy of the arrays."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs, projection: Callable[..., nnx.Module] = MLPHead):
-        self.encoder = make_trunk(config.trunk, config.remat, rngs)
+        self.encoder = make_trunk(config.trunk, config.image_size, config.remat, rngs)
         self.projection: Any = projection(config.trunk.features, config.heads.hidden, config.heads.out, rngs)
 
     def __call__(self, images: jax.Array, train: bool) -> Projected:

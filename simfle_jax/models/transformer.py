@@ -1,4 +1,4 @@
-"""The parts of a Vision Transformer: pre-norm blocks and fixed two-dimensional positions, as in MAE."""
+"""The parts of a Vision Transformer: tokens of patches, pre-norm blocks and fixed positions, as in MAE."""
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,20 @@ class Transformer(nnx.Module):
         for block in self.blocks:
             x = apply(block, x)
         return self.norm(x)
+
+
+def placed(
+    patches: jax.Array, cls_token: jax.Array, where: jax.Array, kept: jax.Array | None = None
+) -> jax.Array:
+    """Embedded patches [B, N, width] as tokens [B, 1 + K, width] with their positions `where` [1 + N, width] added.
+
+    The class token [1, 1, width] comes first. kept: indices [B, K] of the patches that stay; all of them stay without.
+    """
+    tokens = patches + where[1:]
+    if kept is not None:
+        tokens = jnp.take_along_axis(tokens, kept[:, :, None], axis=1)
+    cls = jnp.broadcast_to(cls_token.astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
+    return jnp.concatenate([cls, tokens], axis=1)
 
 
 def positions(width: int, grid: int) -> np.ndarray:

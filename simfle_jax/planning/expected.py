@@ -63,7 +63,7 @@ def exchanged(config: Config, state: TrainState) -> dict[str, int]:
     gradients = sum(x.size * (width if x.ndim > 1 else 4) for x in jax.tree.leaves(state.params))
     trained, target = state.stats, state.target_stats
     both_ways = (
-        2 * _floats(trained["online"]) + 2 * _floats(trained["predictor"]) + 2 * _floats(trained.get("distil_gfl"))
+        2 * _floats(trained["online"]) + 2 * _floats(trained.get("predictor")) + 2 * _floats(trained.get("distil_gfl"))
     )
     both_ways += _floats(trained.get("distil_ffl")) + _floats(trained.get("facemae"))
     semantic = config.method == "simfle" and config.facemae.masking == "semantic"
@@ -79,4 +79,6 @@ def exchanged(config: Config, state: TrainState) -> dict[str, int]:
 
 
 def _floats(tree: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(tree))
+    """Numbers in the statistics of BatchNorm; the positions of a ViT are none of a batch."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return sum(x.size for path, x in leaves if path[-1].key != "positions")

@@ -1,9 +1,16 @@
-"""Checkpoints by Orbax: saved in the background, verified when restored, the newest sound one counts."""
+"""Checkpoints by Orbax: saved in the background, verified when restored, the newest sound one counts.
 
+Nothing here deletes a checkpoint for having failed to load. What only reads uses `SavedCheckpoints`, which changes
+nothing on the disk; a run that trains uses `Checkpoints`, which saves too.
+"""
+
+import json
 import logging as python_logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +22,35 @@ from absl import logging
 from simfle_jax.errors import UserError
 from simfle_jax.runs.peers import gather_texts
 
-TrainState = Any  # training/state.py has it; training imports this file, so this file does not import training
+NEEDED = ("meta/metadata", "state/_METADATA", "state/manifest.ocdbt")  # without these a checkpoint is not whole
+DAMAGED = re.compile("^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_")
+REMEDY = "Start again in another --workdir with a lower lr, or with --config.dtype=float32 where it is bfloat16"
+
+State = Any  # a training state: a tree of arrays with a `step`
 
 
-def checksum(state: TrainState) -> int:
+def checksum(state: State) -> int:
     """A number that changes with any bit of any array: the sum of all 32-bit words, weighted by position, mod 2**32.
 
     The same however the arrays are spread; all processes must call it. On the host, because a program of five hundred
     sums takes ten seconds to compile and runs once an epoch.
     """
-    leaves = enumerate(jax.tree.leaves(state))
-    mine = sum((2 * i + 1) * _words(*part, leaf.shape) for i, leaf in leaves for part in _parts(leaf))
-    return sum(map(int, gather_texts(str(mine)))) % 2**32
+    return survey(state)[0]
+
+
+def survey(state: State) -> tuple[int, str]:
+    """The checksum, and the name of an array that holds a number that is not finite ('' if there is none).
+
+    In one walk, because every part is copied from its device for it; all processes must call it.
+    """
+    mine, poisoned = 0, ""
+    for i, (path, leaf) in enumerate(jax.tree_util.tree_flatten_with_path(state)[0]):
+        for part, index in _parts(leaf):
+            mine += (2 * i + 1) * _words(part, index, leaf.shape)
+            if not poisoned and part.dtype.kind == "f" and not np.isfinite(part).all():
+                poisoned = jax.tree_util.keystr(path, simple=True, separator=".")
+    found = [json.loads(text) for text in gather_texts(json.dumps([mine, poisoned]))]
+    return sum(number for number, _ in found) % 2**32, next((name for _, name in found if name), "")
 
 
 def _parts(leaf: Any) -> list[tuple[np.ndarray, tuple[slice, ...]]]:
@@ -53,6 +77,22 @@ def quiet(record: python_logging.LogRecord) -> bool:
     return record.levelno < python_logging.ERROR or not theirs
 
 
+def hush_given_up_reads() -> None:
+    """Leaves out what is said of the reads that Orbax gave up after their first error: a traceback for each array."""
+    before = sys.unraisablehook
+    if getattr(before, "hushes_given_up_reads", False):
+        return
+
+    def hook(caught: "sys.UnraisableHookArgs") -> None:
+        abandoned = "orbax" in getattr(getattr(caught.object, "cr_code", None), "co_filename", "")
+        closed = isinstance(caught.exc_value, RuntimeError) and "Event loop is closed" in str(caught.exc_value)
+        if not (abandoned or closed):
+            before(caught)
+
+    hook.hushes_given_up_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
 def disk_problem(error: Exception) -> str:
     """What an error says of the disk, e.g. 'No space left on device'; empty if it is about something else."""
     if isinstance(error, OSError):
@@ -62,32 +102,156 @@ def disk_problem(error: Exception) -> str:
     return before.rpartition(": ")[2] if found else ""
 
 
-class Checkpoints:
-    """The checkpoints of one run, in `workdir`/checkpoints. Use it in a `with`: leaving waits for the last save.
+def first(error: BaseException) -> BaseException:
+    """The error that others were raised from: Orbax wraps that of a single array."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def told(error: BaseException) -> str:
+    """An error as a part of a line; never empty."""
+    return " ".join(str(error).split()).partition(" [tensorstore_spec=")[0][:300] or type(error).__name__
+
+
+def damage(error: BaseException, folder: Path) -> str:
+    """What is damaged in a checkpoint's folder, by the error of reading it; '' when something else went wrong.
+
+    Damaged are bytes that do not decode and files that are missing or too short. Too little memory, too many open
+    files, a stale handle, a missing permission, a disk that is not there, or a state of other shapes are no damage.
+    """
+    text = " ".join(str(error).split()).partition(" [tensorstore_spec=")[0]
+    # TensorStore raises ValueError. An operating system's error other than ENOENT says nothing of the file's content.
+    foreign = "os_error_code=" in str(error) and "os_error_code='2'" not in str(error)
+    if isinstance(error, ValueError) and DAMAGED.search(text) and not foreign:
+        return text[-160:] if folder.is_dir() else ""
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return f"its metadata cannot be read: {text}"
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return ""
+    missing = [name for name in NEEDED if folder.is_dir() and not (folder / name).exists()]
+    return f"it has no {missing[0]}" if missing else ""
+
+
+class SavedCheckpoints:
+    """The checkpoints of one run, in `workdir`/checkpoints, to be read: nothing on the disk is made or changed.
+
+    Use it in a `with`.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        # Without a limit and a rhythm of saving: Orbax warns of both where it only reads.
+        self._open(workdir, ocp.CheckpointManagerOptions(read_only=True, step_prefix=None, save_interval_steps=0))
+
+    def _open(self, workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) -> None:
+        self.folder = Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        for logger in ("absl", "asyncio"):
+            python_logging.getLogger(logger).addFilter(quiet)
+        hush_given_up_reads()
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> State | None:
+        """The newest sound checkpoint, or that of `step` alone; None when the run has none yet.
+
+        shapes: the state as ShapeDtypeStructs. A checkpoint that is damaged, or whose checksum is not the one noted
+        when it was saved, is named, and the one before is tried.
+
+        Raises:
+            UserError: there are checkpoints but none is sound, or one could not be read for another reason.
+        """
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        found = self.steps() if step is None else [step]
+        damaged = list[int]()
+        for one in found:
+            state, problem = self._load(one, target)
+            if state is not None:
+                self._set_aside(damaged)
+                return state
+            logging.warning("checkpoint %s is damaged (%s); using the one before", self.folder / str(one), problem)
+            damaged.append(one)
+        if found:
+            raise UserError(
+                f"none of the checkpoints in {self.folder} is sound ({problem}); put one back from a copy, or start "
+                "anew in another --workdir"
+            )
+        return None
+
+    def _load(self, step: int, target: Any) -> tuple[State | None, str]:
+        """The state of a checkpoint if it is sound, otherwise what is damaged in it; raises where it is not known."""
+        error, problem = None, ""
+        try:
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+            restored: Any = self._manager.restore(step, args=items)
+        except Exception as raised:  # orbax and tensorstore raise nearly anything
+            problem = damage(first(raised), self.folder / str(step))
+            error = None if problem else raised
+        # What one process cannot read, all leave: the checksum is computed by all of them.
+        self._agree_to_go_on(step, error)
+        problem = next(filter(None, gather_texts(problem)), "")
+        if problem:
+            return None, problem
+        noted = restored.meta if isinstance(restored.meta, dict) else {}
+        if checksum(restored.state) != noted.get("checksum"):
+            return None, "its checksum differs"
+        return (restored.state, "") if int(restored.state.step) == step else (None, "it holds another step")
+
+    def _agree_to_go_on(self, step: int, error: Exception | None) -> None:
+        """Raises the error of this process, and on the others that it happened: the checkpoint may be sound."""
+        texts = gather_texts(told(first(error)) if error else "")
+        if not any(texts):
+            return
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            raise error
+        index = next(number for number, text in enumerate(texts) if text)
+        by = f"process {index}: " if len(texts) > 1 else ""
+        raise UserError(
+            f"checkpoint {self.folder / str(step)} could not be read ({by}{texts[index]}); it stays as it is: mend "
+            "that, and the same command goes on; where it cannot be mended, rename it, and the one before is used"
+        ) from error
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """What is done with damaged checkpoints once a sound one is found: nothing, where one only reads."""
+
+    def __enter__(self) -> "SavedCheckpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._manager.close()
+
+
+class Checkpoints(SavedCheckpoints):
+    """The checkpoints of a run that trains. Use it in a `with`: leaving waits for the last save.
 
     A full disk costs the checkpoint that does not fit: it is told, its remains are removed, the ones before stay and
     training goes on. Several processes cannot: one may have written its part, so they end and start again.
     """
 
     def __init__(self, workdir: str | os.PathLike, keep: int = 2):
-        self.folder = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        self._open(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True))
         self._saving: int | None = None
-        for logger in ("absl", "asyncio"):
-            python_logging.getLogger(logger).addFilter(quiet)
 
-    def save(self, state: TrainState, wait: bool = False) -> None:
+    def save(self, state: State, wait: bool = False) -> None:
         """Saves at the state's own step; returns before the writing is done unless `wait`.
 
         Raises:
-            UserError: the disk is full, and nothing will be saved after this: `wait`, or one of several processes.
+            UserError: the state holds a number that is not finite, which must not replace a good one; or the disk is
+                full, and nothing will be saved after this: `wait`, or one of several processes.
         """
         step = int(state.step)
         self._written(self._manager.wait_until_finished)
         if step in self._manager.all_steps():
             return
-        meta = {"step": step, "checksum": checksum(state)}
+        number, poisoned = survey(state)
+        if poisoned:
+            raise UserError(
+                f"{poisoned} is not finite after step {step}, which is not saved; the last good checkpoint is kept. "
+                + REMEDY
+            )
+        meta = {"step": step, "checksum": number}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._saving = step
         written = self._written(lambda: self._manager.save(step, args=items))
@@ -118,50 +282,17 @@ class Checkpoints:
         found = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
         return f"from step {max(found)}" if found else "from the start"
 
-    def steps(self) -> list[int]:
-        """Steps that have a finished checkpoint, newest first."""
-        return sorted(self._manager.all_steps(), reverse=True)
-
-    def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> TrainState | None:
-        """The newest sound checkpoint, or that of `step` alone; None when the run has none yet.
-
-        shapes: the state as ShapeDtypeStructs. A checkpoint that cannot be read, or whose checksum is not the one
-        noted when it was saved, is named, put aside, and the one before is tried.
-
-        Raises:
-            UserError: there are checkpoints but none is sound.
-        """
-        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-        found = self.steps() if step is None else [step]
-        for one in found:
-            for state in self._sound(one, target):
-                return state
-        if found:
-            raise UserError(f"none of the checkpoints in {self.folder} can be read; start anew in another --workdir")
-        return None
-
-    def _sound(self, step: int, target: Any) -> Iterator[TrainState]:
-        """Yields the state of a checkpoint if it is sound; says what is wrong and removes it otherwise."""
-        problem = ""
-        try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-            restored = self._manager.restore(step, args=items)
-            state: Any = restored.state
-            meta: Any = restored.meta
-        except Exception as error:  # orbax and tensorstore raise nearly anything on damaged files
-            problem = " ".join(str(error).split())[:200] or type(error).__name__
-            state, meta = None, {"checksum": None}
-        # What one process cannot read, all leave: the checksum is computed by all of them.
-        problem = next(filter(None, gather_texts(problem)), "")
-        if not problem and checksum(state) != meta["checksum"]:
-            problem = "its checksum differs"
-        if not problem and int(state.step) != step:
-            problem = "it holds another step"
-        if not problem:
-            yield state
+    def _set_aside(self, steps: list[int]) -> None:
+        """Renames damaged checkpoints, so that the run can save these steps again and somebody can look at them."""
+        if not steps:
             return
-        logging.warning("checkpoint %s is damaged (%s); using the one before", self.folder / str(step), problem)
-        self._manager.delete(step)
+        for step in steps if jax.process_index() == 0 else []:
+            names = (self.folder / f"damaged-{step}{more}" for more in ("", *(f"-{i}" for i in range(2, 1000))))
+            aside = next(name for name in names if not name.exists())
+            (self.folder / str(step)).rename(aside)
+            logging.warning("the damaged checkpoint is kept as %s; remove it when it is of no use", aside)
+        gather_texts("")  # the others look again when that is done
+        self._manager.reload()
 
     def __enter__(self) -> "Checkpoints":
         return self

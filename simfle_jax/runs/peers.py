@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
-from simfle_jax.runs import folder as folders
+from simfle_jax.runs.environment import environment
 
 T = TypeVar("T")
 LOST = re.compile(r"gloo|nccl|connection closed|connection reset|coordination|heartbeat|unavailable", re.IGNORECASE)
@@ -29,12 +29,12 @@ def gather_texts(text: str) -> list[str]:
     """The text of every process, on every process, in their order. All must call it."""
     if jax.process_count() == 1:
         return [text]
-    data = np.frombuffer(text.encode(), np.uint8)
+    data = np.frombuffer(os.fsencode(text), np.uint8)  # names of files are not always UTF-8
     lengths = np.asarray(multihost_utils.process_allgather(np.array([data.size], np.int32))).ravel()
     padded = np.zeros(max(int(lengths.max()), 1), np.uint8)
     padded[: data.size] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
-    return [bytes(row[:size]).decode() for row, size in zip(rows, lengths, strict=True)]
+    return [os.fsdecode(bytes(row[:size])) for row, size in zip(rows, lengths, strict=True)]
 
 
 def together(work: Callable[[], T]) -> T:
@@ -63,9 +63,9 @@ def check_same(settings: dict[str, Any]) -> None:
     if jax.process_count() == 1:
         return
     here = {f"config.{key}": value for key, value in flatten(settings).items() if key != "data.path"}
-    environment = folders.environment()
-    here |= {"code": environment["git_commit"], "devices of the process": jax.local_device_count()}
-    here |= {f"package {name}": version for name, version in environment["packages"].items()}
+    facts = environment()
+    here |= {"code": facts["git_commit"], "devices of the process": jax.local_device_count()}
+    here |= {f"package {name}": version for name, version in facts["packages"].items()}
     first, *others = (json.loads(text) for text in gather_texts(json.dumps(here, sort_keys=True)))
     for index, other in enumerate(others, start=1):
         for key in sorted(first | other):

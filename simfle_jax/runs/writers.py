@@ -1,39 +1,63 @@
 """Optional destinations of the same metrics that metrics.jsonl holds."""
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from simfle_jax.config import Config, as_dict
 from simfle_jax.errors import UserError
+from simfle_jax.runs.files import or_warn, write_whole
 
 Writer = Callable[[dict[str, Any]], None]
 
 
-def optional_writers(config: Config, folder: Path) -> tuple[Writer, ...]:
-    """The writers that the settings ask for; raises UserError when their package is not installed."""
+def optional_writers(config: Config, folder: Path, start: int) -> tuple[Writer, ...]:
+    """The writers that the settings ask for, of a run that goes on from step `start`.
+
+    Raises:
+        UserError: the package of one is not installed.
+    """
     wanted = [(config.tensorboard, _tensorboard), (config.wandb, _wandb)]
-    return tuple(make(config, folder) for on, make in wanted if on)
+    return tuple(make(config, folder, start) for on, make in wanted if on)
 
 
-def _tensorboard(config: Config, folder: Path) -> Writer:
+def _tensorboard(config: Config, folder: Path, start: int) -> Writer:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise UserError("config: tensorboard needs `pip install -c requirements.txt -e '.[report]'`") from None
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    # A killed run may have written steps beyond its checkpoint, which are now done again: those are to be dropped.
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def write(values: dict[str, Any]) -> None:
         for name, value in values.items():
             writer.add_scalar(name, value, values["step"])
+        writer.flush()
 
     return write
 
 
-def _wandb(config: Config, folder: Path) -> Writer:
+def _wandb(config: Config, folder: Path, start: int) -> Writer:
+    """Steps that are done again need no care: W&B ignores a step that it has, and the values are the same."""
     try:
         import wandb
     except ImportError:
         raise UserError("config: wandb needs `pip install -c requirements.txt -e '.[report]'`") from None
-    run = wandb.init(project="simfle-jax", name=folder.name, dir=folder, config=as_dict(config), resume="allow")
+    run = wandb.init(
+        project="simfle-jax", name=folder.name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
+        resume="allow",
+    )  # fmt: skip
     return lambda values: run.log(values, step=values["step"])
+
+
+def _wandb_id(folder: Path, start: int) -> str:
+    """The name of the run at W&B, kept in the folder; a run that begins anew gets a new one."""
+    file = folder / "wandb_id.txt"
+    kept = file.read_text(errors="replace").strip() if start and file.exists() else ""
+    if kept.isalnum():
+        return kept
+    made = uuid.uuid4().hex[:16]
+    with or_warn(str(file)):
+        write_whole(file, made + "\n")
+    return made

@@ -1,9 +1,11 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
-import json
+import contextlib
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,23 @@ from absl import logging
 
 from simfle_jax import compilation, parallel
 from simfle_jax.config import Config
-from simfle_jax.data.cache import cached
 from simfle_jax.data.mixing import open_mixed
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import Source, open_source
+from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
-from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
+from simfle_jax.runs.files import or_warn
+from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.writers import optional_writers
-from simfle_jax.training import memory
+from simfle_jax.training import keeping, memory
+from simfle_jax.training.bad_images import BadImages
 from simfle_jax.training.program import step_program
 from simfle_jax.training.restore import identity, upgraded_identity
+from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.stop import Stop
@@ -41,30 +47,31 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
     Raises:
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
+    compilation.use_cache()
+
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
+    source = same_data(source)
 
     # ---------------------------------------------------------------- devices and run folder
-    compilation.use_cache()
     mesh = parallel.data_mesh()
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     this_run = identity(config, source.fingerprint)
     peers.check_same(this_run)
-    folder = claim_together(workdir, this_run)
-
-    # ---------------------------------------------------------------- state: new, or the newest checkpoint
-    train_step = TrainStep(config, steps_per_epoch, mesh)
-    try:
-        with (
-            memory.explained(config),
-            peers.Watch(peer_timeout) as watch,
-            Checkpoints(folder, config.keep_checkpoints) as checkpoints,
-        ):
-            state, step_function = prepare(config, train_step, mesh, checkpoints)
-            run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch)
-            return run.until_done(state, step_function)
-    except (RuntimeError, ValueError) as error:
-        raise peers.lost(error) or error from None
+    with claimed_together(workdir, this_run) as (folder, verify):
+        # ------------------------------------------------------------ state: new, or the newest checkpoint
+        train_step = TrainStep(config, steps_per_epoch, mesh)
+        try:
+            with (
+                memory.explained(config),
+                peers.Watch(peer_timeout) as watch,
+                Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+            ):
+                state, step_function = prepare(config, train_step, mesh, checkpoints)
+                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify)
+                return run.until_done(state, step_function)
+        except (RuntimeError, ValueError) as error:
+            raise peers.lost(error) or error from None
 
 
 def open_data(config: Config) -> tuple[Source, int]:
@@ -77,17 +84,20 @@ def open_data(config: Config) -> tuple[Source, int]:
     return source, steps_per_epoch
 
 
-def claim_together(workdir: str, this_run: dict[str, Any]) -> Path:
-    """The run's folder, claimed by process 0 and seen by the others."""
-    main = jax.process_index() == 0
-    folder = peers.together(lambda: folders.claim(workdir, this_run, upgraded_identity) if main else Path(workdir))
-    peers.together(lambda: None if main else folders.wait_for_claim(folder))
-    return folder
+@contextlib.contextmanager
+def claimed_together(workdir: str, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
+    main, folder = jax.process_index() == 0, Path(workdir)
+    with contextlib.ExitStack() as held:
+        claim = partial(folders.take, workdir, this_run, upgraded_identity)
+        lock = peers.together(lambda: held.enter_context(claim()) if main else None)
+        peers.together(lambda: None if main else folders.wait_for_claim(folder))
+        yield folder, lock.verify if lock else lambda: None
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state to start from, in place on the devices, and the compiled step with its state donated."""
-    initial = initial_trunk(config.trunk)
+    initial = initial_trunk(config.trunk, config.image_size)
 
     def fresh() -> TrainState:
         return train_step.fresh_state(initial)
@@ -105,12 +115,14 @@ class Run:
 
     def __init__(
         self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
-        watch: peers.Watch,
+        watch: peers.Watch, verify: Callable[[], None],
     ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
-        self.checkpoints, self.steps_per_epoch, self.watch = checkpoints, steps_per_epoch, watch
+        self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
+        self.watch, self.verify = watch, verify
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
+        self.bad_images = BadImages(folder, source)
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
         self.pending: tuple[int, dict[str, jax.Array], float] | None = None
 
@@ -118,14 +130,14 @@ class Run:
         """Trains from the state's step to the last one."""
         start = int(state.step)
         if self.main:
-            self.log = folders.MetricsLog(self.folder, start, optional_writers(self.config, self.folder))
+            self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
         elif start and self.main:
             print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
-        with Stop() as stop, self._batches(start) as batches:
+        with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
             on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
             for step, images in enumerate(on_devices, start):
                 state, metrics = step_function(state, images)
@@ -134,16 +146,14 @@ class Run:
                 if stop.asked(step + 1):
                     self._save(state, metrics, step + 1, wait=True)
                     stop.leave(step + 1)
-            self._list_bad(batches.bad)
         self._flush()
         return state
 
-    def _batches(self, start: int) -> TrainBatches:
+    def _batches(self, start: int, stop: Stop) -> TrainBatches:
         c = self.config
-        keep = c.data.cache
-        source = cached(self.source, c.data.canvas, keep, c.data.threads) if keep else self.source
         return TrainBatches(
-            source, seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            keeping.kept(self.source, c.data, stop),
+            seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
             process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
             max_bad_fraction=c.data.max_bad_fraction,
         )  # fmt: skip
@@ -160,11 +170,13 @@ class Run:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
         check_finite(jax.device_get(metrics), step)
         self._flush()
+        self.verify()
+        self.bad_images.save()
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
-            with folders.or_warn("the encoder"):
+            with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 
     def _flush(self) -> None:
@@ -178,20 +190,12 @@ class Run:
         speed = steps * self.config.batch_size / max(seconds, 1e-9)
         self.logged = step, when
         if self.main:
+            self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )
-
-    def _list_bad(self, here: dict[str, str]) -> None:
-        """Every process has read only its share, and found only the bad images of that."""
-        bad = {name: why for text in peers.gather_texts(json.dumps(here)) for name, why in json.loads(text).items()}
-        if not bad or not self.main:
-            return
-        path = self.folder / "bad_images.txt"
-        path.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
-        logging.warning("%d images could not be read and were replaced by others; see %s", len(bad), path)
 
 
 def check_finite(values: dict[str, Any], step: int) -> None:
@@ -200,6 +204,5 @@ def check_finite(values: dict[str, Any], step: int) -> None:
     for name in terms:
         if not math.isfinite(float(np.asarray(values[name]))):
             raise UserError(
-                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. "
-                "Lower lr, or use --config.dtype=float32"
+                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. {REMEDY}"
             )

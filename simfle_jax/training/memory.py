@@ -33,4 +33,7 @@ def message(config: Config) -> str:
     if config.batch_size % parts == 0 and config.batch_size // parts >= 2:
         ways.append(f"--config.accumulate={parts} (BatchNorm then sees {config.batch_size // parts} images at a time)")
     ways.append(f"--config.batch_size={max(2, config.batch_size // 2)}")
-    return f"the device's memory does not hold a step of {config.batch_size} images; try " + ", or ".join(ways)
+    return (
+        f"the device's memory does not hold a step of {config.batch_size} images; try {', or '.join(ways)}. "
+        "A run that has checkpoints keeps its dtype, accumulate and batch_size: change those in another --workdir"
+    )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from simfle_jax.config import Config
+from simfle_jax.config import Config, trunk_name
 from simfle_jax.errors import UserError
 from simfle_jax.training.optimizer import schedule
 from simfle_jax.training.state import TrainState
@@ -22,13 +22,11 @@ from simfle_jax.weights.files import (
     check_names,
     check_shapes,
     check_values,
-    read_arrays,
-    read_torch,
-    torch_content,
+    read_weights,
     write_torch,
 )
 from simfle_jax.weights.torch_names import Entry
-from simfle_jax.weights.trunk import is_published
+from simfle_jax.weights.trunk import is_published, published_names
 
 TREES = ("params", "stats", "target_params", "target_stats")
 POSITION_TOLERANCE = 1e-5
@@ -51,12 +49,7 @@ def read_published(path: str | Path) -> Published:
     Raises:
         UserError: no such file, not whole, or not of this kind.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors" or not path.is_file():
-        content, (arrays, _) = {}, read_arrays(path)
-    else:
-        content = read_torch(path)
-        arrays, _ = torch_content(content)
+    arrays, _, content = read_weights(path)
     if not is_published(arrays):
         raise UserError(f"{path} is not a pre-training checkpoint: no name in it starts with online_network.")
     facts = content if isinstance(content, dict) and "state_dict" in content else {}
@@ -64,7 +57,16 @@ def read_published(path: str | Path) -> Published:
     if not (isinstance(epoch, int) and isinstance(step, int | None) and isinstance(optimizer, dict)):
         raise UserError(f"{path}: epoch, step or optimizer are not what the published program writes")
     # An optimizer that has taken no step has no buffers yet.
-    return Published(arrays, epoch, optimizer if optimizer.get("state") else None, step)
+    return Published(published_names(arrays), epoch, optimizer if optimizer.get("state") else None, step)
+
+
+def check_published(config: Config) -> None:
+    """Raises UserError unless the published program knows this method and this trunk."""
+    if config.trunk.kind != "bottleneck" or config.method not in ("simfle", "byol"):
+        raise UserError(
+            f"the published program's checkpoints hold simfle or byol on bottleneck ResNets, not {config.method} on "
+            f"{trunk_name(config.trunk)}: its trunk alone goes to .safetensors or .onnx"
+        )
 
 
 def to_state(found: Published, config: Config, steps_per_epoch: int, where: str | Path) -> TrainState:
@@ -73,8 +75,9 @@ def to_state(found: Published, config: Config, steps_per_epoch: int, where: str 
     A checkpoint without optimizer starts with empty momentum buffers.
 
     Raises:
-        UserError: it belongs to another model than config describes.
+        UserError: it belongs to another model than config describes, or such files cannot hold that.
     """
+    check_published(config)
     train_step = TrainStep(config, steps_per_epoch)
     shapes = jax.eval_shape(train_step.fresh_state)
     entries = torch_names.published(config)
@@ -137,7 +140,11 @@ def write_published(
     """Writes a state for the published program: `epoch` is that of the next step.
 
     After a run trained by Adam `optimizer` holds no buffers: SGD starts them anew.
+
+    Raises:
+        UserError: the published program knows no such method or trunk.
     """
+    check_published(config)
     entries, step = torch_names.published(config), int(state.step)
     buffers = {}
     if config.optimizer.name == "sgd":

@@ -1,6 +1,5 @@
 """A run's settings and its newest state, for whoever wants more of it than the encoder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import jax
 from simfle_jax import parallel
 from simfle_jax.config import SCHEMA, Config, as_dict, pretraining, upgrade
 from simfle_jax.errors import UserError
-from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.checkpoint import SavedCheckpoints
+from simfle_jax.runs.folder import read_settings
 from simfle_jax.training.state import TrainState
 from simfle_jax.training.step import TrainStep
 
@@ -42,10 +42,7 @@ def recorded(workdir: str | Path) -> dict[str, Any]:
     file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no config.json: is it the --workdir of a pre-training run?")
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}") from None
+    return read_settings(Path(workdir))
 
 
 def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
@@ -55,7 +52,7 @@ def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
 
 def checkpoint_steps(workdir: str | Path) -> list[int]:
     """The steps of a run whose checkpoints are there, in order."""
-    with Checkpoints(workdir) as checkpoints:
+    with SavedCheckpoints(workdir) as checkpoints:
         return sorted(checkpoints.steps())
 
 
@@ -65,7 +62,7 @@ def run_state(workdir: str | Path, step: int | None = None) -> tuple[Config, Tra
     train_step = TrainStep(config, steps_per_epoch=1)
     shapes = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(parallel.data_mesh(), shapes, shard_state=False)
-    with Checkpoints(workdir) as checkpoints:
+    with SavedCheckpoints(workdir) as checkpoints:
         kept = checkpoints.steps()
         if step is not None and step not in kept:
             raise UserError(f"{workdir} has no checkpoint of step {step}, only of {', '.join(map(str, kept[::-1]))}")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from simfle_jax.errors import UserError
 from simfle_jax.methods.base import Method, Tree
 
 
@@ -62,7 +63,13 @@ def init_state(method: Method, tx: optax.GradientTransformation, trunk: dict[str
 
 
 def trunk_of(state: TrainState, branch: str = "online") -> dict[str, Tree]:
-    """'params' and 'stats' of the trunk of the online or the target network; nobody else knows where it lies."""
+    """'params' and 'stats' of the trunk of the online or the target network; nobody else knows where it lies.
+
+    Raises:
+        UserError: the target network's is asked for, and the method has none.
+    """
+    if branch == "target" and not state.target_params:
+        raise UserError("this run's method has no target network, only the online branch: leave the branch out")
     if branch == "target":
         params, stats = state.target_params, state.target_stats
     else:

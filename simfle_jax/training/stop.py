@@ -3,9 +3,10 @@
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 
@@ -16,7 +17,7 @@ class Stop:
     SIGTERM, which it catches itself, so the other signals are handed on to it as that.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))  # not Windows
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -43,12 +44,33 @@ class Stop:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.received is not None
 
-    def leave(self, step: int) -> None:
+    def noticed(self) -> bool:
+        """Whether a stop is asked for, between steps and without the others: only to give up long work before them.
+
+        All processes must come together after it and leave all or none.
+        """
+        if self.received is not None or not self._several:
+            return self.received is not None
+        client: Any = distributed.global_state.client
+        try:
+            client.key_value_try_get("RECEIVED_PREEMPTION_NOTICE")  # by which the preemption service tells all
+        except jax.errors.JaxRuntimeError:  # nobody has had one
+            return False
+        return True
+
+    def leave(self, step: int) -> NoReturn:
         """Ends the process with the status that a shell gives a signal."""
+        self._leave(f"saved at step {step}; the same command goes on from there")
+
+    def leave_unsaved(self, when: str) -> NoReturn:
+        """The same before the first step, when there is nothing to save."""
+        self._leave(f"stopped {when}; the same command starts it again")
+
+    def _leave(self, message: str) -> NoReturn:
         received = self.received or signal.SIGTERM
         if jax.process_index() == 0:
             name = received.name if self.received else "preemption"
-            print(f"{name}: saved at step {step}; the same command goes on from there", file=sys.stderr, flush=True)
+            print(f"{name}: {message}", file=sys.stderr, flush=True)
         raise SystemExit(128 + received)
 
     def __exit__(self, *_: object) -> None:

@@ -46,9 +46,12 @@ def _title(metadata: dict[str, str]) -> str:
 
 def _input(metadata: dict[str, str]) -> str:
     size, mean, std = (metadata[key] for key in ("size", "mean", "std"))
+    scaled = f"minus mean {mean}, divided by standard deviation {std}"
+    if metadata.get("standardise") == "image":
+        scaled = "each image and channel minus its own mean, divided by its own standard deviation (of n, not n - 1) plus 0.02"
     return _section("Input", [
         f"RGB images, shorter side resized to {size} pixels (antialiased bilinear), centre {size} x {size} cut out",
-        f"scaled to 0..1, minus mean {mean}, divided by standard deviation {std}",
+        f"scaled to 0..1, {scaled}",
     ])  # fmt: skip
 
 

@@ -21,24 +21,23 @@ ARCHITECTURE = ("kind", "stage_sizes", "width", "last_stride", "patch", "heads")
 def export_encoder(
     path: Path, trunk: dict[str, Any], config: Config, facts: dict[str, str], branch: str = "online"
 ) -> None:
-    """Writes a trunk under torchvision's (or timm's) names, with running statistics and without classifier.
+    """Writes a trunk under torchvision's (or timm's) names, with its statistics and without classifier.
 
     trunk: 'params' and 'stats'. facts: what the settings do not tell: `step`, `data_fingerprint`. branch: 'online'
     (what is probed) or 'target'. Written whole or not at all.
     """
-    arrays = torch_names.to_torch(torch_names.torchvision_trunk(config.trunk), jax.device_get(trunk))
+    arrays = torch_names.to_torch(torch_names.trunk_entries(config.trunk), jax.device_get(trunk))
     write_safetensors(path, arrays, describe(config, branch) | facts)
 
 
 def describe(config: Config, branch: str = "online") -> dict[str, str]:
     """Metadata of weights that a run with these settings made."""
-    size = config.views.plain_size if config.method == "mae" else config.views.size
     return {
         "method": METHOD_NAMES.get(config.method, config.method),
         "branch": branch,
         "config": digest(config),
         "architecture": architecture_text(config.trunk),
-        "size": str(size),
+        "size": str(config.image_size),
         "mean": json.dumps(config.data.mean),
         "std": json.dumps(config.data.std),
         "standardise": config.views.standardise,

@@ -1,11 +1,14 @@
 """Reading named arrays from safetensors and PyTorch files, and saying what is wrong with them."""
 
+import argparse
+import collections
 import contextlib
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,37 +17,80 @@ from safetensors.numpy import save_file
 from simfle_jax.errors import UserError
 from simfle_jax.weights.torch_names import Entry, torch_shape
 
+KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}  # of safetensors
+AS_FLOAT = "save the arrays as plain float32 first"
+NESTED = 8  # dicts in dicts that are searched; a file may hold one that holds itself
+
+
+class Weights(NamedTuple):
+    """A file's arrays by their full names, its metadata (empty for other programs' files), and all that it holds."""
+
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    content: Any  # of a torch file; {} otherwise
+
 
 def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file by name, without `module.` prefixes, and its metadata (empty for other programs' files).
+    """The arrays and the metadata of a file, as `read_weights` gives them."""
+    return read_weights(path)[:2]
 
+
+def read_weights(path: str | Path) -> Weights:
+    """Reads a safetensors or a torch file; what it is is seen from its content, whatever its name ends in.
+
+    Names are those of the file; below dicts of a torch file they are joined with dots, `state_dict.conv1.weight`.
     Floating-point arrays become float32, whatever they are stored in.
 
     Raises:
-        UserError: no such file, truncated, or of another kind.
+        UserError: no such file, truncated, of another kind, or with arrays that are no plain arrays.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: give a .safetensors, .pth or .pth.tar file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return torch_content(read_torch(path))
+    if _is_safetensors(path):
+        return Weights(*_read_safetensors(path), {})
+    content = _read_torch(path)
+    facts = content if isinstance(content, dict) else {}
+    metadata = facts.get("metadata")
+    epoch = {"epoch": str(facts["epoch"])} if isinstance(facts.get("epoch"), int) else {}
+    own = {k: v for k, v in metadata.items() if isinstance(v, str)} if isinstance(metadata, dict) else {}
+    return Weights(_tensors(content, path), epoch | own, content)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Seen from the first bytes, or by the name where they tell nothing; refuses what a failed download leaves."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of Git LFS and not the file itself: fetch it by git lfs pull")
+    if head.lstrip().startswith(b"<"):
+        raise UserError(f"{path} is a web page and not the file itself: its download went wrong, download it again")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return True
+    return path.suffix == ".safetensors" and head[:4] != b"PK\3\4" and head[:1] != b"\x80"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            arrays = {name: _single(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-            return _without_prefix(arrays), file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118
+                if (kind := file.get_slice(name).get_dtype()) not in KINDS:
+                    raise UserError(f"{path}: {name} is {kind}: {AS_FLOAT}")
+            return {name: _single(file.get_tensor(name)) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-def read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> Any:
     """What a torch file holds, read with weights_only=True so that no code in it can run; needs PyTorch."""
     torch = import_torch(f"reading {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of what is old in PyTorch itself
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).partition("Unpickler error: ")[2].split())[:160]
         raise UserError(
@@ -52,8 +98,20 @@ def read_torch(path: Path) -> Any:
             + (f" ({reason})" if reason else "")
         ) from None
     except Exception as error:  # on damaged files torch and pickle raise nearly anything
+        if "TorchScript" in str(error):
+            raise UserError(f"{path} is a TorchScript program: give a file of its state_dict()") from None
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{path} is not a whole PyTorch file: {reason}") from None
+
+
+def _harmless() -> list[Any]:
+    """Plain data that training programs leave beside the arrays, such as a best score: reading them runs nothing."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("Float16", "Float32", "Float64", "Int32", "Int64", "Bool")
+    # The first name is numpy's before version 2.
+    scalars = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    types = [getattr(np.dtypes, f"{name}DType") for name in names]
+    return [*scalars, np.dtype, *types, collections.defaultdict, argparse.Namespace, dict, list, int]
 
 
 def import_torch(what: str) -> Any:
@@ -79,34 +137,37 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
         torch.save(tensors_in(content), temporary)
 
 
-def torch_content(content: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a torch file's content, and the metadata that our own files carry."""
-    facts = content if isinstance(content, dict) else {}
-    metadata = facts.get("metadata")
-    epoch = {"epoch": str(facts["epoch"])} if isinstance(facts.get("epoch"), int) else {}
-    return tensors(content), epoch | (metadata if isinstance(metadata, dict) else {})
+def _tensors(content: Any, path: Path) -> dict[str, np.ndarray]:
+    """All tensors in dicts by name; UserError for one that is no plain array."""
+    return {name: to_numpy(tensor, f"{path}: {name}") for name, tensor in _named(content, "", NESTED)}
 
 
-def tensors(content: Any) -> dict[str, np.ndarray]:
-    """The state dict inside a checkpoint, without `module.` prefixes, as numpy arrays."""
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    items = state.items() if isinstance(state, dict) else ()
-    return _without_prefix({str(name): to_numpy(value) for name, value in items if hasattr(value, "detach")})
+def _named(content: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    # The buffers of optimizers stand under numbers, and so are left out.
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if hasattr(value, "detach"):
+            yield f"{prefix}{key}", value
+        elif depth and isinstance(key, str):
+            yield from _named(value, f"{prefix}{key}.", depth - 1)
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
-    """A torch tensor as an array, float32 when it holds floating-point numbers."""
+def _kind_of(tensor: Any) -> str:
+    """What a torch tensor is besides a plain array; '' for nothing."""
+    if tensor.is_quantized or "float8" in str(tensor.dtype) or "float4" in str(tensor.dtype):
+        return str(tensor.dtype)
+    return "" if str(tensor.layout) == "torch.strided" else str(tensor.layout)
+
+
+def to_numpy(tensor: Any, what: str) -> np.ndarray:
+    """A torch tensor as an array, float32 for floating-point numbers; UserError for one that is no plain array."""
+    if kind := _kind_of(tensor):
+        raise UserError(f"{what} is {kind}: {AS_FLOAT}")
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _single(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "biu" else array.astype(np.float32)
-
-
-def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without what DataParallel and DistributedDataParallel put before every name."""
-    return {name.removeprefix("module."): array for name, array in arrays.items()}
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

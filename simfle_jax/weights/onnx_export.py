@@ -12,6 +12,7 @@ import numpy as np
 from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
 from simfle_jax.weights.files import replacing
+from simfle_jax.weights.trunk import classifier_name
 
 TOLERANCE = 1e-3  # of the largest output, between ONNX Runtime and this package
 OPSET = 18
@@ -29,7 +30,7 @@ def export_onnx(
     ours: the same network in this package, normalised images [B, S, S, 3] to its outputs.
 
     Input `images`: float32 [batch, 3, size, size], normalised by `mean` and `std` of the metadata, which are in the
-    file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds `fc`.
+    file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds a classifier.
 
     Raises:
         UserError: the packages are not installed, the path cannot be written, or the outputs differ.
@@ -43,8 +44,8 @@ def export_onnx(
         raise UserError(f"an ONNX file needs {missing.name}: pip install -c requirements.txt -e '.[onnx]'") from None
     del onnxruntime
     size = int(metadata["size"])
-    network = _network(arrays, trunk)
-    output = "logits" if "fc.weight" in arrays else "features"
+    network = _network(arrays, trunk, size)
+    output = "logits" if f"{classifier_name(arrays)}.weight" in arrays else "features"
     images = np.random.default_rng(0).standard_normal((3, size, size, 3), np.float32)
     example = torch.from_numpy(images.transpose(0, 3, 1, 2))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it laments the absence of torchvision
@@ -63,13 +64,20 @@ def export_onnx(
     return error
 
 
-def _network(arrays: dict[str, np.ndarray], trunk: TrunkSettings) -> Any:
+def _network(arrays: dict[str, np.ndarray], trunk: TrunkSettings, size: int) -> Any:
     import torch
 
-    from simfle_jax.weights.torch_resnet import ResNet
+    from simfle_jax.weights.torch_resnet import BasicBlock, Bottleneck, ResNet
+    from simfle_jax.weights.torch_vit import ViT
 
-    classes = len(arrays["fc.weight"]) if "fc.weight" in arrays else 0
-    network = ResNet(trunk.stage_sizes, trunk.width, trunk.last_stride, classes)
+    classes = len(arrays.get(f"{classifier_name(arrays)}.weight", ()))
+    network: torch.nn.Module
+    if trunk.kind == "vit":
+        depth, grid = trunk.stage_sizes[0], size // trunk.patch
+        network = ViT(trunk.width, depth, trunk.heads, trunk.patch, grid, classes)
+    else:
+        block = BasicBlock if trunk.kind == "basic" else Bottleneck
+        network = ResNet(trunk.stage_sizes, trunk.width, trunk.last_stride, classes, block)
     network.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()}, strict=True)
     return network.eval()
 

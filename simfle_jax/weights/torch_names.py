@@ -41,6 +41,7 @@ def _same(x: np.ndarray) -> np.ndarray:
 
 
 VECTOR = Layout(_same, _same)
+POSITIONS = Layout(lambda x: x[0], lambda x: x[None])  # 1 x tokens x width <-> tokens x width
 LINEAR = Layout(np.transpose, np.transpose)  # out x in <-> in x out
 CONV = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
 POINTWISE = Layout(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])  # O x I x 1 x 1 <-> in x out
@@ -71,15 +72,15 @@ def _batch_norm(name: str, path: Path) -> Iterator[Entry]:
     yield Entry(f"{name}.num_batches_tracked", "", (), VECTOR, np.zeros((), np.int64))
 
 
-def _trunk(trunk: TrunkSettings, path: Path, conv: str, bn: str, stage: Callable[[int], str]) -> Iterator[Entry]:
+def _resnet(trunk: TrunkSettings, path: Path, conv: str, bn: str, stage: Callable[[int], str]) -> Iterator[Entry]:
     yield Entry(f"{conv}.weight", "params", (*path, "conv1", "kernel"), CONV)
     yield from _batch_norm(bn, (*path, "bn1"))
     inputs = trunk.width
     for i, blocks in enumerate(trunk.stage_sizes):
-        outputs = 4 * trunk.width * 2**i
+        outputs = (4 if trunk.kind == "bottleneck" else 1) * trunk.width * 2**i
         for j in range(blocks):
-            at = (*path, "stages", i, j)
-            yield from _bottleneck(f"{stage(i)}.{j}", at, shortcut=j == 0 and _projects(trunk, i, inputs, outputs))
+            at, shortcut = (*path, "stages", i, j), j == 0 and _projects(trunk, i, inputs, outputs)
+            yield from _block(f"{stage(i)}.{j}", at, 3 if trunk.kind == "bottleneck" else 2, shortcut)
             inputs = outputs
 
 
@@ -88,8 +89,8 @@ def _projects(trunk: TrunkSettings, stage: int, inputs: int, outputs: int) -> bo
     return strided or inputs != outputs
 
 
-def _bottleneck(name: str, path: Path, shortcut: bool) -> Iterator[Entry]:
-    for i in (1, 2, 3):
+def _block(name: str, path: Path, convolutions: int, shortcut: bool) -> Iterator[Entry]:
+    for i in range(1, convolutions + 1):
         yield Entry(f"{name}.conv{i}.weight", "params", (*path, f"conv{i}", "kernel"), CONV)
         yield from _batch_norm(f"{name}.bn{i}", (*path, f"bn{i}"))
     if shortcut:
@@ -97,9 +98,22 @@ def _bottleneck(name: str, path: Path, shortcut: bool) -> Iterator[Entry]:
         yield from _batch_norm(f"{name}.downsample.1", (*path, "downsample_bn"))
 
 
-def torchvision_trunk(trunk: TrunkSettings) -> list[Entry]:
-    """The trunk under the names of torchvision's (and timm's) `resnet50`, without `fc`; paths start at the trunk."""
-    return list(_trunk(trunk, (), "conv1", "bn1", lambda i: f"layer{i + 1}"))
+def _vit(trunk: TrunkSettings) -> Iterator[Entry]:
+    yield Entry("cls_token", "params", ("cls_token",), VECTOR)
+    yield Entry("pos_embed", "stats", ("positions",), POSITIONS)
+    yield from _affine("patch_embed.proj", ("patch_embed",), _patch_layout(trunk.patch))
+    yield from _transformer_blocks("blocks", trunk.stage_sizes[0], ("transformer",))
+    yield from _layer_norm("norm", ("transformer", "norm"))
+
+
+def trunk_entries(trunk: TrunkSettings) -> list[Entry]:
+    """The trunk without its classifier; paths start at the trunk.
+
+    A ResNet has the names of torchvision's (and timm's) `resnet50`, a ViT those of timm's `vit_small_patch16_224`.
+    """
+    if trunk.kind == "vit":
+        return list(_vit(trunk))
+    return list(_resnet(trunk, (), "conv1", "bn1", lambda i: f"layer{i + 1}"))
 
 
 def _head(name: str, path: Path) -> Iterator[Entry]:
@@ -110,7 +124,7 @@ def _head(name: str, path: Path) -> Iterator[Entry]:
 
 def _network(name: str, trunk: TrunkSettings, path: Path) -> Iterator[Entry]:
     encoder = f"{name}.encoder"
-    yield from _trunk(trunk, (*path, "encoder"), f"{encoder}.0", f"{encoder}.1", lambda i: f"{encoder}.{i + 4}")
+    yield from _resnet(trunk, (*path, "encoder"), f"{encoder}.0", f"{encoder}.1", lambda i: f"{encoder}.{i + 4}")
     yield from _head(f"{name}.projection", (*path, "projection"))
 
 

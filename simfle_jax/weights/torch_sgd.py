@@ -50,7 +50,7 @@ def read_momentum(optimizer: dict[str, Any], entries: list[Entry], where: str | 
                 raise UserError(
                     f"{where}: its optimizer has no momentum buffer for {entry.name}: is it another than SGD?"
                 )
-            buffers[entry.name] = to_numpy(buffer)
+            buffers[entry.name] = to_numpy(buffer, f"the optimizer in {where}: {entry.name}")
     return buffers
 
 

@@ -17,7 +17,8 @@ def free_port() -> int:
 
 def environment(devices: int = 2) -> dict[str, str]:
     """Without anything of a cluster that these tests themselves may run in."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "OMPI_", "PMIX_"))}
+    cluster = ("SLURM_", "OMPI_", "PMIX_", "PMI_", "WORLD_SIZE", "RANK", "TORCHELASTIC_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(cluster)}
     return kept | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         "JAX_PLATFORMS": "cpu",

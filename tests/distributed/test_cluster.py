@@ -96,3 +96,26 @@ def test_mpirun_is_stopped_and_goes_on(images, tmp_path):
         text = job.communicate(timeout=120)[1]
         assert "saved at step" in text and "distributed: on (mpirun of 2 processes)" in text, (turn, text)
     assert steps(workdir) == list(range(1, max(steps(workdir)) + 1))
+
+
+def test_mpirun_in_a_shell_of_slurm_is_one_run_that_is_killed_and_goes_on(slurm, images, tmp_path):
+    """The shell is a step of one task, and its variables are the ranks' too."""
+    if not shutil.which("mpirun"):
+        pytest.skip("needs openmpi-bin")
+    workdir, log = tmp_path / "run", tmp_path / "job.log"
+    flags = processes.command(images, workdir, "--config.epochs=200", "--config.checkpoint_steps=3")[2:]
+    environment = slurm | {"PROCESSES": "2", "MPIRUN_FLAGS": "--allow-run-as-root --oversubscribe"}
+    call = ["salloc", "--ntasks=2", "srun", "--ntasks=1", "--overlap", "launch/mpirun.sh", *flags]
+    reached = 0
+    for turn in range(2):
+        with log.open("w") as out:
+            job = subprocess.Popen(call, env=environment, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        wait_until(lambda reached=reached: max(steps(workdir), default=0) >= reached + 7, log.read_text)
+        subprocess.run(["scancel", "--signal=KILL", "--full", "--me"], env=slurm, check=True)
+        assert job.wait(timeout=60) != 0
+        reached, text = max(steps(workdir)), log.read_text()
+        said = re.findall(r"distributed: on \(mpirun of 2 processes, inside a Slurm step of 1 task\): process (\d) of 2", text)
+        assert sorted(said) == ["0", "1"], text
+        assert ("goes on from step" in text) == (turn == 1), text
+        wait_until(lambda: not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, check=True).stdout)
+    assert steps(workdir) == list(range(1, reached + 1)), "no step is missing or twice: the ranks are one run"

@@ -83,6 +83,26 @@ def test_the_next_step_on_other_devices_is_that_of_the_uninterrupted_run(
     assert list(after) == list(range(1, 11))
 
 
+def test_a_checkpoint_that_is_damaged_for_one_is_set_aside_by_both(uninterrupted, images, tmp_path):
+    workdir, flags = tmp_path / "run", uninterrupted[1]
+    shutil.copytree(uninterrupted[0], workdir)
+    for file in (workdir / "checkpoints" / "10").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    ended = processes.finish(processes.start(images, workdir, *flags))
+    assert all(status == 0 for status, _ in ended) and "goes on from step 8" in ended[0][1], ended
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "4", "8", "damaged-10"]
+
+
+def test_a_second_run_of_two_processes_is_refused_by_both(images, tmp_path):
+    workdir = tmp_path / "run"
+    first = processes.start(images, workdir, "--config.epochs=200", count=1, devices=1)
+    wait_for(workdir, 1, first)
+    ended = processes.finish(processes.start(images, workdir, "--config.epochs=200"))
+    first[0].kill()
+    processes.finish(first)
+    assert all(status == 2 and f"is in use by process {first[0].pid} on" in text for status, text in ended), ended
+
+
 def test_different_settings_stop_both_and_are_named(images, tmp_path):
     ended = processes.finish(processes.start(images, tmp_path / "run", own={1: ["--config.lr=0.1"]}))
     for status, text in ended:
@@ -93,7 +113,7 @@ def test_different_settings_stop_both_and_are_named(images, tmp_path):
 def test_other_data_of_one_stops_both(images, tmp_path):
     other = small.write_images(tmp_path / "other", 41)
     ended = processes.finish(processes.start(images, tmp_path / "run", own={1: [f"--config.data.path={other}"]}))
-    assert all(status == 2 and "process 1 has config.data_fingerprint" in text for status, text in ended), ended
+    assert all(status == 2 and "process 1 has other images than process 0" in text for status, text in ended), ended
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])

@@ -13,7 +13,7 @@ import small
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.checkpoint import Checkpoints
-from simfle_jax.runs.folder import MetricsLog
+from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training.loop import train
 from simfle_jax.training.restore import run_state
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from small_probe import write_encoder, write_split
+from safetensors.numpy import load_file, save_file
+from small_probe import METADATA, SIZES, write_encoder, write_split
 
 from configs import probe as probe_config
 from simfle_jax.data.packing import pack
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import probe as probes
+from simfle_jax.evaluation import records
 from simfle_jax.evaluation.settings import probing
+from simfle_jax.runs.lock import Lock
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"blue": 12, "green": 12, "red": 12}
@@ -117,6 +120,44 @@ def test_a_pack_gives_the_numbers_of_its_folder(settings, data, tmp_path):
     assert one == other and len(one.splitlines()) == 2
 
 
+@pytest.fixture(scope="module")
+def foreign(data, tmp_path_factory):
+    """The images of `data` as a TFDS data set that numbers its classes in another order; its data_dir."""
+    tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
+
+    class OtherOrder(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=["red", "green", "blue"])
+            features = tfds.features.FeaturesDict({"image": tfds.features.Image(), "label": label})
+            return self.dataset_info_from_configs(features=features, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(data / split) for split in ("train", "val")}
+
+        def _generate_examples(self, folder):
+            for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+                yield number, {"image": path.read_bytes(), "label": path.parent.name}
+
+    data_dir = tmp_path_factory.mktemp("tfds")
+    OtherOrder(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return str(data_dir)
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_classes_meet_by_name_whatever_their_order(settings, data, foreign, tmp_path):
+    """Probe on the folder, images from TFDS, and the other way round: the same images have the same scores."""
+    other = {"source": "tfds:other_order", "path": foreign}
+    on_folder = probes.run_probe(settings(), str(tmp_path / "p"))
+    assert on_folder["accuracy"] > 0.8
+    from_tfds = probes.run_probe(settings(eval_only=True, data=other), str(tmp_path / "p"))
+    assert (from_tfds["classes"], from_tfds["confusion"]) == (on_folder["classes"], on_folder["confusion"])
+    on_tfds = probes.run_probe(settings(data=other | {"val": (str(data / "val"),)}), str(tmp_path / "q"))
+    assert on_tfds["classes"] == ["red", "green", "blue"] and on_tfds["accuracy"] > 0.8
+    assert on_tfds["further"][str(data / "val")]["confusion"] == on_tfds["confusion"]
+
+
 @pytest.mark.parametrize("protocol", ["paper", "cached"])
 def test_an_interrupted_probe_ends_like_an_uninterrupted_one(settings, tmp_path, monkeypatch, protocol):
     monkeypatch.setattr(probes, "EPOCHS_AT_ONCE", 2)
@@ -189,6 +230,24 @@ def test_a_workdir_of_another_probe_is_refused_and_kept(settings, tmp_path):
         probes.run_probe(settings(), str(tmp_path / "other"))
 
 
+def test_two_probes_in_one_folder_are_refused(settings, tmp_path):
+    with Lock(tmp_path / "p").acquire(), pytest.raises(UserError, match=r"p is in use by process \d+ on "):
+        probes.run_probe(settings(), str(tmp_path / "p"))
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    assert not (tmp_path / "p" / "lock.json").exists()
+
+
+def test_a_probe_that_left_nothing_may_begin_with_other_settings(settings, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probes, "fit_epochs", stop)
+    with pytest.raises(KeyboardInterrupt):
+        probes.run_probe(settings(), str(tmp_path / "p"))
+    monkeypatch.undo()
+    assert probes.run_probe(settings(lr=0.2), str(tmp_path / "p"))["epochs"] == 12
+
+
 def test_evaluation_needs_a_probe_of_this_encoder(settings, tmp_path):
     with pytest.raises(UserError, match="holds no trained probe"):
         probes.run_probe(settings(eval_only=True), str(tmp_path / "p"))
@@ -196,6 +255,66 @@ def test_evaluation_needs_a_probe_of_this_encoder(settings, tmp_path):
     with pytest.raises(UserError, match="belongs to encoder"):
         probes.run_probe(settings(eval_only=True, untrained=True), str(tmp_path / "p"))
     assert not (tmp_path / "p" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("change", ["size", "mean", "std", "last_stride"])
+def test_the_same_numbers_with_other_preprocessing_are_another_encoder(settings, run, tmp_path, change):
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    sizes = SIZES | ({"last_stride": 2} if change == "last_stride" else {})
+    other = {"size": "32", "mean": "[0.4, 0.5, 0.5]", "std": "[0.3, 0.25, 0.25]"}
+    metadata = METADATA | {key: other[key] for key in other if key == change} | {"architecture": json.dumps(sizes)}
+    save_file(load_file(run / "encoder.safetensors"), tmp_path / "other.safetensors", metadata=metadata)
+    with pytest.raises(UserError, match="belongs to encoder v2-"):
+        probes.run_probe(settings(eval_only=True, encoder=str(tmp_path / "other.safetensors")), str(tmp_path / "p"))
+
+
+def test_a_probe_of_before_is_accepted_by_the_hash_of_then(settings, run, tmp_path):
+    """Finished, unfinished and in evaluation; but not with another preprocessing than was recorded."""
+    first = probes.run_probe(settings(epochs=3), str(tmp_path / "p"))
+    legacy = load_encoder(run).legacy_hash
+    assert len(legacy) == 16
+    for name in ("config.json", "results.json"):
+        before = read(tmp_path / "p", name) | {"encoder_hash": legacy}
+        (tmp_path / "p" / name).write_text(json.dumps(before))
+    kept = records.load_probe(tmp_path / "p")
+    records.save_probe(tmp_path / "p", kept._replace(encoder_hash=legacy))
+    assert probes.run_probe(settings(epochs=3), str(tmp_path / "p"))["encoder_hash"] == legacy  # complete: only read
+    assert probes.run_probe(settings(eval_only=True), str(tmp_path / "p"))["confusion"] == first["confusion"]
+    save_file(load_file(run / "encoder.safetensors"), tmp_path / "stripped.safetensors")
+    with pytest.raises(UserError, match=r"belongs to an encoder of .*size 24, .* has 224"):
+        probes.run_probe(settings(eval_only=True, encoder=str(tmp_path / "stripped.safetensors")), str(tmp_path / "p"))
+    (tmp_path / "p" / "results.json").unlink()
+    again = probes.run_probe(settings(epochs=3), str(tmp_path / "p"))
+    assert again["confusion"] == first["confusion"]
+
+
+def test_an_evaluation_reports_the_settings_of_the_training(settings, data, tmp_path):
+    chosen = {"epochs": 3, "balance": "sampling", "seed": 4, "data": {"canvas": 16}}
+    trained = probes.run_probe(settings(**chosen), str(tmp_path / "p"))
+    flags = {"eval_only": True, "protocol": "paper", "epochs": 100, "seed": 0}
+    probes.run_probe(settings(**flags), str(tmp_path / "p"))
+    found = read(tmp_path / "p", "evaluation.json")
+    told = {"protocol": "cached", "epochs": 3, "balance": "sampling", "seed": 4}
+    assert {name: found[name] for name in told} == {name: trained[name] for name in told} == told
+    used = {"path": str(data), "source": "folder", "val": [], "canvas": 16, "seed": 0, "dataset": ""}
+    assert found["evaluated"] == used  # the canvas is that of the training
+    assert found["confusion"] == trained["confusion"]
+
+
+def test_scores_are_shown_where_nothing_can_be_written(settings, tmp_path, monkeypatch, capsys, caplog):
+    probes.run_probe(settings(), str(tmp_path / "p"))
+    before = {path.name for path in (tmp_path / "p").iterdir()}
+    capsys.readouterr()
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(probes.records, "draw_confusion", refuse)
+    monkeypatch.setattr(probes.folders, "write_json", refuse)
+    results = probes.run_probe(settings(eval_only=True), str(tmp_path / "p"))
+    assert f"accuracy          {results['accuracy']:.4f}" in capsys.readouterr().out
+    assert "may only be read: evaluation.json was not written" in caplog.text
+    assert {path.name for path in (tmp_path / "p").iterdir()} == before
 
 
 def test_a_rate_that_is_too_high_is_told(settings, tmp_path, caplog):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import small
+from safetensors.numpy import load_file
 
 from simfle_jax.errors import UserError
 from simfle_jax.training import loop
@@ -77,13 +79,27 @@ def test_the_same_seed_gives_the_same_run_and_another_another(images, finished, 
     assert metrics(tmp_path / "other")[0]["loss/total"] != metrics(finished)[0]["loss/total"]
 
 
+SLOWLY = """
+import sys, time, small
+from simfle_jax.training import loop
+
+done, after_step = [], loop.Run._after_step
+
+def count(run, step, *rest):
+    done.append(step)
+    time.sleep(0.1)  # so that a signal comes before the end
+    after_step(run, step, *rest)
+    print(f"steps computed: {len(done)}", file=sys.stderr, flush=True)
+
+loop.Run._after_step = count
+loop.train(small.config(data={"path": sys.argv[1]}, checkpoint_steps=3), sys.argv[2])
+"""
+
+
 def start(images: Path, workdir: Path) -> subprocess.Popen:
-    code = (
-        "import sys, small; from simfle_jax.training.loop import train; "
-        "train(small.config(data={'path': sys.argv[1]}, checkpoint_steps=3), sys.argv[2])"
-    )
+    """A run of ten steps that says how many it has computed."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    command = [sys.executable, "-c", code, str(images), str(workdir)]
+    command = [sys.executable, "-c", SLOWLY, str(images), str(workdir)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -91,37 +107,53 @@ def wait_for_line(process: subprocess.Popen, workdir: Path, lines: int) -> None:
     log = workdir / "metrics.jsonl"
     end = time.monotonic() + 240
     while not (log.exists() and log.read_text().count("\n") >= lines):
-        assert process.poll() is None or process.returncode == 0, process.stderr.read()
+        assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end, "the run wrote no metrics in four minutes"
         time.sleep(0.01)
+
+
+def saved(workdir: Path) -> int:
+    """The step of the newest whole checkpoint."""
+    return max((int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()), default=0)
+
+
+def assert_goes_on(images: Path, workdir: Path, step: int) -> None:
+    """The same command again starts at this step, computes only those that are left, and ends well."""
+    process = start(images, workdir)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert f"{workdir} goes on from step {step}\n" in errors, errors
+    assert f"steps computed: {10 - step}\n" in errors and f"steps computed: {11 - step}" not in errors, errors
 
 
 def test_a_killed_run_goes_on_to_the_bit(images, finished, tmp_path):
     """SIGKILL after a number of steps that differs at every run of the test."""
     workdir = tmp_path / "killed"
     process = start(images, workdir)
-    wait_for_line(process, workdir, int(np.random.default_rng().integers(1, 9)))
+    wait_for_line(process, workdir, int(np.random.default_rng().integers(4, 8)))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    process = start(images, workdir)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
+    assert process.returncode == -signal.SIGKILL
+    assert saved(workdir) in (3, 6), "the kill came before a checkpoint was whole, or after the end"
+    assert_goes_on(images, workdir, saved(workdir))
     assert_same_run(finished, workdir)
 
 
-def test_sigterm_saves_and_says_how_to_go_on(images, finished, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_says_how_to_go_on(number, images, finished, tmp_path):
     workdir = tmp_path / "stopped"
     process = start(images, workdir)
     wait_for_line(process, workdir, 1)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=240)
-    if process.returncode == 128 + signal.SIGTERM:  # else it was done before the signal came
-        assert "saved at step" in errors and "the same command goes on" in errors
-    train(small.config(data={"path": str(images)}, checkpoint_steps=3), str(workdir))
+    assert process.returncode == 128 + number, errors
+    assert f"{number.name}: saved at step {saved(workdir)}; the same command goes on from there" in errors
+    assert 1 <= saved(workdir) < 10 and not (workdir / "lock.json").exists()
+    assert_goes_on(images, workdir, saved(workdir))
     assert_same_run(finished, workdir)
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(images, finished, tmp_path, caplog):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(images, finished, tmp_path, caplog, capsys):
     workdir = tmp_path / "damaged"
     config = small.config(data={"path": str(images)}, checkpoint_steps=4, epochs=2)
     train(config, str(workdir))
@@ -131,8 +163,10 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(images, fi
         content = bytearray(data.read_bytes())
         content[len(content) // 2] ^= 1
         data.write_bytes(content)
+    capsys.readouterr()
     train(config, str(workdir))
-    assert f"{newest} is damaged" in caplog.text
+    assert "goes on from step 8" in capsys.readouterr().err
+    assert f"{newest} is damaged" in caplog.text and newest.with_name("damaged-10").is_dir()
     assert_same_run(finished, workdir)
 
 
@@ -190,6 +224,109 @@ def test_out_of_memory_is_told_without_traceback(images, tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_names_its_term_and_step():
     with pytest.raises(UserError, match="loss/grouping is nan at step 7; the last good checkpoint is kept"):
         check_finite({"loss/total": np.nan, "loss/grouping": np.nan, "loss/similarity": 1.0}, 7)
+
+
+def test_a_run_whose_loss_is_not_finite_stops_and_keeps_the_last_good_checkpoint(images, tmp_path, monkeypatch):
+    config = small.config(data={"path": str(images)}, checkpoint_steps=1)
+    real = loop.step_program
+
+    def diverging(*arguments):
+        step = real(*arguments)
+
+        def diverge(state, pixels):
+            state, metrics = step(state, pixels)
+            return state, metrics | {"loss/grouping": np.float32("nan")} if int(state.step) == 4 else metrics
+
+        return diverge
+
+    monkeypatch.setattr(loop, "step_program", diverging)
+    with pytest.raises(UserError, match=r"loss/grouping is nan at step 4; the last good checkpoint is kept\. Start again"):
+        train(config, str(tmp_path / "run"))
+    assert saved(tmp_path / "run") == 3 and [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_a_state_that_is_not_finite_is_never_saved(images, tmp_path, monkeypatch):
+    """The loss of a step is that before its update: it is finite where the update overflows."""
+    workdir = tmp_path / "run"
+    config = small.config(data={"path": str(images)}, checkpoint_steps=1, keep_checkpoints=1)
+    real = loop.step_program
+
+    def overflowing(*arguments):
+        step = real(*arguments)
+
+        def overflow(state, pixels):
+            state, metrics = step(state, pixels)
+            if int(state.step) == 3:
+                state = state.replace(params=jax.tree.map(lambda x: x * np.float32("inf"), state.params))
+            return state, metrics
+
+        return overflow
+
+    monkeypatch.setattr(loop, "step_program", overflowing)
+    for _ in range(2):  # the second time it goes on from step 2, and meets the same
+        with pytest.raises(UserError, match=r"params\..* is not finite after step 3, which is not saved"):
+            train(config, str(workdir))
+        assert saved(workdir) == 2
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(run_state(workdir)[1]))
+        assert all(np.isfinite(x).all() for x in load_file(workdir / "encoder.safetensors").values())
+
+
+def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(images, finished, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(images, workdir)
+    wait_for_line(process, workdir, 1)
+    with pytest.raises(UserError, match=rf"run is in use by process {process.pid} on .*: wait until that ends, stop it"):
+        train(small.config(data={"path": str(images)}), str(workdir))
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert_same_run(finished, workdir)
+
+
+@pytest.mark.parametrize("log_steps", [1, 100])
+def test_a_run_that_was_taken_over_writes_nothing_more(log_steps, images, tmp_path, monkeypatch):
+    workdir, after_step = tmp_path / "run", loop.Run._after_step
+
+    def taken_over_at_step_4(run, step, *rest):
+        if step == 4:
+            other = json.loads((workdir / "lock.json").read_text()) | {"id": "another", "host": "node7"}
+            (workdir / "lock.json").write_text(json.dumps(other))
+        after_step(run, step, *rest)
+
+    monkeypatch.setattr(loop.Run, "_after_step", taken_over_at_step_4)
+    with pytest.raises(UserError, match=r"was taken over by process \d+ on node7"):
+        train(small.config(data={"path": str(images)}, checkpoint_steps=4, log_steps=log_steps), str(workdir))
+    assert all(line["step"] < 4 for line in metrics(workdir)) and saved(workdir) == 0
+    assert json.loads((workdir / "lock.json").read_text())["id"] == "another"
+
+
+def test_what_a_message_offers_may_change(images, finished, tmp_path):
+    """The limit of bad images at any time; what changes the numbers as long as there is no checkpoint."""
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    train(small.config(data={"path": str(images), "max_bad_fraction": 0.5}), str(workdir))
+    shutil.rmtree(workdir / "checkpoints")
+    train(small.config(data={"path": str(images)}, batch_size=4, epochs=1, method="byol"), str(workdir))
+    assert [line["step"] for line in metrics(workdir)] == list(range(1, 11))
+    assert json.loads((workdir / "config.json").read_text())["batch_size"] == 4
+
+
+@pytest.mark.parametrize("content", ["", '{"alpha": 0.3, ', "[]", "\0\0\0"])
+def test_a_damaged_config_file_is_told_in_a_line(content, images, finished, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    (workdir / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json is damaged .*put it back from a copy"):
+        train(small.config(data={"path": str(images)}), str(workdir))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        run_state(workdir)
+    assert (workdir / "config.json").read_text() == content
+
+
+def test_lines_of_metrics_that_are_damaged_are_cut_off(images, finished, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    lines = (workdir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_bytes(b"".join(lines[:3]) + b"[1, 2]\n\xff\x00\n" + lines[3])
+    train(small.config(data={"path": str(images)}), str(workdir))
+    assert [line["step"] for line in metrics(workdir)] == [1, 2, 3, 6, 7, 8, 9, 10]
 
 
 BASELINES = [{"model": {"facemae": False}}, {"model": {"masking": "random"}}, {"alpha": 0.0}, {"dtype": "bfloat16"},

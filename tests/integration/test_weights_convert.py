@@ -13,7 +13,7 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax import convert
+from simfle_jax.commands import convert
 from simfle_jax.errors import UserError
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
@@ -97,11 +97,15 @@ def assert_equal_states(first, second):
 
 
 def test_a_run_interrupted_at_epoch_3_goes_on_from_the_published_layout_to_the_bit(
-    whole, checkpoint, images, settings, tmp_path
+    whole, checkpoint, images, settings, tmp_path, capsys
 ):
     said = run(checkpoint, tmp_path / "run", "--data", images, "--config", settings)
     assert "goes on at epoch 3, step 15, with its momentum" in said
+    capsys.readouterr()
     train(make_config(images), str(tmp_path / "run"))
+    assert "goes on from step 15\n" in capsys.readouterr().err
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(16, 21))
     assert_equal_states(run_state(tmp_path / "run")[1], run_state(whole)[1])
 
 

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from small_probe import COLOURS, write_encoder, write_split
 
 import simfle_jax
 from configs import probe as probe_config
-from simfle_jax import convert, embed, predict
+from simfle_jax.commands import convert, embed, predict
+from simfle_jax.data.decode import decode
 from simfle_jax.data.image_list import ImageList
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation import records
+from simfle_jax.evaluation import features, records
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
+from simfle_jax.weights.files import read_arrays
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,6 +134,90 @@ def test_embed_writes_parquet(probe, faces, pixels, tmp_path):
     table = parquet.read_table(out).to_pydict()
     assert table["name"] == pixels[1]
     np.testing.assert_allclose(table["feature"], simfle_jax.load_encoder(probe)(pixels[0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".npy"])
+def test_an_interrupted_embedding_goes_on_to_the_same_bits(probe, faces, tmp_path, monkeypatch, capsys, ending):
+    monkeypatch.setattr(features, "images_at_once", lambda: 4)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    given = [str(faces / "val"), str(broken), "--encoder", str(probe), "--out"]
+    embed.main([*given, str(tmp_path / f"whole{ending}")])
+    stream = features.Extractor.stream
+
+    def stopped(self, source, start=0):
+        for number, batch in enumerate(stream(self, source, start)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(features.Extractor, "stream", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        embed.main([*given, str(tmp_path / f"part{ending}")])
+    assert not (tmp_path / f"part{ending}").exists()
+    monkeypatch.setattr(features.Extractor, "stream", stream)
+    capsys.readouterr()
+    embed.main([*given, str(tmp_path / f"part{ending}")])
+    assert "goes on from image 12 of 22" in capsys.readouterr().err
+    whole, part = (np.load(tmp_path / f"{name}{ending}") for name in ("whole", "part"))
+    if ending == ".npz":
+        assert part["names"].tolist() == whole["names"].tolist()
+        whole, part = whole["features"], part["features"]
+    np.testing.assert_array_equal(part, whole)
+    assert part.shape == (21, 32) and (tmp_path / f"part{ending}.bad.txt").read_text().startswith(str(broken))
+
+
+def test_nothing_readable_is_told(probe, tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    for command in (embed.main, predict.main):
+        flag = (
+            ["--encoder", str(probe), "--out", str(tmp_path / "f.npz")]
+            if command is embed.main
+            else ["--probe", str(probe)]
+        )
+        with pytest.raises(SystemExit, match="2"):
+            command([str(tmp_path / "a.jpg"), *flag])
+        assert "none of the 1 images can be read" in capsys.readouterr().err
+
+
+def test_predict_says_once_how_images_must_be_cropped(probe, pixels, capsys):
+    predict.main([*pixels[1][:3], "--probe", str(probe)])
+    assert capsys.readouterr().err.count("images must be cropped to the face") == 1
+
+
+@pytest.mark.parametrize("recorded", ["probe.safetensors", "config.json", "classifier.safetensors"])
+def test_predict_decodes_at_the_canvas_of_the_training(probe, tmp_path, capsys, recorded):
+    """The probe says which, one of before by its settings, and a classifier's file made of it."""
+    photograph = tmp_path / "face.png"
+    random = np.random.default_rng(3)
+    Image.fromarray(random.integers(0, 256, (60, 60, 3), np.uint8)).save(photograph)
+    folder = shutil.copytree(probe, tmp_path / "probe")
+    if recorded == "config.json":
+        (folder / recorded).write_text(json.dumps({"data": {"canvas": 12}}))
+        arrays, metadata = read_arrays(folder / "probe.safetensors")
+        del metadata["canvas"]
+        save_file(arrays, folder / "probe.safetensors", metadata=metadata)
+    else:
+        records.save_probe(folder, records.load_probe(probe)._replace(canvas=12))
+    if recorded == "classifier.safetensors":
+        run(folder, tmp_path / recorded)
+        folder = tmp_path / recorded
+    found = {}
+    for name, place in {"default": probe, "recorded": folder}.items():
+        predict.main([str(photograph), "--probe", str(place), "--json"])
+        found[name] = list(json.loads(capsys.readouterr().out)["probabilities"].values())
+    small = decode(photograph.read_bytes(), 12)[None]
+    np.testing.assert_allclose(found["recorded"], load_classifier(probe).probabilities(small)[0], rtol=1e-3, atol=1e-5)
+    assert np.abs(np.subtract(found["recorded"], found["default"])).max() > 1e-3
+
+
+def test_names_of_classes_are_not_given_anew(probe, tmp_path):
+    """In another order they would turn every label into another."""
+    run(probe, tmp_path / "classifier.safetensors")
+    for place in (probe, tmp_path / "classifier.safetensors"):
+        with pytest.raises(UserError, match="tells its classes itself: blue green red; leave --classes out"):
+            load_classifier(place, classes=("red", "green", "blue"))
+        assert load_classifier(place, classes=("blue", "green", "red")).classes == ("blue", "green", "red")
 
 
 def test_predict_prints_probabilities_as_text_and_json(probe, faces, pixels, tmp_path, capsys):

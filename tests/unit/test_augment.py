@@ -73,6 +73,16 @@ def test_neutral_settings_give_the_plain_resize(keys, images):
         np.testing.assert_allclose(view, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "part", [{"flip": 1.0}, {"jitter": 1.0}, {"gray": 1.0}, {"blur": (2.0, 2.0)}], ids=lambda part: next(iter(part))
+)
+def test_every_part_of_the_augmentation_changes_the_views(part, keys, images):
+    without, with_it = (
+        np.stack(augment.two_views(keys, images, dataclasses.replace(NEUTRAL, **changes))) for changes in ({}, part)
+    )
+    assert np.all(np.abs(without - with_it).mean(axis=(2, 3, 4)) > 0.02), "every view of every image"
+
+
 def test_probe_view_flips_with_its_probability(keys, images):
     @jax.jit
     def view(flip):

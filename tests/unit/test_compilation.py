@@ -1,12 +1,16 @@
 """The cache keeps programs for other numbers of cores apart; a weight gradient is not YNNPACK's."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from simfle_jax import compilation
+from simfle_jax.errors import UserError
 from simfle_jax.kernels.convolution import by_lax
 
 
@@ -34,6 +38,48 @@ def test_a_folder_that_jax_was_told_of_is_kept(no_folder):
     jax.config.update("jax_compilation_cache_dir", str(no_folder / "own"))
     compilation.use_cache()
     assert jax.config.values["jax_compilation_cache_dir"] == str(no_folder / "own")
+
+
+@pytest.mark.parametrize("home", ["none", "not to be written"])
+def test_a_user_without_a_home_has_no_cache_and_one_warning(home, no_folder, monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home == "none":  # as pathlib does without HOME and without an entry in passwd
+        monkeypatch.setattr(Path, "home", lambda: Path("~nobody-here").expanduser())
+    else:
+        (no_folder / "file").touch()
+        monkeypatch.setenv("HOME", str(no_folder / "file"))
+    compilation.use_cache()
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "warning: compiled programs are not kept" in told
+
+
+COMMANDS = {
+    "train": ["train.py", "--config=tests/small_config.py", "--config.data.path=.", "--workdir=no"],
+    "embed": ["-m", "simfle_jax.embed", "README.md", "--encoder=no", "--out=no.npz"],
+    "convert": ["-m", "simfle_jax.convert", "configs", "no.safetensors"],
+    "plan": ["-m", "simfle_jax.plan", "--config=tests/small_config.py", "--target=cpu-8"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_platform_that_is_not_there_is_one_line_that_names_those_that_are(command):
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"JAX_PLATFORMS": "rocm", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    call = [sys.executable, *COMMANDS[command]]
+    done = subprocess.run(call, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("distributed: off")]
+    assert done.returncode == 2 and len(told) == 1, done.stderr
+    assert told[0].startswith("error: JAX_PLATFORMS=rocm, but the platforms here are ") and "cpu" in told[0]
+
+
+def test_64_bits_are_refused():
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(UserError, match=r"JAX_ENABLE_X64 is set.*unset it"):
+            compilation.use_cache()
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_a_weight_gradient_is_left_to_eigen():

@@ -19,6 +19,8 @@ REFUSED = [
     ({"batch_size": 1}, "at least 2"),
     ({"batch_size": 8, "accumulate": 3}, "not divisible by accumulate = 3"),
     ({"dtype": "float16"}, "float32, bfloat16"),
+    ({"seed": -1}, "seed = -1 must lie in 0..4294967295"),
+    ({"seed": 2**32}, "seed = 4294967296 must lie in 0..4294967295: larger ones would repeat smaller ones"),
     ({"optimizer.lr": 0.0}, "lr = 0.0 must be positive"),
     ({"epochs": 1.5}, "must be of type int"),
     ({"views.scale": (0.5, 0.2)}, "must rise"),

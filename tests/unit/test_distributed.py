@@ -25,7 +25,7 @@ LONE = [
     STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},  # srun --pty bash in a job of four
     STEP | {"SLURM_STEP_NUM_TASKS": ""},
     STEP | {"SLURM_PROCID": "9"},  # left over from another job
-    {"OMPI_COMM_WORLD_SIZE": "2"},
+    {"OMPI_COMM_WORLD_SIZE": "1"},
     MPI | {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
     {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "3"},  # one of many runs, not a part of one
@@ -70,6 +70,81 @@ def test_mpirun_on_one_host_and_on_several():
     assert decide(Options(coordinator="h:1"), MPI | {"OMPI_COMM_WORLD_SIZE": "4"}).coordinator == "h:1"
 
 
+TORCHRUN = {
+    "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "n1",
+    "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none",
+}  # fmt: skip
+HYDRA = {"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+SHELL = STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_STEP_TASKS_PER_NODE": "1"}  # srun --pty bash
+
+
+@pytest.mark.parametrize(
+    "environ, processes, process, said",
+    [
+        (SHELL | MPI, 2, 1, "mpirun of 2 processes, inside a Slurm step of 1 task"),
+        (STEP | MPI, 2, 1, "mpirun of 2 processes, inside a Slurm step of 4 tasks"),  # Open MPI's daemons of 4 nodes
+        (SHELL | HYDRA, 2, 1, "mpiexec of 2 processes, inside a Slurm step of 1 task"),
+        (STEP | TORCHRUN, 4, 3, "torchrun of 4 processes, inside a Slurm step of 4 tasks"),
+        (MPI | TORCHRUN, 4, 3, "torchrun of 4 processes, inside a mpirun of 2 processes"),
+        (STEP | POD, 8, 3, "given by hand, inside a Slurm step of 4 tasks"),
+    ],
+)
+def test_the_innermost_launcher_wins_and_the_others_are_named(environ, processes, process, said):
+    for options in (Options(), Options("on")):
+        decision = decide(options, environ)
+        assert (decision.on, decision.processes, decision.process, decision.why) == (True, processes, process, said)
+
+
+def test_a_lone_process_of_mpirun_in_a_larger_step_says_so():
+    alone = decide(Options(), STEP | MPI | {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"})
+    assert not alone.on and alone.why == "one process: mpirun of 1 process, inside a Slurm step of 4 tasks"
+
+
+def test_launchers_that_agree_are_one():
+    # srun --mpi=pmi2 tells each task its number twice, and only Slurm where process 0 is.
+    decision = decide(Options(), STEP | {"PMI_SIZE": "4", "PMI_RANK": "2"})
+    assert (decision.why, decision.coordinator) == ("Slurm step of 4 tasks", f"gpu07:{61440 + 77}")
+    assert decide(Options(), STEP | {"PMIX_RANK": "2", "PMIX_NAMESPACE": "slurm.pmix.77.0"}) == decide(Options(), STEP)
+
+
+def test_mpich_and_intel_mpi():
+    here = decide(Options(), HYDRA)
+    assert (here.on, here.processes, here.process, here.devices) == (True, 2, 1, (1,))
+    assert (here.coordinator or "").startswith("127.0.0.1:")
+    with pytest.raises(UserError, match=r"this mpiexec of 4 processes does not say where process 0 is: give --coord"):
+        decide(Options(), HYDRA | {"PMI_SIZE": "4"})
+    assert decide(Options(coordinator="h:1"), HYDRA | {"PMI_SIZE": "4"}).coordinator == "h:1"
+
+
+def test_torchrun_and_what_sets_its_variables():
+    rank = decide(Options(), TORCHRUN)
+    assert (rank.on, rank.processes, rank.process, rank.devices) == (True, 4, 3, (1,))
+    assert rank.coordinator is not None and rank.coordinator.split(":")[0] == "n1"
+    assert not rank.coordinator.endswith(":29500"), "torchrun itself holds that port"
+    assert decide(Options(), TORCHRUN | {"RANK": "0", "LOCAL_RANK": "0"}).coordinator == rank.coordinator
+    by_script = {name: TORCHRUN[name] for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")}
+    assert decide(Options(), by_script).process == 3
+    assert decide(Options(), by_script | SHELL).process == 3, "a step of one task a node, started by hand on each"
+    assert decide(Options(), by_script | STEP).process == 2, "set once in a batch script, for all tasks"
+    assert decide(Options(), {"WORLD_SIZE": "4", "MASTER_ADDR": "n1"} | STEP).process == 2
+
+
+HALF = [
+    {"WORLD_SIZE": "2"}, {"PMI_SIZE": "2"}, {"OMPI_COMM_WORLD_SIZE": "2"}, {"JAX_NUM_PROCESSES": "2"},
+    {"WORLD_SIZE": "2", "RANK": "2"}, {"PMIX_RANK": "0", "PMIX_NAMESPACE": "prterun-n1-7@1"},
+    {"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-n1-7@1"} | SHELL, {"PMI_SIZE": "2"} | SHELL,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("environ", HALF, ids=str)
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_several_processes_of_which_the_number_is_missing_are_refused(environ, mode):
+    with pytest.raises(UserError, match=r"process.* is not said: give --coordinator=HOST:PORT, .* or --distributed=off"):
+        decide(Options(mode), environ)
+    assert not decide(Options("off"), environ).on
+    assert decide(Options("auto", "host:99", 2, 0), environ).processes == 2
+
+
 def test_a_pod_and_a_tpu_host():
     pod = decide(Options(), POD)
     assert (pod.on, pod.coordinator, pod.processes, pod.process) == (True, "run-workers-0-0.run:1234", 8, 3)
@@ -82,6 +157,7 @@ def test_the_command_line_wins():
     by_hand = decide(Options("auto", "host:99", 2, 0), STEP)
     assert (by_hand.coordinator, by_hand.processes, by_hand.process) == ("host:99", 2, 0)
     assert decide(Options("on", "host:99", 1, 0), {}).on
+    assert decide(Options("on"), {"WORLD_SIZE": "1", "RANK": "0"}).coordinator, "one process needs no address"
 
 
 @pytest.mark.parametrize(

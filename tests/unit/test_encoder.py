@@ -21,6 +21,7 @@ from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
+from simfle_jax.weights.trunk import find_trunk
 
 CONFIG = small.config()
 
@@ -136,7 +137,7 @@ def test_pretraining_starts_from_a_torch_file_with_fc(file, tmp_path):
 def test_prefixes_and_other_precisions_are_read_as_float32(file, tmp_path, kind):
     arrays = {f"module.{name}": x.astype(kind) for name, x in load_file(file).items()}
     save_file(arrays, tmp_path / "other.safetensors")
-    found = read_arrays(tmp_path / "other.safetensors")[0]
+    found = find_trunk(read_arrays(tmp_path / "other.safetensors")[0], "online", "other.safetensors")
     assert found.keys() == load_file(file).keys() and {x.dtype for x in found.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(found["conv1.weight"], arrays["module.conv1.weight"].astype(np.float32))
 
@@ -196,8 +197,11 @@ def test_files_that_cannot_serve_are_named(file, tmp_path):
 def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     arrays, metadata = load_file(file), simfle_jax.load_encoder(file).metadata
     foreign = tmp_path / "foreign.safetensors"
-    save_file({**{k: v for k, v in arrays.items() if k != "bn1.weight"}, "head.weight": np.zeros(2)}, foreign, metadata)
-    with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(head.weight\)"):
+    kept = {name: x for name, x in arrays.items() if name != "bn1.weight"}
+    save_file(
+        {**kept, "conv2.weight": np.zeros(2), "head.weight": np.zeros(2)}, foreign, metadata
+    )  # the head is left out
+    with pytest.raises(UserError, match=r"1 missing \(bn1.weight\) and 1 surplus \(conv2.weight\)$"):
         simfle_jax.load_encoder(foreign)
     with pytest.raises(
         UserError, match=r" 7 missing \(([a-z0-9._]+, ){5}\.\.\.\) and 6 surplus \(a0, a1, a2, a3, a4, \.\.\.\)"

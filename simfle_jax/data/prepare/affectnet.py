@@ -7,17 +7,19 @@ older  Manually_Annotated_file_lists/{training,validation}.csv, pictures of any 
 
 from __future__ import annotations
 
-import csv
-import math
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from simfle_jax.data.prepare import layout as layouts
 from simfle_jax.data.prepare import plan as plans
+from simfle_jax.data.prepare import tables
 from simfle_jax.data.prepare.encode import with_margin
 from simfle_jax.data.prepare.plan import Item, Plan, Published
+from simfle_jax.data.prepare.tables import Row, Unreadable
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
@@ -39,6 +41,7 @@ COLUMNS = [
     "valence",
     "arousal",
 ]
+NEEDED = [*COLUMNS[:5], "expression"]
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 LAYOUT = (
     "train_set/images/, train_set/annotations/ and the same under val_set/ (newer release), or "
@@ -64,19 +67,33 @@ def plan(source: Path, classes: int = 8, margin: float = 0.1) -> Plan:
 
 
 def _release(root: Path) -> str:
-    if (root / "train_set" / "annotations").is_dir():
-        return "newer"
-    return "older" if _list_file(root, "training.csv").is_file() else ""
+    newer, older = layouts.child(root, "train_set", "annotations"), _list_file(root, "training.csv")
+    if newer and older:
+        raise UserError(f"affectnet: {root} holds both releases ({newer} and {older}): move one of them out of it")
+    return "newer" if newer else "older" if older else ""
 
 
-def _label(result: Plan, number: int, name: str, classes: int) -> str | None:
-    """The class of an expression number, or None when it is skipped (and counted)."""
+def _folder(root: Path, *choices: str) -> Path:
+    try:
+        return layouts.folder_of(root, *choices)
+    except UserError as error:
+        raise UserError(f"affectnet: {error}; expected: {LAYOUT}") from None
+
+
+def _label(result: Plan, number: int, name: str, where: str, classes: int) -> str | None:
+    """The class of an expression number, or None when it is skipped (and counted).
+
+    Raises UserError for a number that is none of the owners'.
+    """
     if 0 <= number < classes:
         return CLASSES[number]
     if 0 <= number < len(CLASSES):
         result.skipped.add(f"{CLASSES[number]}: not among the {classes} classes", name)
+    elif number in OTHER_LABELS:
+        result.skipped.add(f"label: {OTHER_LABELS[number]}", name)
     else:
-        result.skipped.add(f"label: {OTHER_LABELS.get(number, 'out of range')}", name)
+        last = max(OTHER_LABELS)
+        raise UserError(f"affectnet: {where} has the expression {number}; the owners' are 0 to {last}: fetch it again")
     return None
 
 
@@ -85,18 +102,15 @@ def _label(result: Plan, number: int, name: str, classes: int) -> str | None:
 
 def _add_newer(result: Plan, root: Path, classes: int) -> None:
     for folder, split in FOLDERS.items():
-        images, annotations = plans.nested(root / folder / "images"), plans.nested(root / folder / "annotations")
-        for needed in (images, annotations):
-            if not needed.is_dir():
-                raise UserError(f"{result.dataset}: no folder {needed}; expected: {LAYOUT}")
+        images = _folder(root, f"{folder}/images", f"{folder}/{folder}/images")
+        annotations = _folder(root, f"{folder}/annotations", f"{folder}/{folder}/annotations")
         entries = list(plans.images_in(images, result.skipped))
         files = [str(annotations / f"{os.path.splitext(entry.name)[0]}_exp.npy") for entry in entries]
-        numbers = _expressions(files, folder)
-        for entry, number in zip(entries, numbers):
+        for entry, file, number in zip(entries, files, _expressions(files, folder)):
             if isinstance(number, str):
                 result.skipped.add(number, entry.name)
                 continue
-            label = _label(result, number, entry.name, classes)
+            label = _label(result, number, entry.name, file, classes)
             if label is not None:
                 result.add(Item(split, label, entry.name, path=entry.path))
         _count_orphans(result, annotations, {os.path.splitext(entry.name)[0] for entry in entries})
@@ -112,13 +126,14 @@ def _expressions(files: list[str], folder: str) -> list[int | str]:
 
 
 def _expression(path: str) -> int | str:
-    """The number in an `_exp.npy` (a text or a number of no dimension), or why there is none."""
+    """The number in an `_exp.npy` (a text or a number of one element), or why there is none."""
     try:
-        return int(np.load(path, allow_pickle=False).item())
+        value = float(np.load(path, allow_pickle=False).item())
     except FileNotFoundError:
         return "annotation missing"
-    except (OSError, ValueError, EOFError, OverflowError):
-        return "annotation not readable"
+    except (OSError, ValueError, TypeError, EOFError, OverflowError):
+        return "annotation not readable as a number"
+    return int(value) if value.is_integer() else "annotation not a whole number"
 
 
 def _count_orphans(result: Plan, annotations: Path, stems: set[str]) -> None:
@@ -131,69 +146,53 @@ def _count_orphans(result: Plan, annotations: Path, stems: set[str]) -> None:
 # --- older release -------------------------------------------------------------------------------------------------
 
 
-def _list_file(root: Path, name: str) -> Path:
-    return plans.nested(root / LISTS) / name
+def _list_file(root: Path, name: str) -> Path | None:
+    places = ([LISTS, name], [LISTS, LISTS, name], [name])
+    return next(filter(None, (layouts.child(root, *place) for place in places)), None)
 
 
 def _add_older(result: Plan, root: Path, classes: int, margin: float) -> None:
-    if not (root / IMAGES).is_dir():
-        raise UserError(f"{result.dataset}: no folder {root / IMAGES}; expected: {LAYOUT}")
-    folders = dict.fromkeys((root / IMAGES, plans.nested(root / IMAGES)))
+    images = _folder(root, IMAGES)
+    finders = [layouts.Finder(folder) for folder in dict.fromkeys((images, images.parent))]
     for name, split in LIST_FILES.items():
         path = _list_file(root, name)
-        if not path.is_file():
-            raise UserError(f"{result.dataset}: no file {path}; expected: {LAYOUT}")
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = filter(None, csv.reader(file))
-            for number, row in enumerate(rows, start=1):
-                if number == 1 and row[0].strip() == COLUMNS[0]:
-                    _check_header(path, row)
-                    continue
-                face = _face(result, row, f"{name} row {number}", classes)
-                if face is not None:
-                    _add_face(result, split, face, list(folders), margin)
+        if path is None:
+            raise UserError(f"{result.dataset}: no file {root / LISTS / name}; expected: {LAYOUT}")
+        parse = functools.partial(_face, result, classes)
+        for face in tables.parsed(path, tables.rows(path, COLUMNS, NEEDED), parse, result.skipped):
+            if face is not None:
+                _add_face(result, split, face, finders, margin)
 
 
-def _check_header(path: Path, row: list[str]) -> None:
-    if [cell.strip() for cell in row[: len(COLUMNS)]] != COLUMNS:
-        raise UserError(f"{path} has the columns {', '.join(row)}; expected {', '.join(COLUMNS)}")
+def _face(result: Plan, classes: int, row: Row) -> tuple[str, str, Box] | None:
+    """(path in the images folder, class, face box) of a row, or None when it is skipped (and counted).
 
-
-def _face(result: Plan, row: list[str], where: str, classes: int) -> tuple[str, str, Box] | None:
-    """(path in the images folder, class, face box) of a row, or None when it is skipped (and counted)."""
-    try:
-        name, box, number = _parse(row)
-    except ValueError:
-        result.skipped.add("row not readable", where)
-        return None
-    label = _label(result, number, name, classes)
-    if label is not None and box is None:
+    Raises Unreadable, or UserError for a label that is none of the owners'.
+    """
+    name, label = _image_path(row), _label(result, row.whole("expression"), row.where, row.where, classes)
+    if label is None:
+        return None  # such rows often have no box at all
+    x, y, width, height = (row.number(column) for column in COLUMNS[1:5])
+    if min(width, height) <= 0:
         result.skipped.add("face box without area", name)
-    return None if label is None or box is None else (name, label, box)
+        return None
+    return name, label, (x, y, width, height)
 
 
-def _add_face(result: Plan, split: str, face: tuple[str, str, Box], folders: list[Path], margin: float) -> None:
+def _image_path(row: Row) -> str:
+    """The path in the images folder, also of a path on another machine that leads through it. Raises Unreadable."""
+    given = row.text(COLUMNS[0]).replace("\\", "/")
+    name = given.rpartition(f"{IMAGES}/")[2]
+    if not name or name.startswith("/") or ".." in name.split("/") or ":" in name:
+        raise Unreadable(f"expected a path in {IMAGES}/ as {COLUMNS[0]!r}, found {given[:60]!r}")
+    return name
+
+
+def _add_face(result: Plan, split: str, face: tuple[str, str, Box], finders: list[layouts.Finder], margin: float) -> None:
     name, label, box = face
-    path = next((path for folder in folders if os.path.isfile(path := os.path.join(folder, name))), None)
+    path = next(filter(None, (finder.find(name) for finder in finders)), None)
     if path is None:
         result.skipped.add("image file missing", name)
         return
     flat = os.path.splitext(name.replace("/", "_"))[0] + ".jpg"
     result.add(Item(split, label, flat, path=path, box=with_margin(box, margin)))
-
-
-def _parse(row: list[str]) -> tuple[str, Box | None, int]:
-    """(path in the images folder, face box, expression) of a row; the box is None when it has no area.
-
-    Raises ValueError when the row cannot be read.
-    """
-    name = row[0].strip().replace("\\", "/")
-    if len(row) < len(COLUMNS) or not name or name.startswith("/") or ".." in name.split("/"):
-        raise ValueError("not a row of the list")
-    number = int(row[6])
-    if number not in range(len(CLASSES)):
-        return name, None, number  # such rows often have no box at all: they are skipped by their label
-    x, y, width, height = (float(cell) for cell in row[1:5])
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError("not a box")
-    return name, (x, y, width, height) if min(width, height) > 0 else None, number

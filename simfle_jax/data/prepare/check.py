@@ -55,7 +55,7 @@ def require_free(path: Path) -> None:
     """Raises UserError unless a report can be written to `path`: a new file, or an earlier report."""
     if not path.parent.is_dir():
         raise UserError(f"no folder {path.parent} for the report: make it or give another --json FILE")
-    if path.exists() and not _is_report(path):
+    if path.exists() and not path.is_char_device() and not _is_report(path):
         raise UserError(f"{path} exists and is no report of a check: give another --json FILE")
 
 

@@ -7,9 +7,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from simfle_jax.data.decode import BadImage, open_rgb
+from simfle_jax.data.decode import FORMATS, BadImage, open_rgb
 from simfle_jax.data.prepare.plan import Item
 
+READ = (*FORMATS, "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # what owners give out; none of them runs a program
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
 LONGEST = 256  # pixels; larger cut faces are reduced to it: photographs are many times a canvas
 
@@ -28,7 +29,7 @@ def encoded(item: Item) -> bytes:
         return _saved(Image.fromarray(grey), format="PNG")
     assert item.path is not None
     with open(item.path, "rb") as file:
-        image = open_rgb(file.read())
+        image = open_rgb(file.read(), READ)
     if item.box is None:
         return _saved(image, format="PNG")
     return _saved(cut(image, item.box), **JPEG)

@@ -1,28 +1,38 @@
-"""FERPlus: the images of FER2013 with the votes of ten people each, in either of the two ways it is kept.
+"""FERPlus: the images of FER2013 with the votes of ten people each, in any of the ways it is kept.
 
-    fer2013.csv (`emotion,pixels,Usage`) beside fer2013new.csv, row by row the same images; or
-    FER2013Train/ FER2013Valid/ FER2013Test/, each with `fer0000000.png` and a header-less `label.csv`
+    fer2013.csv (`emotion,pixels,Usage`) and fer2013new.csv, row by row the same images; or
+    FER2013Train/ FER2013Valid/ FER2013Test/, each with `fer0000000.png` and a header-less `label.csv`; or
+    the same folders without `label.csv` and fer2013new.csv, which names the images
+
+In the owners' repository fer2013new.csv is at the root and the folders are in data/.
 
 Which label ten votes make decides what is in the test set, so the rule is an option and is recorded.
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
-from simfle_jax.data.prepare import plan as plans
-from simfle_jax.data.prepare.plan import Item, Plan, Published
+from simfle_jax.data.prepare import layout as layouts
+from simfle_jax.data.prepare import tables
+from simfle_jax.data.prepare.plan import Item, Plan, Published, Skipped
+from simfle_jax.data.prepare.tables import Row, Unreadable
 from simfle_jax.errors import UserError
 
-VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")  # then unknown, NF
-CHOICES = len(VOTES) + 2
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+CHOICES = (*VOTES, "unknown", "NF")
+PEOPLE = 10  # who voted on each image
 SIDE = 48  # pixels
 USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
-LABEL_FILE = "label.csv"
+PIXEL_FILE, VOTE_FILE, LABEL_FILE = "fer2013.csv", "fer2013new.csv", "label.csv"
+PIXEL_COLUMNS = ("emotion", "pixels", "Usage")
+VOTE_COLUMNS = ("Usage", "Image name", *CHOICES)
+LABEL_COLUMNS = ("Image name", "box", *CHOICES)  # the box is always the whole image
 # Images kept per part; the two ways of keeping the votes differ in a few rows.
 PUBLISHED = {
     ("csv", "majority"): {"train": 25060, "valid": 3199, "test": 3153},
@@ -30,21 +40,36 @@ PUBLISHED = {
     ("folders", "majority"): {"train": 25045, "valid": 3191, "test": 3137},
     ("folders", "argmax"): {"train": 28558, "valid": 3579, "test": 3573},
 }
-LAYOUT = "fer2013.csv beside fer2013new.csv, or FER2013Train/, FER2013Valid/ and FER2013Test/ with label.csv in each"
+LAYOUT = (
+    "fer2013.csv and fer2013new.csv, or FER2013Train/, FER2013Valid/ and FER2013Test/ (also in data/) with label.csv "
+    "in each or fer2013new.csv beside them"
+)
+BY_LIST = "folders with fer2013new.csv"  # the layout of folders without label.csv
+
+
+class Image(NamedTuple):
+    """One row of the owners' lists: part, file name and ten votes, with grey levels (a text) or with the file."""
+
+    part: str
+    name: str
+    votes: list[int]
+    pixels: str = ""
+    path: str | None = None
 
 
 def plan(source: Path, labels: str = "majority", test_split: str = "test") -> Plan:
     """Plans FERPlus: `labels` is the vote rule, `test_split` (test or valid) the part that becomes val."""
-    root = plans.find_root(source, _layout, "ferplus", "fer2013new.csv or FER2013Train/label.csv", LAYOUT)
-    layout = _layout(root)
-    kept = PUBLISHED[layout, labels]
+    if not source.is_dir():
+        raise UserError(f"ferplus: no folder {source}; give the unpacked data set as --source")
+    splits = {"train": "train", test_split: "val"}
+    layout = _layout(source, list(splits))
+    kept = PUBLISHED["folders" if layout == "folders" else "csv", labels]
     published: Published = {"train": kept["train"], "val": kept[test_split]}
     result = Plan("ferplus", {"layout": layout, "labels": labels, "val": test_split}, published)
-    splits = {"train": "train", test_split: "val"}
-    if layout == "csv":
-        _add_csv(result, root, splits, labels)
-    else:
-        _add_folders(result, root, splits, labels)
+    for image in _images(source, layout, list(splits), result.skipped):
+        label = _label(result, image, labels) if image.part in splits else None
+        if label is not None:
+            _add(result, image, splits[image.part], label)
     return result
 
 
@@ -67,87 +92,118 @@ def emotion(votes: list[int], rule: str) -> tuple[str | None, str]:
     return (VOTES[winner], "") if winner < len(VOTES) else (None, "majority for unknown or not a face")
 
 
-def _layout(root: Path) -> str:
-    if (root / "fer2013new.csv").is_file():
+def _layout(source: Path, parts: list[str]) -> str:
+    """csv, folders, or folders with fer2013new.csv: by what is there for these parts. Raises UserError."""
+    votes, pixels, folders = _file(source, VOTE_FILE), _file(source, PIXEL_FILE), _folders(source)
+    if votes and pixels:
         return "csv"
-    return "folders" if (root / "FER2013Train" / LABEL_FILE).is_file() else ""
+    if not votes and not folders:
+        raise UserError(
+            f"ferplus: looked for {VOTE_FILE} and FER2013Train/ in {source} and did not find them; expected: {LAYOUT}"
+        )
+    if not folders:
+        raise UserError(f"ferplus: no file {PIXEL_FILE} in {source}, which holds the pixels; expected: {LAYOUT}")
+    missing = [path for part in parts if not (path := _part_folder(folders, part) / LABEL_FILE).is_file()]
+    if missing and not votes:
+        raise UserError(f"ferplus: no file {missing[0]} and no {VOTE_FILE}; expected: {LAYOUT}")
+    return BY_LIST if missing else "folders"
 
 
-def _votes(cells: list[str]) -> list[int] | None:
+def _file(source: Path, name: str) -> Path | None:
+    folder = layouts.only(layouts.first_level(source, lambda inner: layouts.child(inner, name)), "ferplus", name)
+    return layouts.child(folder, name) if folder else None
+
+
+def _folders(source: Path) -> Path | None:
+    found = layouts.first_level(source, lambda inner: any(layouts.child(inner, name) for name in FOLDERS))
+    return layouts.only(found, "ferplus", "FER2013Train/")
+
+
+def _part_folder(folders: Path, part: str) -> Path:
+    name = next(name for name, known in FOLDERS.items() if known == part)
     try:
-        votes = [int(float(cell)) for cell in cells]
-    except (ValueError, OverflowError):
-        return None
-    return votes if len(votes) == CHOICES and min(votes) >= 0 else None
+        return layouts.folder_of(folders, name)
+    except UserError as error:
+        raise UserError(f"ferplus: {error}; expected: {LAYOUT}") from None
 
 
-def _label(result: Plan, name: str, cells: list[str], rule: str) -> str | None:
-    """The class of a row, or None when it is skipped (and counted)."""
-    votes = _votes(cells)
-    if not name:
-        result.skipped.add("no image name: not a face", ",".join(cells))
-    elif votes is None or "/" in name or "\\" in name:
-        result.skipped.add("row not readable", name)
+def _images(source: Path, layout: str, parts: list[str], skipped: Skipped) -> Iterator[Image]:
+    """The readable rows of the owners' lists, for these parts at least."""
+    votes, pixels, folders = _file(source, VOTE_FILE), _file(source, PIXEL_FILE), _folders(source)
+    if layout == "csv":
+        assert votes and pixels
+        yield from tables.parsed(votes, _pairs(pixels, votes), _listed, skipped)
+        return
+    assert folders
+    finders = {part: layouts.Finder(_part_folder(folders, part)) for part in parts}
+    if layout == "folders":
+        for part, finder in finders.items():
+            path = Path(finder.root) / LABEL_FILE
+            rows = tables.rows(path, LABEL_COLUMNS, ("Image name", *CHOICES))
+            images = tables.parsed(path, rows, functools.partial(_image, part), skipped)
+            yield from (image._replace(path=finder.find(image.name)) for image in images)
     else:
-        label, reason = emotion(votes, rule)
-        if label is None:
-            result.skipped.add(reason, name)
-        return label
-    return None
+        assert votes
+        images = tables.parsed(votes, tables.rows(votes, VOTE_COLUMNS), _listed, skipped)
+        yield from (i._replace(path=finders[i.part].find(i.name)) for i in images if i.part in finders)
 
 
-def _add_folders(result: Plan, root: Path, splits: dict[str, str], rule: str) -> None:
-    for folder, part in FOLDERS.items():
-        if part not in splits:
-            continue
-        path = root / folder / LABEL_FILE
-        if not path.is_file():
-            raise UserError(f"ferplus: no file {path}; expected: {LAYOUT}")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.reader(file):
-                # name, box (always the whole image), ten votes
-                label = _label(result, row[0].strip(), row[2:], rule) if row else None
-                if label is not None:
-                    name = row[0].strip()
-                    result.add_file(Item(splits[part], label, name, path=str(root / folder / name)))
+def _pairs(pixels: Path, votes: Path) -> Iterator[Row]:
+    """The rows of votes, each with its pixels; UserError when the two files do not belong together."""
+    images = tables.rows(pixels, PIXEL_COLUMNS, ("pixels", "Usage"))
+    for image, row in zip_longest(images, tables.rows(votes, VOTE_COLUMNS)):
+        usage = image.cells.get("Usage") if image else None
+        if image is None or row is None or (usage and usage != row.cells.get("Usage")):
+            raise UserError(
+                f"ferplus: {pixels.name} and {votes.name} part at {(image or row).where}: they must hold the same "
+                "images in the same order; fetch both again"
+            )
+        yield row._replace(cells={**row.cells, "pixels": image.cells.get("pixels", "")})
 
 
-def _add_csv(result: Plan, root: Path, splits: dict[str, str], rule: str) -> None:
-    for number, (usage, pixels, row) in enumerate(_rows(root), start=2):
-        part = USAGES.get(usage)
-        if part is None:
-            result.skipped.add("row not readable", f"line {number}")
-        elif part in splits:
-            name = row[1].strip()
-            label = _label(result, name, row[2:], rule)
-            if label is not None:
-                _add_pixels(result, Item(splits[part], label, name), pixels)
+def _listed(row: Row) -> Image:
+    """The image of a row of fer2013new.csv. Raises Unreadable, or UserError for a usage that is none of the owners'."""
+    usage = row.text("Usage")
+    if usage and usage not in USAGES:
+        raise UserError(f"ferplus: {row.where} has the Usage {usage[:60]!r}; the owners' are {', '.join(USAGES)}")
+    if not usage:
+        raise Unreadable(f"expected one of {', '.join(USAGES)} as 'Usage', found nothing")
+    return _image(USAGES[usage], row)
 
 
-def _add_pixels(result: Plan, item: Item, text: str) -> None:
+def _image(part: str, row: Row) -> Image:
+    name = row.text("Image name")
+    if "/" in name or "\\" in name:
+        raise Unreadable(f"expected a file name without folders, found {name[:60]!r}")
+    votes = [row.whole(choice) for choice in CHOICES]
+    if min(votes) < 0 or max(votes) > PEOPLE:
+        raise UserError(f"ferplus: {row.where} has the votes {votes}; the owners' are numbers of {PEOPLE} people")
+    return Image(part, name, votes, row.cells.get("pixels", ""))
+
+
+def _label(result: Plan, image: Image, rule: str) -> str | None:
+    """The class of an image, or None when it is skipped (and counted)."""
+    label, reason = emotion(image.votes, rule) if image.name else (None, "no image name: not a face")
+    if label is None:
+        result.skipped.add(reason, image.name or ",".join(map(str, image.votes)))
+    return label
+
+
+def _add(result: Plan, image: Image, split: str, label: str) -> None:
+    if image.path:
+        result.add(Item(split, label, image.name, path=image.path))
+        return
+    pixels = _grey_levels(image.pixels)
+    if pixels:
+        result.add(Item(split, label, image.name, pixels=pixels))
+    else:
+        result.skipped.add("pixels not readable" if image.pixels else "image file missing", image.name)
+
+
+def _grey_levels(text: str) -> bytes | None:
+    """48 x 48 bytes, or None."""
     try:
         pixels = bytes(map(int, text.split()))
     except ValueError:
-        pixels = b""
-    if len(pixels) == SIDE * SIDE:
-        result.add(Item(item.split, item.label, item.name, pixels=pixels))
-    else:
-        result.skipped.add("pixels not readable", item.name)
-
-
-def _rows(root: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """(usage, pixels, row of votes) of the two files read side by side; UserError when they do not belong together."""
-    images, votes = root / "fer2013.csv", root / "fer2013new.csv"
-    if not images.is_file():
-        raise UserError(f"ferplus: no file {images}, which holds the pixels; expected: {LAYOUT}")
-    with images.open(newline="", encoding="utf-8-sig") as one, votes.open(newline="", encoding="utf-8-sig") as other:
-        pairs = zip_longest(filter(None, csv.reader(one)), filter(None, csv.reader(other)))
-        next(pairs, None)  # headers
-        for number, (image, row) in enumerate(pairs, start=2):
-            usage = image[2].strip() if image and len(image) > 2 else ""
-            if image is None or row is None or (usage in USAGES and row[0].strip() != usage):
-                raise UserError(
-                    f"ferplus: {images.name} and {votes.name} part at line {number}: they must hold the same images "
-                    "in the same order; fetch both again"
-                )
-            yield usage, image[1] if len(image) > 1 else "", row if len(row) > 1 else [usage, ""]
+        return None
+    return pixels if len(pixels) == SIDE * SIDE else None

@@ -6,11 +6,11 @@ class names stay as they are.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from simfle_jax.data.prepare import layout
 from simfle_jax.data.prepare import plan as plans
-from simfle_jax.data.prepare.plan import Item, Plan
+from simfle_jax.data.prepare.plan import Item, Plan, Skipped
 from simfle_jax.errors import UserError
 
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
@@ -38,6 +38,8 @@ def plan(source: Path) -> Plan:
     result = Plan("folder", {"splits": {split: path.name if found[split] else "." for split, path in folders.items()}})
     for split, path in folders.items():
         _add_split(result, split, path)
+    if found["train"]:
+        _count_beside(result, source, set(folders.values()))
     return result
 
 
@@ -48,8 +50,17 @@ def class_name(folder: str) -> str:
 
 
 def _split_folder(source: Path, split: str) -> Path | None:
-    by_name = {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    by_name = {path.name.lower(): path for path in layout.subfolders(source)}
     return next((by_name[name] for name in SPLIT_NAMES[split] if name in by_name), None)
+
+
+def _count_beside(result: Plan, source: Path, taken: set[Path]) -> None:
+    """Counts what lies beside the splits: a second validation folder, or images without a folder."""
+    for path in layout.subfolders(source):
+        if path not in taken:
+            result.skipped.add("folder beside train and val", path.name)
+    for entry in plans.images_in(source, Skipped()):
+        result.skipped.add("image beside train and val", entry.name)
 
 
 def _add_split(result: Plan, split: str, folder: Path) -> None:
@@ -58,15 +69,13 @@ def _add_split(result: Plan, split: str, folder: Path) -> None:
             result.add(Item(split, None, entry.name, path=entry.path))
         else:
             result.skipped.add("no class folder", entry.name)
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            _add_class(result, split, class_name(path.name), path)
+    for path in layout.subfolders(folder):
+        _add_class(result, split, class_name(path.name), path)
 
 
 def _add_class(result: Plan, split: str, label: str, folder: Path) -> None:
-    """Takes the images of a class folder and of the folders in it (named after them, so that no two collide)."""
-    for directory, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = Path(directory).relative_to(folder).parts
-        for entry in plans.images_in(Path(directory), result.skipped):
+    """Takes the images of a class folder and of the folders in it (named after them)."""
+    for directory in layout.walk(folder):
+        inner = directory.relative_to(folder).parts
+        for entry in plans.images_in(directory, result.skipped):
             result.add(Item(split, label, "_".join((*inner, entry.name)), path=entry.path))

@@ -13,6 +13,7 @@ import simplejpeg
 from PIL import features
 
 import simfle_jax
+from simfle_jax.data.listing import entries
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published, printable
 from simfle_jax.data.prepare.writer import UNLABELLED
 from simfle_jax.data.sources import FolderSource
@@ -33,7 +34,7 @@ def begin(plan: Plan, out: Path) -> None:
     if path.is_file():
         _refuse_other(path, settings)
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or entries(os.fsencode(out))):
         raise UserError(f"{out} holds something else (it has no {NAME} of a preparation): choose an empty --out")
     out.mkdir(parents=True, exist_ok=True)
     _save(path, {**settings, "complete": False})

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from simfle_jax.data.sources import EXTENSIONS
+from simfle_jax.data.files import EXTENSIONS, is_image
+from simfle_jax.data.listing import entries
+from simfle_jax.data.prepare import layout as layouts
+from simfle_jax.data.prepare.names import distinct
 from simfle_jax.errors import UserError
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -37,6 +42,13 @@ class Item:
     pixels: bytes | None = None
 
 
+class File(NamedTuple):
+    """A file of the source: its name, and its path."""
+
+    name: str
+    path: str
+
+
 class Skipped:
     """Counts what was left out by reason, with the first names of each."""
 
@@ -63,19 +75,30 @@ class Plan:
         self.published = published or {}
         self.items: list[Item] = []
         self.skipped = Skipped()
-        self._names: set[tuple[str, str | None, str]] = set()
+        self._taken: set[Item] = set()
 
     def add(self, item: Item) -> None:
-        """Takes an image; a second one that would get the same file is skipped."""
+        """Takes an image; one that was taken already is skipped."""
         stem, suffix = os.path.splitext(item.name)
         if suffix.lower() not in EXTENSIONS:
             item = dataclasses.replace(item, name=stem + ".png")
-        key = (item.split, item.label, item.name)
-        if key in self._names:
+        if item in self._taken:
             self.skipped.add("listed twice", item.name)
             return
-        self._names.add(key)
+        self._taken.add(item)
         self.items.append(item)
+
+    def settle(self) -> None:
+        """Gives every image of a class a name of its own: other pictures may want the same one (x.png and x.bmp).
+
+        Those that keep the ending of their file come first, so that they keep their names.
+        """
+        endings = [os.path.splitext(item.path or item.name)[1] for item in self.items]
+        order = sorted(range(len(endings)), key=lambda i: not self.items[i].name.endswith(endings[i]))
+        wanted = [((self.items[i].split, self.items[i].label), self.items[i].name) for i in order]
+        for i, name in zip(order, distinct(wanted, [endings[i] for i in order])):
+            if name != self.items[i].name:
+                self.items[i] = dataclasses.replace(self.items[i], name=name)
 
     def add_file(self, item: Item) -> None:
         """Takes an image that is a file, if it is there."""
@@ -92,32 +115,23 @@ def printable(text: str) -> str:
 
 
 def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, looked_for: str, layout: str) -> Path:
-    """The folder of the owners' layout: `source`, or a folder in it (archives often bring a top folder along).
+    """The folder of the owners' layout: `source`, or one a folder or two below (archives bring top folders along).
 
-    Raises UserError that names what was looked for and how the layout should be.
+    Raises UserError that names what was looked for and how the layout should be, or the folders where there are several.
     """
     if not source.is_dir():
         raise UserError(f"{dataset}: no folder {source}; give the unpacked data set as --source")
-    for candidate in [source, *sorted(folder for folder in source.iterdir() if folder.is_dir())]:
-        if is_root(candidate):
-            return candidate
-    raise UserError(f"{dataset}: looked for {looked_for} in {source} and did not find it; expected: {layout}")
+    root = layouts.only(layouts.first_level(source, is_root), dataset, looked_for)
+    if root is None:
+        raise UserError(f"{dataset}: looked for {looked_for} in {source} and did not find it; expected: {layout}")
+    return root
 
 
-def nested(folder: Path) -> Path:
-    """`folder`, or the folder of the same name in it, which some unpackers make."""
-    inner = folder / folder.name
-    return inner if inner.is_dir() else folder
-
-
-def images_in(folder: Path, skipped: Skipped) -> Iterator[os.DirEntry]:
-    """The image files of one folder by name; other files are counted as skipped, hidden ones passed over."""
-    with os.scandir(folder) as entries:
-        files = sorted((entry for entry in entries if entry.is_file()), key=lambda entry: entry.name)
-    for entry in files:
-        if entry.name.startswith("."):
-            continue
-        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS + OTHER_SUFFIXES:
-            yield entry
-        else:
-            skipped.add("not an image file", entry.name)
+def images_in(folder: Path, skipped: Skipped) -> Iterator[File]:
+    """The image files of one folder by name; others are counted as skipped, those of the system passed over."""
+    for entry in sorted(entries(os.fsencode(folder))):
+        name = os.fsdecode(entry.name)
+        if is_image(name, EXTENSIONS + OTHER_SUFFIXES) and stat.S_ISREG(entry.kind):
+            yield File(name, os.fsdecode(entry.path))
+        elif not stat.S_ISDIR(entry.kind):
+            skipped.add("not an image file", name)

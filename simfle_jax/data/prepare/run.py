@@ -19,11 +19,21 @@ def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: st
     """
     check_apart(source, out)
     plan = make_plan(source)
-    if not plan.items:
-        reasons = "; ".join(f"{number:,} {reason}" for reason, number in plan.skipped.counts.items())
-        raise UserError(f"{plan.dataset}: no usable image in {source}" + (f" (skipped: {reasons})" if reasons else ""))
+    _require_images(plan, source)
+    plan.settle()
     manifest.begin(plan, out)
     return manifest.finish(plan, out, write(plan, out, link), link)
+
+
+def _require_images(plan: Plan, source: Path) -> None:
+    """Raises UserError, with the reasons, when a part of the data set has no image at all: it is still packed, or lost."""
+    empty = [part for part in plan.published if all(item.split != part for item in plan.items)]
+    if plan.items and not empty:
+        return
+    skipped = plan.skipped.as_json().items()
+    reasons = "; ".join(f"{entry['count']:,} {reason}, first {entry['first'][0]}" for reason, entry in skipped)
+    where = f" for {' and '.join(empty)}" if plan.items else ""
+    raise UserError(f"{plan.dataset}: no usable image{where} in {source}" + (f" (skipped: {reasons})" if reasons else ""))
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.decode import BadImage, decode, read_header
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.progress import Progress
 
@@ -67,6 +65,8 @@ def _examine(split: str, source: FolderSource, index: int) -> Facts:
         data = source[index].data
     except OSError as error:
         return Facts(path, split, label, 0, bad=f"cannot be read: {error.strerror}")
+    except BadImage as error:
+        return Facts(path, split, label, 0, bad=str(error))
     assert isinstance(data, bytes)  # of a folder they are files
     facts = Facts(path, split, label, len(data), hashlib.sha256(data).digest())
     try:
@@ -77,7 +77,7 @@ def _examine(split: str, source: FolderSource, index: int) -> Facts:
 
 def _measured(data: bytes) -> dict:
     pixels = decode(data, CANVAS)
-    with Image.open(io.BytesIO(data)) as image:  # reads the header only
+    with read_header(data) as image:
         header = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format or ""}
     cells = pixels.reshape(THUMBNAIL, CANVAS // THUMBNAIL, THUMBNAIL, CANVAS // THUMBNAIL, 3)
     values = pixels.reshape(-1, 3).astype(np.float32) / 255

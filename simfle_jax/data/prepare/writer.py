@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from simfle_jax.data.decode import BadImage
+from simfle_jax.data.files import is_service
 from simfle_jax.data.prepare.encode import encoded
+from simfle_jax.data.prepare.names import distinct
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -54,7 +56,8 @@ def flat_names(items: Iterable[Item]) -> dict[Item, str]:
     """Names of the train images in one folder: their own, with the class in front where two would collide."""
     train = [item for item in items if item.split == "train"]
     times = Counter(item.name for item in train)
-    return {item: item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train}
+    wanted = [item.name if times[item.name] == 1 else f"{item.label or 'none'}_{item.name}" for item in train]
+    return dict(zip(train, distinct([(None, name) for name in wanted], [""] * len(wanted))))
 
 
 def _target(item: Item, flat: dict[Item, str]) -> str:
@@ -76,12 +79,16 @@ def _refuse_strangers(out: Path, strangers: set[str]) -> None:
 
 
 def _present(out: Path) -> set[str]:
-    """The files below the folders that are written here, relative to `out`; hidden ones are unfinished."""
+    """The files below the folders that are written here, relative to `out`; hidden ones are unfinished.
+
+    What file servers and systems put there (thumbnails, Thumbs.db) is nobody's.
+    """
     found: set[str] = set()
     for top in (*SPLITS, UNLABELLED):
-        for directory, _, names in os.walk(out / top):
+        for directory, folders, names in os.walk(out / top):
+            folders[:] = [name for name in folders if not is_service(name)]
             prefix = Path(directory).relative_to(out).as_posix()
-            found.update(f"{prefix}/{name}" for name in names if not name.startswith("."))
+            found.update(f"{prefix}/{name}" for name in names if not is_service(name))
     return found
 
 

@@ -1,4 +1,6 @@
-"""The trunk: a residual network of bottleneck blocks in torchvision's v1.5 layout (stride on the 3x3)."""
+"""Residual networks in torchvision's v1.5 layout: of basic blocks (ResNet-18, 34) or of bottlenecks (50, 101)."""
+
+from typing import Any
 
 import jax
 from flax import nnx
@@ -9,8 +11,33 @@ from simfle_jax.models.layers import BatchNorm, Conv
 from simfle_jax.models.trunks.features import Features
 
 
+class BasicBlock(nnx.Module):
+    """3x3 - 3x3 with a shortcut, stride on the first; the output has `width` channels."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs):
+        self.conv1 = Conv(inputs, width, 3, stride, rngs)
+        self.bn1 = BatchNorm(width)
+        self.conv2 = Conv(width, width, 3, 1, rngs)
+        self.bn2 = BatchNorm(width)
+        self.project = stride != 1 or inputs != width
+        if self.project:
+            self.downsample_conv = Conv(inputs, width, 1, stride, rngs)
+            self.downsample_bn = BatchNorm(width)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = self.bn2(self.conv2(y), train)
+        if self.project:
+            x = self.downsample_bn(self.downsample_conv(x), train)
+        return add_relu(x, y)
+
+
 class Bottleneck(nnx.Module):
-    """1x1 - 3x3 - 1x1 with a shortcut; the output has four times `width` channels."""
+    """1x1 - 3x3 - 1x1 with a shortcut, stride on the 3x3; the output has four times `width` channels."""
+
+    expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int, rngs: nnx.Rngs):
         self.conv1 = Conv(inputs, width, 1, 1, rngs)
@@ -39,8 +66,11 @@ class ResNet(nnx.Module):
     `stage_sizes` counts the blocks of each stage; `last_stride` is the stride of the last one.
     """
 
-    def __init__(self, stage_sizes: tuple[int, ...], width: int, last_stride: int, remat: bool, rngs: nnx.Rngs):
-        self.remat = remat
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], stage_sizes: tuple[int, ...], width: int, last_stride: int,
+        remat: bool, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.block, self.remat = block, remat
         self.conv1 = Conv(3, width, 7, 2, rngs)
         self.bn1 = BatchNorm(width)
         stages = []
@@ -50,15 +80,16 @@ class ResNet(nnx.Module):
             stride = 1 if i == 0 else last_stride if i == len(stage_sizes) - 1 else 2
             blocks = []
             for j in range(size):
-                blocks.append(Bottleneck(inputs, planes, stride if j == 0 else 1, rngs))
-                inputs = 4 * planes
+                blocks.append(block(inputs, planes, stride if j == 0 else 1, rngs))
+                inputs = block.expansion * planes
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
     def __call__(self, x: jax.Array, train: bool) -> Features:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = max_pool(x)
-        apply = nnx.remat(Bottleneck.__call__, static_argnums=2) if self.remat else Bottleneck.__call__
+        call: Any = self.block.__call__
+        apply = nnx.remat(call, static_argnums=2) if self.remat else call
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)

@@ -1,12 +1,11 @@
 """The start of both commands: flags to a locked config, and mistakes in one line with status 2."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from simfle_jax.commands import cli
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
@@ -20,19 +19,33 @@ def main(config, workdir):
         raise KeyboardInterrupt
     print(config.seed, config.data.path, workdir)
 
-cli.define_flags()
-cli.run(main)
+cli.run(main, "What it does.")
 """
 
 
-def start(*flags):
+def start(*flags, folder=ROOT):
     call = [sys.executable, "-c", PROGRAM, *flags]
-    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(call, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
 
 
 def test_flags_become_the_config():
     done = start("--config=configs/simfle.py", "--config.seed=5", "--config.data.path=faces", "--workdir=w")
     assert (done.returncode, done.stdout) == (0, "5 faces w\n")
+
+
+@pytest.mark.parametrize("given, variant", [("", "None"), (":large", "large"), (":a:b", "a:b")])
+def test_a_folder_of_a_config_may_have_colons_in_its_name(given, variant, tmp_path):
+    folder = tmp_path / "of 9:30, C:"
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from configs import simfle\n\n"
+        "def get_config(variant=None):\n"
+        "    config = simfle.get_config()\n"
+        "    config.data.path = str(variant)\n"
+        "    return config\n"
+    )
+    done = start(f"--config={folder / 'mine.py'}{given}", "--config.seed=5", "--workdir=w")
+    assert (done.returncode, done.stdout) == (0, f"5 {variant} w\n"), done.stderr
 
 
 def test_a_setting_keeps_its_name_where_the_config_has_one_of_an_old_name():
@@ -65,5 +78,12 @@ def test_an_interrupt_is_told_without_traceback():
     assert done.stderr == "stopped; the same command starts again\n"
 
 
-def test_keys_are_those_of_nested_settings():
-    assert cli._keys({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == ["a", "b.c", "b.d.e"]
+def test_a_preset_is_chosen_by_name_from_anywhere(tmp_path):
+    done = start("--config=simfle:resnet18", "--config.seed=3", "--workdir=w", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "3  w\n"), done.stderr
+
+
+def test_help_tells_what_it_does_its_flags_and_the_settings_of_a_config():
+    done = start("--config=configs/simfle.py:resnet18", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("What it does.")
+    assert "--workdir: " in done.stdout and "--config.trunk.stage_sizes=(2, 2, 2, 2)" in done.stdout

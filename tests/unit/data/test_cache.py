@@ -7,7 +7,7 @@ import pytest
 from images import damaged, encode, smooth, write_classes, write_folder
 
 from simfle_jax.data import cache
-from simfle_jax.data.cache import CachedSource, cached
+from simfle_jax.data.cache import CachedSource, Interrupted, cached
 from simfle_jax.data.decode import decode
 from simfle_jax.data.pipeline import TrainBatches, eval_batches
 from simfle_jax.data.sources import FolderSource
@@ -156,3 +156,57 @@ def test_a_folder_without_a_readable_image_is_told_as_ever(tmp_path):
     kept = cached(FolderSource(tmp_path), 16, str(tmp_path / "cache"))
     with pytest.raises(UserError, match="none of the 1 images can be read"):
         list(eval_batches(kept, batch_size=1, canvas=16))
+
+
+def after(looks):
+    """Says to stop at the look after so many."""
+    left = [looks]
+
+    def stopped():
+        left[0] -= 1
+        return left[0] < 0
+
+    return stopped
+
+
+def test_a_stop_is_heeded_while_it_is_built_and_nothing_stays(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "ROWS", 4)
+    with pytest.raises(Interrupted):
+        cached(FolderSource(folder), 16, str(tmp_path / "caches" / "cache"), stopped=after(2))
+    assert not os.listdir(tmp_path / "caches")
+
+
+def test_a_stop_is_heeded_while_another_builds_it(folder, tmp_path):
+    path = str(tmp_path / "cache")
+    with cache._alone(path, lambda: False), pytest.raises(Interrupted):
+        cached(FolderSource(folder), 16, path, stopped=after(1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, MemoryError])
+def test_nothing_half_built_stays_after_an_error(folder, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(cache, "_write_canvases", fail)
+    with pytest.raises(error):
+        cached(FolderSource(folder), 16, str(tmp_path / "caches" / "cache"))
+    assert not os.listdir(tmp_path / "caches")
+
+
+def test_what_a_killed_process_left_is_replaced(folder, tmp_path):
+    (tmp_path / "cache.partial").write_bytes(bytes(10**6))
+    (tmp_path / "cache.lock").touch()
+    assert isinstance(cached(FolderSource(folder), 16, str(tmp_path / "cache")), CachedSource)
+    assert sorted(os.listdir(tmp_path)) == ["cache", "faces"]
+
+
+def test_one_of_several_processes_builds_and_the_others_take_it(folder, tmp_path, monkeypatch):
+    builds, original, results = [], cache._build, []
+    monkeypatch.setattr(cache, "_build", lambda *arguments: builds.append(1) or original(*arguments))
+    source, path = FolderSource(folder), str(tmp_path / "cache")
+    threads = [threading.Thread(target=lambda: results.append(cached(source, 16, path))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(builds) == 1 and all(isinstance(kept, CachedSource) for kept in results) and len(results) == 4

@@ -1,4 +1,5 @@
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from images import damaged, encode, huge_png, smooth
 from PIL import Image, ImageFile
 
 from simfle_jax.data import decode as module
-from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.decode import BadImage, decode, read_header
 
 
 def resize_then_cut(image: Image.Image, canvas: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def test_fills_the_array_it_is_given():
 def test_scaled_decoding_stays_close_to_a_full_decode_and_never_enlarges(monkeypatch):
     data, sizes = encode(smooth(600, 900)), []
     original = module._fit
-    monkeypatch.setattr(module, "_fit", lambda image, canvas: sizes.append(image.size) or original(image, canvas))
+    monkeypatch.setattr(module, "_fit", lambda image, *rest: sizes.append(image.size) or original(image, *rest))
     got = decode(data, 112).astype(int)
     assert 112 <= sizes[0][1] <= 300  # read smaller than stored, not smaller than wanted
     full = resize_then_cut(Image.open(io.BytesIO(data)).convert("RGB"), 112)
@@ -66,7 +67,7 @@ def test_scaled_decoding_stays_close_to_a_full_decode_and_never_enlarges(monkeyp
 def test_files_less_than_twice_the_canvas_are_decoded_in_full(size, monkeypatch):
     sizes = []
     original = module._fit
-    monkeypatch.setattr(module, "_fit", lambda image, canvas: sizes.append(image.size) or original(image, canvas))
+    monkeypatch.setattr(module, "_fit", lambda image, *rest: sizes.append(image.size) or original(image, *rest))
     decode(encode(smooth(*size)), 90 if size == (120, 90) else 112)
     assert sizes == [] or sizes[0] == size[::-1]
 
@@ -147,8 +148,8 @@ def test_a_very_long_image_costs_no_more_than_another(monkeypatch):
     ("name", "reason"),
     [
         ("zero.jpg", "empty file"),
-        ("text.jpg", "not an image"),
-        ("html.png", "not an image"),
+        ("text.jpg", "not a JPEG, PNG or WebP image"),
+        ("html.png", "not a JPEG, PNG or WebP image"),
         ("truncated.jpg", "damaged: .*truncated"),
         ("header.jpg", "damaged|not an image"),
         ("truncated.png", "damaged: .*truncated"),
@@ -177,3 +178,124 @@ def test_an_enormous_image_is_refused_from_its_header(side, monkeypatch):
 def test_a_jpeg_with_rubbish_after_its_end_is_used():
     data = encode(smooth(32, 32))
     np.testing.assert_array_equal(decode(data + b"rubbish" * 100, 32), decode(data, 32))
+
+
+@pytest.mark.parametrize("canvas", [40, 64, 112, 128, 160])
+def test_reduced_decoding_keeps_oblong_photographs_in_place(canvas):
+    """Sizes at which libjpeg's rounding changes the proportions: the result stays beside that of a full decode."""
+    sizes = [(700, 1000), (1000, 700), (401, 1193), (1187, 613), (333, 998), (641, 970), (997, 355)]
+    errors = {}
+    for height, width in sizes:
+        if min(height, width) >= 2 * canvas:
+            coarse = np.random.default_rng(height).integers(0, 256, (8, 8, 3), np.uint8)
+            detailed = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+            data = encode(detailed)
+            full = resize_then_cut(Image.open(io.BytesIO(data)).convert("RGB"), canvas).astype(int)
+            errors[height, width] = np.abs(decode(data, canvas) - full).mean()
+    assert len(errors) >= 6 and max(errors.values()) < 0.75, f"grey levels beside a full decode: {errors}"
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content
+
+
+def exif(orientation: int) -> bytes:
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made.tobytes()
+
+
+def xmp(orientation: int) -> bytes:
+    return b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="%d"/>' % orientation
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [segment(0xE2, b"ICC_PROFILE\0" + bytes(60_000))] * 5,
+        [segment(0xED, b"Photoshop 3.0\0" + b"\xff" * 65_000)] * 2,
+        [segment(0xFE, b"Exif\0\0" + bytes(7000))],
+        [b"\xff\xff\xff"],
+    ],
+    ids=["profile", "photoshop", "comment", "fill bytes"],
+)
+def test_exif_orientation_is_found_behind_anything(before):
+    pixels = smooth(32, 32)
+    data = encode(pixels)
+    turned = data[:2] + b"".join(before) + segment(0xE1, exif(6)) + data[2:]
+    assert np.abs(decode(turned, 32).astype(int) - np.rot90(pixels, -1)).max() <= 12
+
+
+def test_orientation_of_xmp_counts_where_exif_has_none():
+    pixels = smooth(32, 32)
+    data = encode(pixels)
+    alone = data[:2] + segment(0xE1, xmp(3)) + data[2:]
+    assert np.abs(decode(alone, 32).astype(int) - pixels[::-1, ::-1]).max() <= 12
+    beside = data[:2] + segment(0xE1, exif(1)) + segment(0xE1, xmp(3)) + data[2:]
+    assert np.abs(decode(beside, 32).astype(int) - pixels).max() <= 12
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "EPS"])
+def test_formats_that_no_photograph_of_a_data_set_has_are_refused_unopened(kind, monkeypatch):
+    data = encode(smooth(16, 16), kind)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was opened"))
+    with pytest.raises(BadImage, match="not a JPEG, PNG or WebP image"):
+        decode(data, 16)
+
+
+def png_with(name: bytes, content: bytes, checksum: bytes | None = None) -> bytes:
+    """A PNG with one chunk more before its pixels."""
+    data = encode(smooth(32, 32), "PNG")
+    checksum = checksum or zlib.crc32(name + content).to_bytes(4)
+    return data[:33] + len(content).to_bytes(4) + name + content + checksum + data[33:]
+
+
+LONG = zlib.compress(bytes(2_000_000))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG),
+        png_with(b"zTXt", b"Raw\0\0" + LONG),
+        png_with(b"iCCP", b"icc\0\0" + LONG),
+        png_with(b"gAMA", (45455).to_bytes(4), bytes(4)),
+        png_with(b"tEXt", b"Comment\0wrong", bytes(4)),
+    ],
+    ids=["iTXt", "zTXt", "iCCP", "gAMA", "tEXt"],
+)
+def test_a_png_is_judged_by_its_pixels_alone(data):
+    np.testing.assert_array_equal(decode(data, 32), smooth(32, 32))
+    assert read_header(data).size == (32, 32)
+
+
+def test_orientation_survives_where_a_text_of_the_png_does_not():
+    plain = encode(smooth(32, 32), "PNG", exif=exif(6))
+    text = b"Raw\0\0" + LONG
+    chunk = len(text).to_bytes(4) + b"zTXt" + text + zlib.crc32(b"zTXt" + text).to_bytes(4)
+    np.testing.assert_array_equal(decode(plain[:33] + chunk + plain[33:], 32), np.rot90(smooth(32, 32), -1))
+
+
+def test_a_jpeg_of_12_bits_is_called_that():
+    data = bytearray(encode(smooth(32, 32)))
+    at = data.index(b"\xff\xc0")
+    data[at + 1], data[at + 4] = 0xC1, 12
+    with pytest.raises(BadImage, match="a JPEG of 12 bits a colour"):
+        decode(bytes(data), 32)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_used(mode):
+    data = encode(Image.fromarray(smooth(48, 48)).convert(mode))
+    assert data.endswith(b"\xff\xd9")
+    assert np.abs(decode(data[:-2], 32).astype(int) - decode(data, 32)).max() <= 2
+    for missing in (40, len(data) // 3):
+        with pytest.raises(BadImage, match="truncated"):
+            decode(data[:-missing], 32)
+
+
+def test_a_progressive_jpeg_without_its_end_is_refused_for_scans_may_be_missing():
+    data = encode(smooth(256, 256), progressive=True)
+    assert decode(data, 32).shape == (32, 32, 3)
+    with pytest.raises(BadImage, match="truncated"):
+        decode(data[:-2], 32)

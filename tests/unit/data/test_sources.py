@@ -1,13 +1,19 @@
+import errno
 import hashlib
+import os
 import pickle
+import socket
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from images import encode, smooth, write_classes, write_folder
 
-from simfle_jax.data import sources
-from simfle_jax.data.sources import FolderSource, check_same_classes, open_source
+from simfle_jax.data import files, listing
+from simfle_jax.data.files import BadImage, is_image, is_service, patiently, read_file
+from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import FolderSource, check_same_classes
 from simfle_jax.errors import UserError
 
 
@@ -107,7 +113,7 @@ def test_a_link_to_nowhere_is_listed_and_fails_only_when_read(tree):
     source = FolderSource(tree)
     index = names(source).index("gone.jpg")
     assert len(source.fingerprint) == 64
-    with pytest.raises(OSError):
+    with pytest.raises(BadImage, match="a link to nowhere"):
         source[index]
 
 
@@ -160,13 +166,9 @@ def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sources.os, "scandir", refuse)
+    monkeypatch.setattr(listing.os, "scandir", refuse)
     with pytest.raises(UserError, match=r"cannot be listed: Permission denied"):
         FolderSource(tree)
-
-
-def test_same_classes_pass_in_any_order():
-    check_same_classes(("a", "b"), ("b", "a"), "val")
 
 
 @pytest.mark.parametrize(
@@ -187,3 +189,121 @@ def test_open_source_by_its_name(tmp_path):
     assert names(open_source("folder", str(tmp_path))) == ["1.png"]
     with pytest.raises(UserError, match=r"data.source='floder'"):
         open_source("floder", str(tmp_path))
+
+
+SERVICE = ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", ".ipynb_checkpoints", "System Volume Information"]
+
+
+@pytest.mark.parametrize("service", SERVICE)
+def test_service_folders_are_no_data_and_no_class(tmp_path, service):
+    write_classes(tmp_path, {"happy": 2, "sad": 1})
+    for folder in (tmp_path / service, tmp_path / "happy" / service / "000.jpg"):
+        write_folder(folder, 2)
+    (tmp_path / "sad" / "._000.jpg").write_bytes(b"of a Mac")
+    source = FolderSource(tmp_path, labelled=True)
+    assert source.classes == ("happy", "sad")
+    assert names(source) == names(FolderSource(tmp_path)) == ["happy/000.jpg", "happy/001.jpg", "sad/000.jpg"]
+
+
+def test_a_service_folder_that_may_not_be_read_stops_nothing(tmp_path, monkeypatch):
+    write_folder(tmp_path, 2)
+    (tmp_path / "lost+found").mkdir()
+    original = listing.os.scandir
+
+    def scandir(path):
+        if b"lost+found" in path:
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(listing.os, "scandir", scandir)
+    assert len(FolderSource(tmp_path)) == 2
+
+
+def test_one_rule_names_services_and_images():
+    assert all(map(is_service, [*SERVICE, b"Thumbs.db", ".DS_Store", "@EADIR"]))
+    assert not any(map(is_service, ["happy", "eaDir", "@home", "#1", b"a.jpg"]))
+    assert is_image("a.JPG") and is_image(b"\xff.png") and is_image("a.bmp", (".bmp",))
+    assert not is_image("._a.jpg") and not is_image("a.txt")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_links_give_the_same_list_in_any_order_of_the_folder(tmp_path, monkeypatch, turned):
+    """A folder counts once: at its own place, or under the first of the links to it."""
+    elsewhere, root = write_folder(tmp_path / "elsewhere" / "deep", 2).parent, tmp_path / "root"
+    write_folder(root / "own", 1)
+    for link, target in {"z": elsewhere, "b": elsewhere, "copy": root / "own", "up": root, "y": elsewhere / "deep"}.items():
+        (root / link).symlink_to(target, target_is_directory=True)
+    original = listing.os.scandir
+
+    class Ordered(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    order = lambda path: Ordered(sorted(original(path), key=lambda entry: entry.name, reverse=turned))  # noqa: E731
+    monkeypatch.setattr(listing.os, "scandir", order)
+    assert names(FolderSource(root)) == ["b/deep/000.jpg", "b/deep/001.jpg", "own/000.jpg"]
+
+
+def test_only_regular_files_are_images(tmp_path):
+    write_folder(tmp_path, 2)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "linked-pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket.jpg"))
+        assert names(FolderSource(tmp_path)) == ["000.jpg", "001.jpg"]
+        for name in ("pipe.jpg", "linked-pipe.jpg", "socket.jpg"):
+            with pytest.raises(BadImage, match="not a regular file"):
+                read_file(str(tmp_path / name))
+
+
+def test_a_link_to_nowhere_stays_one_when_something_appears(tree):
+    (tree / "late.jpg").symlink_to(tree / "later")
+    source = FolderSource(tree)
+    (tree / "later").write_bytes(b"now it is there")
+    with pytest.raises(BadImage, match="a link to nowhere"):
+        source[names(source).index("late.jpg")]
+
+
+def test_a_file_that_was_listed_and_is_gone_stops_the_run(tmp_path):
+    source = FolderSource(write_folder(tmp_path, 2))
+    (tmp_path / "001.jpg").unlink()
+    with pytest.raises(UserError, match=r"001.jpg cannot be read: it was there when the folder was listed"):
+        patiently(lambda: source[1].data, "001.jpg cannot be read")
+
+
+def test_sizes_of_many_files_are_asked_for_in_threads_and_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "CHUNK", 3)
+    asked = set()
+    original = listing.file_size
+    monkeypatch.setattr(listing, "file_size", lambda path: asked.add(threading.current_thread()) or original(path))
+    expected = hashlib.sha256()
+    for number in range(40):
+        (tmp_path / f"{number:02d}.jpg").write_bytes(bytes(number))
+        expected.update(f"{number:02d}.jpg\0{number}\n".encode())
+    assert FolderSource(tmp_path).fingerprint == expected.hexdigest()
+    assert threading.main_thread() not in asked
+
+
+def test_a_size_that_cannot_be_told_now_is_no_other_fingerprint(tmp_path, monkeypatch):
+    source, first = FolderSource(write_folder(tmp_path, 3)), [True]
+    expected, original = FolderSource(tmp_path).fingerprint, os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).endswith("001.jpg") and first.pop() if first else False:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(files, "PAUSES", (0.0,))
+    monkeypatch.setattr(listing.os, "stat", stat)
+    assert source.fingerprint == expected and not first
+
+
+def test_the_quick_fingerprint_sees_other_names_and_other_sizes(tmp_path):
+    write_folder(tmp_path, 5)
+    first = FolderSource(tmp_path).quick_fingerprint
+    assert FolderSource(tmp_path).quick_fingerprint == first
+    (tmp_path / "002.jpg").write_bytes(b"another")
+    assert FolderSource(tmp_path).quick_fingerprint != first

@@ -1,18 +1,21 @@
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from images import damaged, encode, write_classes
+from small import status
 
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import FolderSource, open_source
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
-from simfle_jax import tfds_build  # noqa: E402
+from simfle_jax.commands import tfds_build  # noqa: E402
 from simfle_jax.data import tfds_source  # noqa: E402
 from simfle_jax.data.tfds_builders import build  # noqa: E402
 
@@ -105,14 +108,14 @@ def test_the_command_builds_and_tells_what_is_wrong(tmp_path, capsys):
     write_classes(tmp_path / "faces" / "train", {"angry": 2, "happy": 1})
     (tmp_path / "faces" / "train" / "happy" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     arguments = ["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "tfds")]
-    assert tfds_build.main(arguments) == 0
+    assert status(tfds_build, arguments) == 0
     assert f"=tfds:simfle_folder/labelled:train --config.data.path={tmp_path / 'tfds'}\n" in capsys.readouterr().out
     kept = open_source("tfds:simfle_folder", str(tmp_path / "tfds"), True)
     assert kept.name(3) == "happy/gone.jpg" and kept[3].data == b""
-    assert tfds_build.main(["--folder", str(tmp_path / "faces" / "train"), "--data-dir", str(tmp_path)]) == 2
+    assert status(tfds_build, ["--folder", str(tmp_path / "faces" / "train"), "--data-dir", str(tmp_path)]) == 2
     assert "data are laid out as train/CLASS/IMAGE" in capsys.readouterr().err.splitlines()[-1]
     write_classes(tmp_path / "faces" / "val", {"angry": 2, "sad": 1})
-    assert tfds_build.main(["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "other")]) == 2
+    assert status(tfds_build, ["--folder", str(tmp_path / "faces"), "--data-dir", str(tmp_path / "other")]) == 2
     assert "lacks happy and has sad besides" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -178,10 +181,92 @@ def test_pixels_without_a_file_become_rgb(many):
     np.testing.assert_array_equal(batch["image"][:, 3, 5], 30 * batch["index"][:, None] + np.ones(3, int))
 
 
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("sixteen", [[1, 1, 1], [255, 255, 255]]),  # 300 and 65535: the upper byte, as of 16-bit files
+        ("floats", [[128, 0, 255], [0, 64, 0]]),
+        ("plane", [[7, 7, 7], [200, 200, 200]]),
+        ("opacity", [[255, 255, 255], [9, 8, 7]]),
+        ("wide", [[1, 2, 3], [4, 5, 255]]),
+    ],
+)
+def test_tensors_keep_their_grey_levels(tensors, key, expected):
+    found = open_source(f"tfds:tensors:test?image={key}", tensors)[0].data
+    assert found.dtype == np.uint8 and found.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("channels_first", r"tensor 'channels_first' is uint8 \[3, 5, 6\], must be \[H, W\] or \[H, W, C\]"),
+        ("five", r"is uint8 \[1, 2, 5\], must be"),
+        ("row", r"is uint8 \[2\], must be"),
+        ("switch", r"is bool \[1, 2\], must be"),
+        ("said", r"'said' is of type Text, no Image and no Tensor"),
+        ("kind", r"'kind' is of type ClassLabel, no Image and no Tensor"),
+    ],
+)
+def test_what_cannot_be_an_image_is_told_at_once(tensors, key, message):
+    with pytest.raises(UserError, match=message) as caught:
+        open_source(f"tfds:tensors:test?image={key}", tensors)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("loud", r"float32 values from 0 to 255, must lie in 0\.\.1"),
+        ("deep", r"int64 values from -1 to 256, must lie in 0"),
+    ],
+)
+def test_values_out_of_range_make_a_bad_image(tensors, key, message):
+    batches = TrainBatches(open_source(f"tfds:tensors:test?image={key}", tensors), seed=0, batch_size=1, canvas=4)
+    with batches, pytest.raises(UserError, match=message):
+        next(batches)
+
+
+class Tensors(tfds.core.GeneratorBasedBuilder):
+    """Images as tensors of many kinds."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    CONTENT: ClassVar = {
+        "sixteen": np.array([[[300], [65535]]], np.uint16),
+        "floats": np.array([[[0.5, 0, 1], [0, 0.25, 0]]], np.float32),
+        "plane": np.array([[7, 200]], np.uint8),
+        "opacity": np.array([[[9, 8, 7, 0], [9, 8, 7, 255]]], np.uint8),
+        "wide": np.array([[[1, 2, 3], [4, 5, 255]]], np.int64),
+        "channels_first": np.zeros((3, 5, 6), np.uint8),
+        "five": np.zeros((1, 2, 5), np.uint8),
+        "row": np.zeros(2, np.uint8),
+        "switch": np.zeros((1, 2), bool),
+        "loud": np.array([[0, 255]], np.float32),
+        "deep": np.array([[-1, 256]], np.int64),
+    }
+
+    def _info(self):
+        tensors = {key: tfds.features.Tensor(shape=x.shape, dtype=x.dtype) for key, x in self.CONTENT.items()}
+        others = {"said": tfds.features.Text(), "kind": tfds.features.ClassLabel(num_classes=2)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(tensors | others))
+
+    def _split_generators(self, dl_manager):
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, self.CONTENT | {"said": "cheese", "kind": 1}
+
+
+@pytest.fixture(scope="module")
+def tensors(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("tensors")
+    Tensors(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return str(data_dir)
+
+
 def test_without_the_package_it_says_what_to_install():
     code = (
         "import sys; sys.modules['tensorflow_datasets'] = None\n"
-        "from simfle_jax.data.sources import open_source\n"
+        "from simfle_jax.data.opening import open_source\n"
         "open_source('tfds:mnist', '')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -190,7 +275,7 @@ def test_without_the_package_it_says_what_to_install():
 
 def test_tensorflow_is_not_imported(built):
     code = (
-        "import sys\nfrom simfle_jax.data.sources import open_source\n"
+        "import sys\nfrom simfle_jax.data.opening import open_source\n"
         f"open_source('tfds:simfle_folder', {built!r}, True)[0]\n"
         "assert 'tensorflow' not in sys.modules"
     )

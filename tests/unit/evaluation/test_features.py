@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from small_probe import write_encoder, write_split
 
+from simfle_jax.data.bad_list import read_bad_list
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.encoder import Encoder, load_encoder
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.features import Extractor
 
 
@@ -57,6 +59,16 @@ def test_crops_change_with_epoch_and_seed(encoder, source):
     np.testing.assert_array_equal(crops(extractor, source), first)
     for other in (crops(extractor, source, epoch=1), crops(Extractor(encoder, seed=1), source)):
         assert np.abs(other - first).max(1).min() > 1e-3
+
+
+def test_too_many_unreadable_images_are_all_listed(encoder, source, tmp_path):
+    for number in range(4):
+        (tmp_path / "val" / "green" / f"{number:03d}.jpg").write_bytes(b"broken")
+    extractor = Extractor(encoder, max_bad_fraction=0.1)
+    extractor.bad_list = tmp_path / "bad_images.txt"
+    with pytest.raises(UserError, match="4 of 11 images"):
+        extractor.plain(source, "val")
+    assert sorted(read_bad_list(extractor.bad_list)) == [f"val/green/{number:03d}.jpg" for number in range(4)]
 
 
 def test_unreadable_images_are_left_out_and_named(encoder, source, tmp_path):

@@ -84,6 +84,15 @@ def test_another_seed_gives_another_fit():
     assert not np.array_equal(a.layer.kernel, b.layer.kernel)
 
 
+def test_another_seed_is_another_order_for_the_same_layer():
+    train, layer = labelled(), linear.new_layer(0, 5, 3)
+    fits = [
+        linear.fit_epochs(linear.start(layer), train, (labelled(7, seed=1),), dataclasses.replace(SGD, seed=seed), 1)[0]
+        for seed in (0, 1)
+    ]
+    assert np.abs(fits[0].layer.kernel - fits[1].layer.kernel).max() > 1e-3
+
+
 def test_best_epoch_is_the_first_of_the_highest_on_the_first_set():
     fit, history = fitted(labelled(60), SGD, 12, (labelled(40, seed=2), labelled(40, seed=3)))
     chosen = np.asarray(history.accuracy)[:, 0]

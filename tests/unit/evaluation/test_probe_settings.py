@@ -34,6 +34,7 @@ def test_the_config_holds_the_papers_protocol(settings):
         ("encoder", "", "encoder is empty: give --config.encoder=RUN"),
         ("encoder", "nowhere", "no encoder at nowhere"),
         ("data.path", "nowhere", "no folder 'nowhere'"),
+        ("seed", 2**32, "seed = 4294967296 must lie in 0..4294967295"),
         ("data.canvas", -1, "data.canvas = -1"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a probe's folder holds comes back as it was."""
 
+import errno
 import json
 
 import jax
@@ -43,6 +44,25 @@ def test_progress_comes_back_to_the_bit_and_damage_starts_anew(tmp_path):
         np.testing.assert_array_equal(a, b)
     (tmp_path / "progress.npz").write_bytes(b"half a fil")
     assert records.load_progress(tmp_path, fresh) is fresh
+
+
+def test_progress_that_cannot_be_read_just_now_is_not_done_again(tmp_path, monkeypatch):
+    like = start(new_layer(1, 4, 3)), History(np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
+    records.save_progress(tmp_path, *like)
+
+    def fail(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(UserError, match=r"progress\.npz could not be read .*Stale file handle"):
+        records.load_progress(tmp_path, like)
+
+
+@pytest.mark.parametrize("content", ["", '{"accuracy": ', "[]"])
+def test_damaged_results_are_told(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json is damaged.*; remove it, and the command"):
+        records.read_results(tmp_path)
 
 
 def test_metrics_are_one_line_an_epoch(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simfle_jax import plan as command
+from simfle_jax.commands import plan as command
 from simfle_jax.planning import targets
 from simfle_jax.planning.collectives import Collective
 from simfle_jax.planning.report import Memory, Plan

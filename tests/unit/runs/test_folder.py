@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from simfle_jax.errors import UserError
-from simfle_jax.runs.folder import wait_for_claim, write_json
+from simfle_jax.runs.files import write_json
+from simfle_jax.runs.folder import wait_for_claim
 
 
 def test_a_folder_that_a_shared_disk_shows_late_is_waited_for(tmp_path):

@@ -21,8 +21,8 @@ def test_the_settings_to_change_are_named():
 
 def test_settings_in_use_are_not_named_again():
     text = memory.message(small.config(remat=True, accumulate=4))
-    assert "remat" not in text
-    assert "accumulate" not in text  # eight micro-batches would leave one image in each
+    assert "--config.remat" not in text
+    assert "--config.accumulate" not in text  # eight micro-batches would leave one image in each
 
 
 def test_other_errors_of_the_device_stay_what_they_are():

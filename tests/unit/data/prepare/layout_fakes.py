@@ -41,7 +41,7 @@ def rafdb(root: Path, label_file: str = "list_patition_label.txt") -> Path:
     lines = [
         "train_00001.jpg 5", "train_00002.jpg 1", "train_12271.jpg 7", "train_00003.jpg 2",
         "test_0001.jpg 4", "test_3068.jpg 6", "train_00006.jpg 2",
-        "", "train_00004.jpg", "train_00005.jpg 8", "other_00001.jpg 3", "test_0002.jpg 3",
+        "", "train_00004.jpg", "train_00005.jpg x", "other_00001.jpg 3", "test_0002.jpg 3",
     ]  # fmt: skip
     text(root / "EmoLabel" / label_file, "\n".join(lines))
     names = ["train_00001", "train_00002", "train_12271", "test_0001", "test_3068", "test_0002", "train_00006"]
@@ -73,7 +73,7 @@ def affectnet_newer(root: Path) -> Path:
     put(root / "train_set" / "images" / "901.jpg", 201)
     (root / "train_set" / "annotations" / "901_exp.npy").write_bytes(b"")
     np.save(root / "train_set" / "annotations" / "902_exp.npy", np.array("1"))
-    (root / "train_set" / "images" / "Thumbs.db").write_bytes(b"x")
+    (root / "train_set" / "images" / "readme.txt").write_bytes(b"x")
     return root
 
 
@@ -179,7 +179,7 @@ def sfew(root: Path, aligned: bool) -> Path:
     base = root / "Train" / "Train_Aligned_Faces" if aligned else root / "Train"
     put(base / "Happy" / "same.png", 300)
     put(base / "Sad" / "same.png", 301)
-    (base / "Sad" / "Thumbs.db").write_bytes(b"x")
+    (base / "Sad" / "readme.txt").write_bytes(b"x")
     return root
 
 

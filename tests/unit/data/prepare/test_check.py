@@ -1,16 +1,22 @@
 """A check finds what was planted."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import layout_fakes as fakes
 import numpy as np
 from PIL import Image
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 from simfle_jax.data.prepare.check import check, table
 
+ROOT = Path(__file__).parents[4]
 GOOD = fakes.encode(fakes.picture(1, (64, 64)), "JPEG")
 PNG = fakes.encode(fakes.picture(1, (64, 64)))
 
@@ -114,8 +120,24 @@ def test_counts_sizes_modes_and_statistics(tmp_path):
 def test_command_prints_a_table_and_writes_json(tmp_path, capsys):
     for seed in range(4):
         fakes.put(tmp_path / f"in/{seed}.png", seed)
-    assert command.main(["--check", str(tmp_path / "in"), "--json", str(tmp_path / "report.json")]) == 0
+    assert status(command, ["--check", str(tmp_path / "in"), "--json", str(tmp_path / "report.json")]) == 0
     assert "4 images" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
-    assert command.main(["--check", str(tmp_path / "nowhere")]) == 2
+    assert status(command, ["--check", str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_a_reader_that_closes_the_pipe_loses_no_report(tmp_path):
+    for seed in range(4):
+        fakes.put(tmp_path / f"in/{seed}.png", seed)
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head -1` does, only before the first line
+    arguments = ["--check", "in", "--json", "report.json"]
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "simfle_jax.prepare", *arguments],
+            cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert (done.returncode, "pipe" in done.stderr.lower()) == (0, False), done.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["images"] == 4

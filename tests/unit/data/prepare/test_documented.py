@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 import layout_fakes as fakes
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 
 ROOT = Path(__file__).parents[4]
 SOURCES = {
@@ -30,7 +31,7 @@ def test_every_command_of_prepare_works(tmp_path, monkeypatch, capsys):
     shown = commands("docs/data.md")
     assert {arguments[0] for arguments in shown} == {*command.PLANS, "--check", "--pack"}
     for arguments in shown:
-        assert command.main(arguments) == 0, (arguments, capsys.readouterr().err)
+        assert status(command, arguments) == 0, (arguments, capsys.readouterr().err)
     for name, expected in (("rafdb", fakes.RAFDB), ("ferplus", fakes.FERPLUS_MAJORITY), ("sfew", fakes.SFEW)):
         assert fakes.tree(tmp_path / "data" / name, "train", "val") == expected
     assert (tmp_path / "data/rafdb_packed/val/index.json").is_file()

@@ -30,7 +30,7 @@ def test_rafdb(tmp_path):
         "val": {"anger": 1, "disgust": 1, "happiness": 1},
         "unlabelled": 4,
     }
-    assert skipped(result) == {"image file missing": 1, "line not readable": 3}
+    assert skipped(result) == {"image file missing": 1, "row not readable": 3}
     assert result["skipped"]["image file missing"]["first"] == ["train_00003_aligned.jpg"]
     source = tmp_path / "in/Image/aligned/train_00001_aligned.jpg"
     assert source.samefile(tmp_path / "out/train/sadness/train_00001_aligned.jpg")
@@ -51,7 +51,7 @@ def test_affectnet_newer(tmp_path):
     assert (result["dataset"], result["rules"]["release"]) == ("affectnet8", "newer")
     assert skipped(result) == {
         "annotation missing": 1,
-        "annotation not readable": 1,
+        "annotation not readable as a number": 1,
         "image file missing": 1,
         "label: no emotion of the eight": 1,
         "label: no face": 1,
@@ -73,7 +73,7 @@ def test_affectnet_older(tmp_path, deeper):
         "face box without area": 1,
         "image file missing": 1,
         "image not usable: face box outside of the image": 1,
-        "image not usable: not an image": 1,
+        "image not usable: not a JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM or JPEG2000 image": 1,
         "label: no face": 1,
         "listed twice": 1,
         "row not readable": 4,
@@ -126,7 +126,7 @@ def test_ferplus_files_that_do_not_belong_together(tmp_path):
     source = fakes.ferplus_csv(tmp_path / "in")
     lines = (source / "fer2013new.csv").read_text().splitlines()
     (source / "fer2013new.csv").write_text("\n".join(lines[:-1]))
-    with pytest.raises(UserError, match="part at line 9"):
+    with pytest.raises(UserError, match=r"part at fer2013\.csv line 9"):
         ferplus.plan(source)
 
 
@@ -176,9 +176,11 @@ def test_folder_maps_names_and_re_encodes_what_sources_do_not_list(tmp_path):
     fakes.put(tmp_path / "in/Train/calm/person/a.png", 2)
     fakes.put(tmp_path / "in/test/happy/b.jpeg", 3)
     fakes.put(tmp_path / "in/test/loose.png", 4)
+    fakes.put(tmp_path / "in/testing/happy/c.jpeg", 5)
+    fakes.put(tmp_path / "in/loose.png", 6)
     result, files = prepared(folder.plan, tmp_path / "in", tmp_path / "out")
     assert files == {"train/anger/a.png", "train/calm/person_a.png", "val/happiness/b.jpeg"}
-    assert skipped(result) == {"no class folder": 1}
+    assert skipped(result) == {"no class folder": 1, "folder beside train and val": 1, "image beside train and val": 1}
     with Image.open(tmp_path / "out/train/anger/a.png") as image:
         assert image.format == "PNG"
     written, original = (

@@ -5,8 +5,9 @@ import os
 
 import layout_fakes as fakes
 import pytest
+from small import status
 
-from simfle_jax import prepare as command
+from simfle_jax.commands import prepare as command
 from simfle_jax.data.array_record import ArrayRecordSource
 from simfle_jax.data.prepare import affectnet, encode, manifest, rafdb, writer
 from simfle_jax.data.prepare.plan import Item
@@ -101,8 +102,8 @@ def test_names_of_another_encoding(tmp_path, capsys):
     os.link(tmp_path / "in/train/cd/1.png", os.fsencode(tmp_path / "in/train/ab") + b"/\xfe.png")
     (tmp_path / "in/train/ab" / os.fsdecode(b"\xfd.txt")).write_text("x")
     out = tmp_path / "out"
-    assert command.main(["folder", "--source", str(tmp_path / "in"), "--out", str(out)]) == 0
-    assert command.main(["--check", str(out), "--json", str(tmp_path / "check.json")]) == 0
+    assert status(command, ["folder", "--source", str(tmp_path / "in"), "--out", str(out)]) == 0
+    assert status(command, ["--check", str(out), "--json", str(tmp_path / "check.json")]) == 0
     assert "\\udcfd.txt" in capsys.readouterr().out
     duplicates = json.loads((tmp_path / "check.json").read_text())["exact_duplicates"]
     assert duplicates == [["train/ab/" + os.fsdecode(b"\xfe.png"), "train/cd/1.png"]]
@@ -159,12 +160,12 @@ def test_flat_names_do_not_collide():
 
 def test_command(tmp_path, capsys):
     source = fakes.rafdb(tmp_path / "in")
-    assert command.main(["rafdb", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert status(command, ["rafdb", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert "published 1,290" in output and "skipped 3: line not readable" in output
-    assert command.main(["rafdb", "--source", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
-    assert command.main(["rafdb", "--source", str(source), "--out", "x", "--labels", "argmax"]) == 2
-    assert command.main([]) == 2
+    assert "published 1,290" in output and "skipped 3: row not readable" in output
+    assert status(command, ["rafdb", "--source", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
+    assert status(command, ["rafdb", "--source", str(source), "--out", "x", "--labels", "argmax"]) == 2
+    assert status(command, []) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
 
@@ -172,14 +173,14 @@ def test_command(tmp_path, capsys):
 def test_command_packs_what_it_prepared(tmp_path, capsys):
     out, packed = tmp_path / "out", tmp_path / "packed"
     prepare(rafdb.plan, fakes.rafdb(tmp_path / "in"), out)
-    assert command.main(["--pack", str(out), "--out", str(packed)]) == 0
+    assert status(command, ["--pack", str(out), "--out", str(packed)]) == 0
     assert "packed 4 images" in capsys.readouterr().out
     for split in ("train", "val"):
         folder, pack = FolderSource(out, True, split), ArrayRecordSource(packed, True, split)
         assert [pack[i] for i in range(len(pack))] == [folder[i] for i in range(len(folder))]
         assert pack.classes == folder.classes and pack.fingerprint == folder.fingerprint
-    assert command.main(["--pack", str(out)]) == 2
-    assert command.main(["--pack", str(out), "--out", str(out / "packed")]) == 2
+    assert status(command, ["--pack", str(out)]) == 2
+    assert status(command, ["--pack", str(out), "--out", str(out / "packed")]) == 2
     assert "needs --out" in capsys.readouterr().err
 
 
@@ -201,7 +202,7 @@ def test_mistakes_are_one_line_and_cost_nothing(tmp_path, monkeypatch, capsys, a
     monkeypatch.chdir(tmp_path)
     fakes.rafdb(tmp_path / "in")
     (tmp_path / "notes.txt").write_text("mine")
-    assert command.main(arguments) == 2
+    assert status(command, arguments) == 2
     output = capsys.readouterr()
     assert message in output.err and output.err.count("\n") == 1 and not output.out
     assert (tmp_path / "notes.txt").read_text() == "mine" and {p.name for p in tmp_path.iterdir()} == {
@@ -230,7 +231,7 @@ def test_the_command_prepares_every_layout_as_the_list_says(tmp_path, capsys, la
     source, out = make(tmp_path / "in"), tmp_path / "out"
     given = state(source)
     for _ in range(2):  # the second one finds it done
-        assert command.main([*arguments, "--source", str(source), "--out", str(out)]) == 0
+        assert status(command, [*arguments, "--source", str(source), "--out", str(out)]) == 0
         assert fakes.tree(out, "train", "val") == expected
     counts = json.loads((out / manifest.NAME).read_text())["counts"]
     assert sum(sum(counts[split].values()) for split in ("train", "val")) == len(expected)

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import demo_long as settings
-from simfle_jax import demo_long
+from simfle_jax.commands import demo_long
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 

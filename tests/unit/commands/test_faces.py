@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simfle_jax import faces
+from simfle_jax.commands import faces
 from simfle_jax.data.decode import decode
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS, draw_face
@@ -112,7 +112,7 @@ def interrupt(folder: Path, *arguments: str) -> None:
             draw(job)
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="130"):
         patch.setattr(faces, "_in_parallel", a_few)
         faces.main(["--out", str(folder), *arguments])
 
@@ -143,7 +143,8 @@ def test_an_interrupted_run_is_not_mixed_with_another(tmp_path, capsys, no_drawi
         (["--count", "15"], r"--count 15 and --val-count 3 must be at least 16"),
         (["--count", "40"], r"--count 40 and --val-count 10 must be at least 16"),
         (["--size", "8"], r"--size 8 must lie in 16..1024"),
-        (["--seed", "-1"], r"--seed -1 must be 0 or more"),
+        (["--seed", "-1"], r"--seed = -1 must lie in 0..4294967295"),
+        (["--seed", str(2**32)], r"--seed = 4294967296 must lie in 0..4294967295"),
         (["--tint", "1.5"], r"strength tint=1.5"),
     ],
 )

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from simfle_jax import demo
+from simfle_jax.commands import demo
 from simfle_jax.errors import UserError
 
 

@@ -1,0 +1,43 @@
+"""simfle: every command of SimFLE-JAX by its name.
+
+    simfle train --config=simfle --config.data.path=FACES --workdir=RUN
+    simfle probe --config=probe --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
+    simfle COMMAND --help
+"""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "pre-train an encoder",
+    "probe": "probe a frozen encoder",
+    "predict": "expressions of faces, by a trained probe",
+    "embed": "features of images as one file",
+    "prepare": "prepare, check or pack a data set",
+    "convert": "weights in and out of PyTorch, ONNX, model cards",
+    "faces": "write a data set of generated faces",
+    "demo": "the whole way in minutes on a CPU",
+    "demo_long": "the demo's methods for longer, over seeds",
+    "plan": "compile a step for hardware that is not there",
+    "tfds_build": "hand a folder to TensorFlow Datasets",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command that the first argument names; without one, or with --help, lists them."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        raise SystemExit(0 if argv else 2)
+    name = argv[0].replace("-", "_")
+    if name not in COMMANDS:
+        print(f"error: there is no command {argv[0]}; give one of {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)
+    sys.argv = [f"simfle {name}", *argv[1:]]
+    importlib.import_module(f"simfle_jax.commands.{name}").main(argv[1:])
+
+
+def usage() -> str:
+    """What the commands are."""
+    lines = [f"  {name:12s}{what}" for name, what in COMMANDS.items()]
+    return "\n".join([(__doc__ or "").strip(), "", "Commands:", *lines])

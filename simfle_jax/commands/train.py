@@ -1,0 +1,32 @@
+"""Pre-trains a face encoder with SimFLE.
+
+    python train.py --config=configs/simfle.py --config.data.path=FACES --workdir=RUN
+
+The same command again continues the run. Any setting is overridden as --config.KEY=VALUE.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from simfle_jax import distributed
+from simfle_jax.commands import cli
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; a user's mistake ends in one line and status 2."""
+    cli.run(_run, __doc__, argv)
+
+
+def _run(config: Any, workdir: str) -> None:
+    """Checks the settings before anything slow is imported, then trains."""
+    from simfle_jax.config import pretraining
+
+    settings = pretraining(config)
+    if not distributed.join_by_flags() and settings.data.source == "folder" and not settings.data.sources:
+        from simfle_jax.data.sources import existing_folder
+
+        existing_folder(settings.data.path)  # several processes tell a wrong path together, later
+    from simfle_jax.training.loop import train
+
+    train(settings, workdir, flags.FLAGS.peer_timeout)

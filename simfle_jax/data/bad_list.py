@@ -1,0 +1,44 @@
+"""The list of images that could not be used: one line for each, its name, a tab, the reason."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029]")
+
+
+def escaped(name: str) -> str:
+    r"""A file's name on one line of UTF-8: other bytes, control characters and the backslash as \xNN."""
+    visible = _UNPRINTED.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), name)
+    return visible.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def unescaped(text: str) -> str:
+    """The name that `escaped` was given."""
+    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def write_bad_list(path: Path, bad: Mapping[str, str]) -> None:
+    """Writes the list, whole or not at all, or removes it where there is nothing to list; raises OSError."""
+    if not bad:
+        path.unlink(missing_ok=True)
+        return
+    lines = (f"{escaped(name)}\t{reason}\n" for name, reason in sorted(bad.items()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_bad_list(path: Path) -> dict[str, str]:
+    """The list as it was written; empty where there is none."""
+    try:
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    except FileNotFoundError:
+        return {}
+    split = (line.partition("\t") for line in lines if line)
+    return {unescaped(name): reason for name, _, reason in split}

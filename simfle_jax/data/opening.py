@@ -1,0 +1,26 @@
+"""From `data.source` and `data.path` to a source of images."""
+
+from simfle_jax.data.sources import FolderSource, Source
+from simfle_jax.errors import UserError
+
+
+def open_source(source: str, path: str, labelled: bool = False, split: str | None = None) -> Source:
+    """Opens the data set that `data.source` and `data.path` name.
+
+    Raises:
+        UserError: no such kind of source, or the data are not there or not laid out as it needs.
+    """
+    # The other kinds are imported when they are asked for: not everybody needs the packages behind them.
+    if source == "folder":
+        return FolderSource(path, labelled, split)
+    if source == "array_record":
+        from simfle_jax.data.array_record import ArrayRecordSource
+
+        return ArrayRecordSource(path, labelled, split)
+    if source.startswith("tfds:"):
+        from simfle_jax.data.tfds_source import TfdsSource
+
+        return TfdsSource(source.removeprefix("tfds:"), path, labelled, split)
+    raise UserError(
+        f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]; docs/data.md tells more"
+    )

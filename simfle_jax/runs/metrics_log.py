@@ -1,0 +1,49 @@
+"""metrics.jsonl: what a run tells of its steps."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from simfle_jax.errors import UserError
+from simfle_jax.runs.files import or_warn, write_whole
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off."""
+
+    def __init__(self, folder: Path, resume_step: int, writers: tuple[Any, ...] = ()):
+        self.path, self.writers = folder / "metrics.jsonl", writers
+        kept = [line for line in self._lines() if line["step"] <= resume_step]
+        self.seconds = kept[-1]["seconds"] if kept else 0.0
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        try:
+            write_whole(self.path, text)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; mend that, and the same command goes on"
+            ) from None
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        for text in self.path.read_text(errors="replace").splitlines() if self.path.exists() else []:
+            try:
+                line = json.loads(text)
+                int(line["step"]), float(line["seconds"])
+            except (ValueError, TypeError, KeyError):  # the last line of a killed run may be half written
+                break
+            lines.append(line)
+        return lines
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Appends one line and hands the same values to the other writers."""
+        with or_warn(str(self.path)):
+            whole = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(values) + "\n")
+            except OSError:
+                os.truncate(self.path, whole)  # half a line would hide all that come after it
+                raise
+        for writer in self.writers:
+            writer(values)

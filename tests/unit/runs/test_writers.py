@@ -1,0 +1,98 @@
+"""TensorBoard and Weights & Biases: what their packages are told. Their modules here are ones that note it."""
+
+import sys
+import types
+
+import pytest
+import small
+
+from simfle_jax.errors import UserError
+from simfle_jax.runs.metrics_log import MetricsLog
+from simfle_jax.runs.writers import optional_writers
+
+VALUES = {"step": 7, "seconds": 1.5, "loss/total": 3.25}
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    """Folders, first steps and scalars that tensorboardX was given."""
+    told = types.SimpleNamespace(opened=[], scalars=[])
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step=None):
+            told.opened.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            told.scalars.append((name, value, step))
+
+        def flush(self):
+            told.flushed = len(told.scalars)
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    return told
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """Runs that wandb was asked for, and what each was told."""
+    runs = []
+
+    def init(**settings):
+        runs.append(types.SimpleNamespace(settings=settings, told=[]))
+        return types.SimpleNamespace(log=lambda values, step: runs[-1].told.append((step, values)))
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    return runs
+
+
+def test_tensorboard_gets_the_values_of_metrics_jsonl(tensorboard, tmp_path):
+    log = MetricsLog(tmp_path, 0, optional_writers(small.config(tensorboard=True), tmp_path, 0))
+    log.write(VALUES)
+    assert tensorboard.opened == [(str(tmp_path / "tensorboard"), 1)]
+    assert tensorboard.scalars == [("step", 7, 7), ("seconds", 1.5, 7), ("loss/total", 3.25, 7)]
+    assert tensorboard.flushed == 3, "a killed run loses what was not written"
+
+
+def test_tensorboard_drops_what_lies_beyond_the_restored_step(tensorboard, tmp_path):
+    optional_writers(small.config(tensorboard=True), tmp_path, 6)
+    assert tensorboard.opened[0][1] == 7
+
+
+def test_wandb_gets_the_values_of_metrics_jsonl(wandb, tmp_path):
+    config = small.config(wandb=True)
+    MetricsLog(tmp_path, 0, optional_writers(config, tmp_path, 0)).write(VALUES)
+    assert wandb[0].told == [(7, VALUES)]
+    assert wandb[0].settings["config"]["seed"] == config.seed and wandb[0].settings["resume"] == "allow"
+
+
+def test_a_run_that_goes_on_is_the_same_run_at_wandb(wandb, tmp_path):
+    for start in (0, 6, 8):
+        optional_writers(small.config(wandb=True), tmp_path, start)
+    first, *others = [run.settings["id"] for run in wandb]
+    assert first and others == [first, first]
+
+
+def test_a_run_that_begins_anew_is_another_one(wandb, tmp_path):
+    for _ in range(2):
+        optional_writers(small.config(wandb=True), tmp_path, 0)
+    assert wandb[0].settings["id"] != wandb[1].settings["id"]
+
+
+def test_a_damaged_id_is_made_anew(wandb, tmp_path):
+    (tmp_path / "wandb_id.txt").write_bytes(b"\xff\0")
+    optional_writers(small.config(wandb=True), tmp_path, 6)
+    assert wandb[0].settings["id"].isalnum()
+    assert (tmp_path / "wandb_id.txt").read_text() == wandb[0].settings["id"] + "\n"
+
+
+@pytest.mark.parametrize("name, package", [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_a_missing_package_is_told_with_how_to_get_it(name, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{name} needs `pip install .*\[report\]"):
+        optional_writers(small.config(**{name: True}), tmp_path, 0)
+
+
+def test_without_the_settings_nothing_is_imported(tmp_path, monkeypatch):
+    for package in ("tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert optional_writers(small.config(), tmp_path, 0) == ()
