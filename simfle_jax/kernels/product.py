@@ -4,6 +4,7 @@ The numbers are those of JAX's own rules; other backends choose their forms them
 """
 
 import jax
+from jaxtyping import Array, Float
 
 from simfle_jax.kernels.backend import on_cpu
 from simfle_jax.kernels.column_sums import column_sums
@@ -12,8 +13,8 @@ Arrays = tuple[jax.Array, ...]
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., C] times kernel [C, D]: a convolution of 1x1 on a map."""
+def product(x: Float[Array, "*batch input"], kernel: Float[Array, "input output"]) -> Float[Array, "*batch output"]:
+    """x times kernel: a convolution of 1x1 on a map."""
     return x @ kernel
 
 
@@ -29,8 +30,10 @@ def _product_backward(saved: Arrays, gradient: jax.Array) -> Arrays:
 product.defvjp(_product_forward, _product_backward)
 
 
-def of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The gradient [C, D] of a kernel, from its input [..., C] and the gradient of its output [..., D].
+def of_kernel(
+    x: Float[Array, "*batch input"], gradient: Float[Array, "*batch output"]
+) -> Float[Array, "input output"]:
+    """The gradient of a kernel, from its input and the gradient of its output.
 
     XLA:CPU lays the first factor out anew, column by column, at a tenth of the speed of memory, so the narrower one
     comes first. JAX's own rule puts the gradient there.
@@ -44,8 +47,10 @@ def of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., C] times kernel [C, D] plus bias [D]."""
+def linear(
+    x: Float[Array, "*batch input"], kernel: Float[Array, "input output"], bias: Float[Array, " output"]
+) -> Float[Array, "*batch output"]:
+    """x times kernel plus bias."""
     return x @ kernel + bias
 
 
@@ -65,8 +70,10 @@ linear.defvjp(_linear_forward, _linear_backward)
 
 
 @jax.custom_vjp
-def affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., C] times scale [C] plus bias [C]."""
+def affine(
+    x: Float[Array, "*batch feature"], scale: Float[Array, " feature"], bias: Float[Array, " feature"]
+) -> Float[Array, "*batch feature"]:
+    """x times scale plus bias, feature by feature."""
     return x * scale + bias
 
 

@@ -4,20 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32
 
 from simfle_jax.kernels.precision import at_least_float32
 from simfle_jax.models.layers import LayerNorm, Linear
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention over tokens [B, N, width]."""
+    """Multi-head self-attention over tokens."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
         self.heads = heads
         self.qkv = Linear(width, 3 * width, rngs, xavier=True)
         self.proj = Linear(width, width, rngs, xavier=True)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -36,28 +37,28 @@ class Block(nnx.Module):
         self.fc1 = Linear(width, 4 * width, rngs, xavier=True)
         self.fc2 = Linear(4 * width, width, rngs, xavier=True)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
         x = x + self.attn(self.norm1(x))
         return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
 
 
 class Transformer(nnx.Module):
-    """`depth` blocks and a final norm on tokens [B, N, width]."""
+    """`depth` blocks and a final norm on tokens."""
 
     def __init__(self, width: int, depth: int, heads: int, remat: bool, rngs: nnx.Rngs):
         self.remat = remat
         self.blocks = nnx.List([Block(width, heads, rngs) for _ in range(depth)])
         self.norm = LayerNorm(width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
         apply = nnx.remat(Block.__call__) if self.remat else Block.__call__
         for block in self.blocks:
             x = apply(block, x)
         return self.norm(x)
 
 
-def positions(width: int, grid: int) -> np.ndarray:
-    """Fixed sin-cos positions [1 + grid * grid, width], float32; the class token's are zero.
+def positions(width: int, grid: int) -> Float32[np.ndarray, "1+{grid}*{grid} {width}"]:
+    """Fixed sin-cos positions of the class token and of grid * grid patches; the class token's are zero.
 
     The first half of the width encodes the column, the second the row; each half is sines, then cosines, of
     position * 10000 ** (-i / (width / 4)). Computed in float64.
