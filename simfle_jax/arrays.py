@@ -9,7 +9,14 @@ The words, the same everywhere: batch, height, width, channel (of images and of 
 features behind a head), input and output (of a layer), class, image (of a whole data set), set, epoch.
 """
 
+from typing import TYPE_CHECKING
+
 import jax
 import numpy as np
 
-AnyArray = jax.Array | np.ndarray  # for what is called both under jit and with the arrays that a loader gives
+# What may come from NumPy too, as weights from a file do and images from a loader. It is used as a jax.Array is, and is
+# one to mypy, which would otherwise take every result for either of the two.
+if TYPE_CHECKING:
+    AnyArray = jax.Array
+else:
+    AnyArray = jax.Array | np.ndarray

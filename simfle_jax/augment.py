@@ -207,7 +207,7 @@ def _crop_planes(
     return _resample(images, rows, columns)
 
 
-def _resize_weights(start: PerImage, length: PerImage, source: int, size: int) -> Float[Array, "batch {size} {source}"]:
+def _resize_weights(start: Real[Array, " batch"], length: Real[Array, " batch"], source: int, size: int) -> Float[Array, "batch {size} {source}"]:
     """Weights [B, size, source], antialiased bilinear, from source[start : start + length] to `size` pixels.
 
     A triangle that reaches an output pixel (at least an input pixel) to each side, normalised in the range.

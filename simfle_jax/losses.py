@@ -4,22 +4,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.precision import at_least_float32
 
 
-def _unit(x: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
+def _unit(x: Float[AnyArray, "*shape"], axis: int = -1) -> Float[Array, "*shape"]:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis, keepdims=True), 1e-24))
 
 
 def similarity(
-    prediction: Float[Array, "batch feature"], target: Float[Array, "batch feature"]
+    prediction: Float[AnyArray, "batch feature"], target: Float[AnyArray, "batch feature"]
 ) -> Float[Array, " batch"]:
     """BYOL's 2 - 2 cos per row."""
     return 2 - 2 * jnp.sum(_unit(at_least_float32(prediction)) * _unit(at_least_float32(target)), -1)
 
 
 def contrast(
-    queries: Float[Array, "batch feature"], keys: Float[Array, "batch feature"], temperature: float
+    queries: Float[AnyArray, "batch feature"], keys: Float[AnyArray, "batch feature"], temperature: float
 ) -> Float[Array, ""]:
     """MoCo v3's ctr: 2 T times the cross-entropy of telling each query's key from the others'."""
     logits = _unit(at_least_float32(queries)) @ _unit(at_least_float32(keys)).T / temperature
@@ -27,7 +28,7 @@ def contrast(
 
 
 def distillation(
-    student: Float[Array, "batch feature"], teacher: Float[Array, "batch feature"], temperature: float
+    student: Float[AnyArray, "batch feature"], teacher: Float[AnyArray, "batch feature"], temperature: float
 ) -> Float[Array, ""]:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over features, mean over the batch."""
     log_student = jax.nn.log_softmax(at_least_float32(student) / temperature)
@@ -36,7 +37,7 @@ def distillation(
     return temperature**2 * divergence.mean()
 
 
-def mutual_distillation(students: list[Float[Array, "batch feature"]], temperature: float) -> Float[Array, ""]:
+def mutual_distillation(students: list[Float[AnyArray, "batch feature"]], temperature: float) -> Float[Array, ""]:
     """Each of the vectors learns from the mean of all of them, which itself gets no gradient."""
     students = [at_least_float32(s) for s in students]
     teacher = jax.lax.stop_gradient(sum(students[1:], students[0]) / len(students))
@@ -45,9 +46,9 @@ def mutual_distillation(students: list[Float[Array, "batch feature"]], temperatu
 
 
 def reconstruction(
-    predicted: Float[Array, "batch patch pixel"],
-    patches: Float[Array, "batch patch pixel"],
-    masked: Float[Array, "batch patch"],
+    predicted: Float[AnyArray, "batch patch pixel"],
+    patches: Float[AnyArray, "batch patch pixel"],
+    masked: Float[AnyArray, "batch patch"],
 ) -> Float[Array, ""]:
     """Mean squared error on masked patches against pixels normalised within each patch.
 
@@ -60,7 +61,7 @@ def reconstruction(
     return (error * masked).sum() / masked.sum()
 
 
-def grouping_matrix(activation: Float[Array, "batch height width channel"]) -> Float[Array, "channel channel"]:
+def grouping_matrix(activation: Float[AnyArray, "batch height width channel"]) -> Float[Array, "channel channel"]:
     """How alike the maps of every two channels are: C_ij, the batch's mean of their cosines."""
     maps = at_least_float32(activation).reshape(len(activation), -1, activation.shape[-1])
     maps = _unit(maps + 0.001, axis=1)
@@ -73,14 +74,14 @@ def group_targets(channels: int, groups: int, dtype: jnp.dtype) -> Float[Array, 
     return (group[:, None] == group[None, :]).astype(dtype)
 
 
-def grouping(matrix: Float[Array, "channel channel"], groups: int) -> Float[Array, ""]:
+def grouping(matrix: Float[AnyArray, "channel channel"], groups: int) -> Float[Array, ""]:
     """g, how far the channels are from forming groups; the loss term L_g is its square (so published)."""
     channels = len(matrix)
     distance = jnp.square(matrix - group_targets(channels, groups, matrix.dtype)).sum()
     return 0.001 * distance / (channels / 512) ** 2
 
 
-def separation(matrix: Float[Array, "channel channel"], groups: int) -> Float[Array, ""]:
+def separation(matrix: Float[AnyArray, "channel channel"], groups: int) -> Float[Array, ""]:
     """Mean cosine within groups (a channel with itself left out) minus that between groups; 0: no groups at all."""
     channels = len(matrix)
     pairs_within = channels * (channels // groups - 1)

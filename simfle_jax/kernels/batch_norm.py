@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.column_sums import column_sums
 from simfle_jax.kernels.precision import at_least_float32
 
@@ -13,11 +14,11 @@ Normalised = tuple[Float[Array, "*batch channel"], Float[Array, " channel"], Flo
 
 
 def scaled(
-    x: Float[Array, "*batch channel"],
-    mean: Float[Array, " channel"],
-    rstd: Float[Array, " channel"],
-    scale: Float[Array, " channel"],
-    bias: Float[Array, " channel"],
+    x: Float[AnyArray, "*batch channel"],
+    mean: Float[AnyArray, " channel"],
+    rstd: Float[AnyArray, " channel"],
+    scale: Float[AnyArray, " channel"],
+    bias: Float[AnyArray, " channel"],
 ) -> Float[Array, "*batch channel"]:
     """(x - mean) * rstd * scale + bias over the last axis, as one multiplication and one addition in x's type."""
     factor = scale * rstd
@@ -25,7 +26,7 @@ def scaled(
 
 
 @jax.custom_vjp
-def normalise_batch(x: Float[Array, "*batch channel"], scale: Float[Array, " channel"], bias: Float[Array, " channel"]) -> Normalised:
+def normalise_batch(x: Float[AnyArray, "*batch channel"], scale: Float[AnyArray, " channel"], bias: Float[AnyArray, " channel"]) -> Normalised:
     """x normalised over all axes but the last, with the mean and biased variance it was normalised by.
 
     The statistics are in float32 at least, for the running ones; they pass no gradient on.

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 from simfle_jax.kernels.precision import at_least_float32
 
 
 def column_sums(
-    terms: Callable[..., tuple[jax.Array, ...]], *arrays: Float[Array, "... channel"]
+    terms: Callable[..., tuple[jax.Array, ...]], *arrays: Float[AnyArray, "... channel"]
 ) -> tuple[Float[Array, " channel"], ...]:
     """Sums, over all axes but the last, of what `terms` makes of arrays, in float32 at least.
 

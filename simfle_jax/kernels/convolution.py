@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(
-    x: Float[Array, "batch height width input"], kernel: Float[Array, "size size input output"], stride: int
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
 ) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
     """x by a kernel of odd size, padded by size // 2 on each side, without bias."""
     if on_cpu():
@@ -46,7 +47,7 @@ def _small(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
 
 
 def by_lax(
-    x: Float[Array, "batch height width input"], kernel: Float[Array, "size size input output"], stride: int
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
 ) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
     """XLA's own convolution."""
     pad = (kernel.shape[0] // 2,) * 2
@@ -56,7 +57,7 @@ def by_lax(
 
 
 def by_patches(
-    x: Float[Array, "batch height width input"], kernel: Float[Array, "size size input output"], stride: int
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
 ) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
     """One matrix product of all patches, which are laid out side by side (im2col)."""
     size, (_, height, width, _) = kernel.shape[0], x.shape
@@ -67,7 +68,7 @@ def by_patches(
 
 
 def by_cells(
-    x: Float[Array, "batch height width input"], kernel: Float[Array, "size size input output"]
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"]
 ) -> Float[Array, "batch (height+1)//2 (width+1)//2 output"]:
     """Stride 2 as stride 1 over cells of 2x2 pixels with four times the channels (space to depth)."""
     batch, height, width, channels = x.shape

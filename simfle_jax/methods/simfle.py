@@ -62,7 +62,7 @@ class Networks(byol.OnlineSide):
             self.distil_gfl = MLPHead(config.trunk.features, heads.hidden, heads.out, rngs)
             self.distil_ffl = MLPHead(config.facemae.width, heads.hidden, heads.out, rngs)
 
-    def restore(self, plain: Float[Array, "batch height width channel"], draw: Draw) -> Restored:
+    def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw) -> Restored:
         """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it."""
         scores = matrix = None
         if self.config.facemae.masking == "semantic":
@@ -75,7 +75,7 @@ class Networks(byol.OnlineSide):
         return Restored(patches, self.facemae.autoencoder.decode(latent, masking), masking, latent, scores, matrix)
 
     def score_patches(
-        self, plain: Float[Array, "batch height width channel"], train: bool = True
+        self, plain: Float[Array, "batch height width 3"], train: bool = True
     ) -> tuple[Float[Array, "batch group patch"], Float[Array, "channel channel"]]:
         """Scores of the patches by each group of channels, and the grouping matrix.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.layers import Linear
@@ -12,14 +13,14 @@ from simfle_jax.models.semantic_masking import Masking
 from simfle_jax.models.transformer import Transformer, positions
 
 
-def patchify(images: Float[Array, "batch height width channel"], patch: int) -> Float[Array, "batch patch pixel"]:
+def patchify(images: Float[AnyArray, "batch height width channel"], patch: int) -> Float[AnyArray, "batch patch pixel"]:
     """Images to patches; pixels in (row, column, channel) order."""
     batch, height, width, channels = images.shape
     x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
 
 
-def unpatchify(patches: Float[Array, "batch patch pixel"], patch: int) -> Float[Array, "batch height width channel"]:
+def unpatchify(patches: Float[AnyArray, "batch patch pixel"], patch: int) -> Float[AnyArray, "batch height width channel"]:
     """The inverse of `patchify` for square images."""
     batch, count, _ = patches.shape
     grid = round(count**0.5)
@@ -38,7 +39,7 @@ class Decoder(nnx.Module):
         self.decoder = Transformer(m.decoder_width, m.decoder_depth, m.decoder_heads, config.remat, rngs)
         self.decoder_pred = Linear(m.decoder_width, m.patch**2 * 3, rngs, xavier=True)
 
-    def decode(self, latent: Float[Array, "batch token feature"], masking: Masking) -> Float[Array, "batch patch pixel"]:
+    def decode(self, latent: Float[AnyArray, "batch token feature"], masking: Masking) -> Float[Array, "batch patch pixel"]:
         """Latent tokens, class token first, to predicted pixels of all patches."""
         x = self.decoder_embed(latent)
         batch, count, width = x.shape
@@ -60,7 +61,7 @@ class Autoencoder(Decoder):
         self.encoder = Transformer(m.width, m.depth, m.heads, config.remat, rngs)
         super().__init__(config, m.width, rngs)
 
-    def encode(self, patches: Float[Array, "batch patch pixel"], masking: Masking) -> Float[Array, "batch token feature"]:
+    def encode(self, patches: Float[AnyArray, "batch patch pixel"], masking: Masking) -> Float[Array, "batch token feature"]:
         """Patches to latent tokens of the kept ones, class token first."""
         tokens = self.patch_embed(patches)
         where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)

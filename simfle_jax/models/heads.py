@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.models.layers import BatchNorm, Linear
 
 
@@ -17,7 +18,7 @@ class MLPHead(nnx.Module):
         self.bn = BatchNorm(hidden)
         self.out = Linear(hidden, outputs, rngs)
 
-    def __call__(self, x: Float[Array, "batch input"], train: bool) -> Float[Array, "batch output"]:
+    def __call__(self, x: Float[AnyArray, "batch input"], train: bool) -> Float[Array, "batch output"]:
         return self.out(jax.nn.relu(self.bn(self.hidden(x), train)))
 
 
@@ -32,7 +33,7 @@ class NormalisedHead(nnx.Module):
         self.linears = nnx.List([Linear(a, b, rngs) for a, b in itertools.pairwise(widths)])
         self.norms = nnx.List([BatchNorm(width) for width in widths[1:-1]] + [BatchNorm(outputs, affine=False)])
 
-    def __call__(self, x: Float[Array, "batch input"], train: bool) -> Float[Array, "batch output"]:
+    def __call__(self, x: Float[AnyArray, "batch input"], train: bool) -> Float[Array, "batch output"]:
         for i, (linear, norm) in enumerate(zip(self.linears, self.norms)):
             x = norm(linear(x), train)
             x = jax.nn.relu(x) if i < len(self.linears) - 1 else x

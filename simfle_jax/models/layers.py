@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch, scaled
 from simfle_jax.kernels.convolution import convolve
 from simfle_jax.kernels.precision import at_least_float32
@@ -37,7 +38,7 @@ class Linear(nnx.Module):
             self.kernel = nnx.Param(torch_uniform(rngs.params(), (inputs, outputs), inputs))
             self.bias = nnx.Param(torch_uniform(rngs.params(), (outputs,), inputs))
 
-    def __call__(self, x: Float[Array, "*batch input"]) -> Float[Array, "*batch output"]:
+    def __call__(self, x: Float[AnyArray, "*batch input"]) -> Float[AnyArray, "*batch output"]:
         return linear(x, self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype))
 
 
@@ -49,7 +50,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(he_fan_out(rngs.params(), (size, size, inputs, outputs)))
 
     def __call__(
-        self, x: Float[Array, "batch height width input"]
+        self, x: Float[AnyArray, "batch height width input"]
     ) -> Float[Array, "batch (height-1)//{self.stride}+1 (width-1)//{self.stride}+1 output"]:
         kernel = self.kernel[...].astype(x.dtype)
         size, s = kernel.shape[0], self.stride
@@ -76,7 +77,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
 
-    def __call__(self, x: Float[Array, "*batch channel"], train: bool) -> Float[Array, "*batch channel"]:
+    def __call__(self, x: Float[AnyArray, "*batch channel"], train: bool) -> Float[Array, "*batch channel"]:
         if self.affine:
             scale, bias = self.scale[...], self.bias[...]
         else:
@@ -97,7 +98,7 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
 
-    def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature"]:
+    def __call__(self, x: Float[AnyArray, "*batch feature"]) -> Float[Array, "*batch feature"]:
         wide = at_least_float32(x)
         mean = wide.mean(-1, keepdims=True)
         var = jnp.square(wide - mean).mean(-1, keepdims=True)

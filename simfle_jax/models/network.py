@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.trunks import make_trunk
@@ -25,7 +26,7 @@ class Network(nnx.Module):
         self.encoder = make_trunk(config.trunk, config.remat, rngs)
         self.projection: Any = projection(config.trunk.features, config.heads.hidden, config.heads.out, rngs)
 
-    def __call__(self, images: Float[Array, "batch height width channel"], train: bool) -> Projected:
+    def __call__(self, images: Float[AnyArray, "batch height width channel"], train: bool) -> Projected:
         """The images are normalised."""
         features = self.encoder(images, train).pooled
         return Projected(features, self.projection(features, train))

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from simfle_jax.arrays import AnyArray
+
 
 class Masking(NamedTuple):
     """A choice of patches for every image of a batch.
@@ -20,7 +22,7 @@ class Masking(NamedTuple):
     masked: Float[Array, "batch patch"]
 
 
-def mask_by_scores(scores: Float[Array, "batch patch"], keep: int) -> Masking:
+def mask_by_scores(scores: Float[AnyArray, "batch patch"], keep: int) -> Masking:
     """Keeps the `keep` patches of highest score. Equal scores keep the order of the patches."""
     order = jnp.argsort(-scores, axis=-1, stable=True)
     restore = jnp.argsort(order, axis=-1)
@@ -28,14 +30,14 @@ def mask_by_scores(scores: Float[Array, "batch patch"], keep: int) -> Masking:
 
 
 def group_maps(
-    activation: Float[Array, "batch height width channel"], groups: int
+    activation: Float[AnyArray, "batch height width channel"], groups: int
 ) -> Float[Array, "batch height width {groups}"]:
     """Sums the channels of each group."""
     return activation.reshape(*activation.shape[:3], groups, -1).sum(-1)
 
 
 def patch_scores(
-    maps: Float[Array, "batch height width group"], grid: int, patch: int
+    maps: Float[AnyArray, "batch height width group"], grid: int, patch: int
 ) -> Float[Array, "batch group {grid}*{grid}"]:
     """Scores every patch by what each group sees there.
 
@@ -61,7 +63,7 @@ def cells_to_patches(cells: int, grid: int, patch: int) -> Float[np.ndarray, "{g
 
 
 def of_group(
-    scores: Float[Array, "batch group patch"], group_ids: Int[Array, " batch"]
+    scores: Float[AnyArray, "batch group patch"], group_ids: Int[AnyArray, " batch"]
 ) -> Float[Array, "batch patch"]:
     """The scores of the group drawn for each image."""
     return jnp.take_along_axis(scores, group_ids[:, None, None], axis=1)[:, 0]

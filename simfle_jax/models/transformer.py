@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.precision import at_least_float32
 from simfle_jax.models.layers import LayerNorm, Linear
 
@@ -18,7 +19,7 @@ class Attention(nnx.Module):
         self.qkv = Linear(width, 3 * width, rngs, xavier=True)
         self.proj = Linear(width, width, rngs, xavier=True)
 
-    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -37,7 +38,7 @@ class Block(nnx.Module):
         self.fc1 = Linear(width, 4 * width, rngs, xavier=True)
         self.fc2 = Linear(4 * width, width, rngs, xavier=True)
 
-    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         x = x + self.attn(self.norm1(x))
         return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
 
@@ -50,7 +51,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List([Block(width, heads, rngs) for _ in range(depth)])
         self.norm = LayerNorm(width)
 
-    def __call__(self, x: Float[Array, "batch token feature"]) -> Float[Array, "batch token feature"]:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         apply = nnx.remat(Block.__call__) if self.remat else Block.__call__
         for block in self.blocks:
             x = apply(block, x)

@@ -24,7 +24,7 @@ def in_parts(
     if parts == 1:
         return gradients(stats, keys, images)
 
-    def split(x: Shaped[Array, "batch ..."]) -> Shaped[Array, "{parts} batch//{parts} ..."]:
+    def split(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, "part row *rest"]:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], None]:
