@@ -29,6 +29,7 @@ LUMA = (0.299, 0.587, 0.114)
 Bytes = UInt8[AnyArray, "batch height width channel"]
 Images = Float[Array, "batch height width channel"]
 Planes = Float[Array, "batch channel height width"]
+View = Float[Array, "batch {views.size} {views.size} channel"]
 Resized = Float[Array, "batch {size} {size} channel"]
 ResizedPlanes = Float[Array, "batch channel {size} {size}"]
 PerImage = Float[Array, " batch"]
@@ -64,9 +65,7 @@ class Draws(NamedTuple):
         return cls(*jnp.split(uniform.reshape(-1, shape[1]), ends[:-1], axis=1))
 
 
-def two_views(
-    keys: Key[Array, " batch"], images: Bytes, views: ViewSettings
-) -> tuple[Float[Array, "batch {views.size} {views.size} channel"], Float[Array, "batch {views.size} {views.size} channel"]]:
+def two_views(keys: Key[Array, " batch"], images: Bytes, views: ViewSettings) -> tuple[View, View]:
     """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
     Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
@@ -121,7 +120,7 @@ def blur_kernel(size: int) -> int:
     return 2 * (int(0.1 * size) // 2) + 1
 
 
-def _strong_view(draws: Draws, images: Images, views: ViewSettings) -> Images:
+def _strong_view(draws: Draws, images: Images, views: ViewSettings) -> View:
     boxes = crop_boxes(draws, images.shape[1:3], views.scale, views.ratio)
     planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
     if views.jitter:
@@ -207,7 +206,9 @@ def _crop_planes(
     return _resample(images, rows, columns)
 
 
-def _resize_weights(start: Real[Array, " batch"], length: Real[Array, " batch"], source: int, size: int) -> Float[Array, "batch {size} {source}"]:
+def _resize_weights(
+    start: Real[Array, " batch"], length: Real[Array, " batch"], source: int, size: int
+) -> Float[Array, "batch {size} {source}"]:
     """Weights [B, size, source], antialiased bilinear, from source[start : start + length] to `size` pixels.
 
     A triangle that reaches an output pixel (at least an input pixel) to each side, normalised in the range.

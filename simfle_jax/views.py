@@ -40,5 +40,7 @@ def plain_images(
     return _normalised(augment.plain_view(images, config.views.plain_size), config)
 
 
-def _normalised(images: Float[Array, "batch height width channel"], config: Config) -> Float[Array, "batch height width channel"]:
+def _normalised(
+    images: Float[Array, "batch height width channel"], config: Config
+) -> Float[Array, "batch height width channel"]:
     return augment.preprocess(images, config.views.standardise, config.data.mean, config.data.std).astype(config.dtype)

@@ -10,7 +10,8 @@ from simfle_jax.kernels.precision import at_least_float32
 
 EPSILON = 1e-5  # PyTorch's
 
-Normalised = tuple[Float[Array, "*batch channel"], Float[Array, " channel"], Float[Array, " channel"]]  # values, mean, variance
+Statistic = Float[Array, " channel"]
+Normalised = tuple[Float[Array, "*batch channel"], Statistic, Statistic]  # values, mean, variance
 
 
 def scaled(
@@ -26,7 +27,9 @@ def scaled(
 
 
 @jax.custom_vjp
-def normalise_batch(x: Float[AnyArray, "*batch channel"], scale: Float[AnyArray, " channel"], bias: Float[AnyArray, " channel"]) -> Normalised:
+def normalise_batch(
+    x: Float[AnyArray, "*batch channel"], scale: Float[AnyArray, " channel"], bias: Float[AnyArray, " channel"]
+) -> Normalised:
     """x normalised over all axes but the last, with the mean and biased variance it was normalised by.
 
     The statistics are in float32 at least, for the running ones; they pass no gradient on.

@@ -14,7 +14,9 @@ Arrays = tuple[AnyArray, ...]
 
 
 @jax.custom_vjp
-def product(x: Float[AnyArray, "*batch input"], kernel: Float[AnyArray, "input output"]) -> Float[AnyArray, "*batch output"]:
+def product(
+    x: Float[AnyArray, "*batch input"], kernel: Float[AnyArray, "input output"]
+) -> Float[AnyArray, "*batch output"]:
     """x times kernel: a convolution of 1x1 on a map."""
     return x @ kernel
 

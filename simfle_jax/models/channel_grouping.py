@@ -22,7 +22,9 @@ class ChannelGrouping(nnx.Module):
         self.bias = nnx.Param(jnp.full(channels, 0.1 if init == "constant" else 0.0, jnp.float32))
         self.bn = BatchNorm(channels)
 
-    def __call__(self, features: Float[AnyArray, "batch height width channel"], train: bool) -> Float[Array, "batch height width channel"]:
+    def __call__(
+        self, features: Float[AnyArray, "batch height width channel"], train: bool
+    ) -> Float[Array, "batch height width channel"]:
         x = features @ self.kernel[...].astype(features.dtype) + self.bias[...].astype(features.dtype)
         return jax.nn.relu(self.bn(x, train))
 

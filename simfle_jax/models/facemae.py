@@ -20,7 +20,9 @@ def patchify(images: Float[AnyArray, "batch height width channel"], patch: int) 
     return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
 
 
-def unpatchify(patches: Float[AnyArray, "batch patch pixel"], patch: int) -> Float[AnyArray, "batch height width channel"]:
+def unpatchify(
+    patches: Float[AnyArray, "batch patch pixel"], patch: int
+) -> Float[AnyArray, "batch height width channel"]:
     """The inverse of `patchify` for square images."""
     batch, count, _ = patches.shape
     grid = round(count**0.5)
@@ -39,7 +41,9 @@ class Decoder(nnx.Module):
         self.decoder = Transformer(m.decoder_width, m.decoder_depth, m.decoder_heads, config.remat, rngs)
         self.decoder_pred = Linear(m.decoder_width, m.patch**2 * 3, rngs, xavier=True)
 
-    def decode(self, latent: Float[AnyArray, "batch token feature"], masking: Masking) -> Float[Array, "batch patch pixel"]:
+    def decode(
+        self, latent: Float[AnyArray, "batch token feature"], masking: Masking
+    ) -> Float[Array, "batch patch pixel"]:
         """Latent tokens, class token first, to predicted pixels of all patches."""
         x = self.decoder_embed(latent)
         batch, count, width = x.shape
@@ -61,7 +65,9 @@ class Autoencoder(Decoder):
         self.encoder = Transformer(m.width, m.depth, m.heads, config.remat, rngs)
         super().__init__(config, m.width, rngs)
 
-    def encode(self, patches: Float[AnyArray, "batch patch pixel"], masking: Masking) -> Float[Array, "batch token feature"]:
+    def encode(
+        self, patches: Float[AnyArray, "batch patch pixel"], masking: Masking
+    ) -> Float[Array, "batch token feature"]:
         """Patches to latent tokens of the kept ones, class token first."""
         tokens = self.patch_embed(patches)
         where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)

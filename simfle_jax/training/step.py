@@ -67,7 +67,11 @@ class TrainStep:
         return self.update(state, grads, stats), metrics
 
     def gradients_of_images(
-        self, state: TrainState, stats: Statistics, keys: Key[Array, " batch"], images: UInt8[Array, "batch height width channel"]
+        self,
+        state: TrainState,
+        stats: Statistics,
+        keys: Key[Array, " batch"],
+        images: UInt8[Array, "batch height width channel"],
     ) -> tuple[tuple[Tree, Metrics], Statistics]:
         """`gradients` of images, augmented and masked by their keys."""
         views = make_views(keys, images, self.config)
