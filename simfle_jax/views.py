@@ -4,35 +4,43 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from simfle_jax import augment
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 
 
 class Views(NamedTuple):
     """Normalised images of one batch, in the compute type."""
 
-    first: jax.Array  # [B, S, S, 3], strongly augmented
-    second: jax.Array  # [B, S, S, 3], the same images augmented anew
-    plain: jax.Array  # [B, P, P, 3], resized only
+    first: Float[Array, "batch height width channel"]  # strongly augmented
+    second: Float[Array, "batch height width channel"]  # the same images augmented anew
+    plain: Float[Array, "batch height width channel"]  # resized only
 
 
-def image_keys(seed: int, step: jax.Array, batch: int) -> jax.Array:
-    """One key [B] per image of the global batch: all randomness is a function of (seed, step, index)."""
+def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " {batch}"]:
+    """One key per image of the global batch: all randomness is a function of (seed, step, index)."""
     step_key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))
 
 
-def make_views(keys: jax.Array, images: jax.Array, config: Config) -> Views:
-    """The two augmented views and the plain image of uint8 canvases [B, S, S, 3]."""
+def make_views(
+    keys: Key[Array, " batch"], images: UInt8[AnyArray, "batch height width channel"], config: Config
+) -> Views:
+    """The two augmented views and the plain image of canvases."""
     first, second = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
     return Views(first, second, plain_images(images, config))
 
 
-def plain_images(images: jax.Array, config: Config) -> jax.Array:
-    """uint8 canvases [B, S, S, 3] as FaceMAE sees them: plain_size, normalised, in the compute type."""
+def plain_images(
+    images: UInt8[AnyArray, "batch height width channel"], config: Config
+) -> Float[Array, "batch {config.views.plain_size} {config.views.plain_size} channel"]:
+    """Canvases as FaceMAE sees them: plain_size, normalised, in the compute type."""
     return _normalised(augment.plain_view(images, config.views.plain_size), config)
 
 
-def _normalised(images: jax.Array, config: Config) -> jax.Array:
+def _normalised(
+    images: Float[Array, "batch height width channel"], config: Config
+) -> Float[Array, "batch height width channel"]:
     return augment.preprocess(images, config.views.standardise, config.data.mean, config.data.std).astype(config.dtype)

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from simfle_jax.arrays import AnyArray
 
 INIT_STD = 0.01
 
@@ -18,14 +21,14 @@ INIT_STD = 0.01
 class Linear(NamedTuple):
     """The layer: kernel [D, K], bias [K]."""
 
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: Float[Array, "feature class"]
+    bias: Float[Array, " class"]
 
-    def logits(self, features: jax.Array) -> jax.Array:
+    def logits(self, features: Float[AnyArray, "*batch feature"]) -> Float[Array, "*batch class"]:
         """Features [..., D] to logits [..., K]."""
         return jnp.matmul(features, self.kernel, precision=jax.lax.Precision.HIGHEST) + self.bias
 
-    def predict(self, features: jax.Array) -> jax.Array:
+    def predict(self, features: Float[AnyArray, "*batch feature"]) -> Int[Array, "*batch"]:
         """Features [..., D] to the numbers of the likeliest classes [...]."""
         return jnp.argmax(self.logits(features), -1)
 
@@ -33,8 +36,8 @@ class Linear(NamedTuple):
 class Labelled(NamedTuple):
     """Features [n, D] and their labels [n]."""
 
-    features: jax.Array
-    labels: jax.Array
+    features: Float[Array, "image feature"]
+    labels: Int[Array, " image"]
 
 
 class Fit(NamedTuple):
@@ -90,7 +93,12 @@ def start(layer: Linear) -> Fit:
     return Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
 
 
-def cross_entropy(layer: Linear, features: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+def cross_entropy(
+    layer: Linear,
+    features: Float[AnyArray, "image feature"],
+    labels: Int[AnyArray, " image"],
+    weights: Float[AnyArray, " image"],
+) -> Float[Array, ""]:
     """Mean of the images' cross-entropies weighted by weights [n]: a scalar."""
     log_p = jax.nn.log_softmax(layer.logits(features))
     own = jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
@@ -98,8 +106,8 @@ def cross_entropy(layer: Linear, features: jax.Array, labels: jax.Array, weights
 
 
 def sgd_step(
-    layer: Linear, velocity: Linear, batch: Labelled, weights: jax.Array, lr: float, momentum: float
-) -> tuple[Linear, Linear, jax.Array]:
+    layer: Linear, velocity: Linear, batch: Labelled, weights: Float[AnyArray, " image"], lr: float, momentum: float
+) -> tuple[Linear, Linear, Float[Array, ""]]:
     """One step as PyTorch takes it: velocity = momentum * velocity + gradient; layer -= lr * velocity."""
     loss, grads = jax.value_and_grad(cross_entropy)(layer, *batch, weights)
     velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
@@ -171,7 +179,7 @@ def _keep_best(fit: Fit, layer: Linear, velocity: Linear, accuracy: jax.Array) -
     return Fit(fit.epoch + 1, layer, velocity, best, best_epoch, best_accuracy)
 
 
-def holdout_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def holdout_rows(labels: Int[np.ndarray, " image"], share: float, seed: int) -> Bool[np.ndarray, " image"]:
     """Which images [n], bool, are kept apart: of every class its share, at least one, never all of them."""
     rng, apart = np.random.default_rng(seed), np.zeros(len(labels), bool)
     for number in np.unique(labels):

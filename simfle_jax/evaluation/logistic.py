@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
@@ -14,7 +15,9 @@ TOLERANCE = 1e-4  # largest entry of the gradient, per root of curvature, at whi
 MAX_STEPS = 1000
 
 
-def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, l2: float) -> Linear:
+def fit_logistic(
+    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, l2: float
+) -> Linear:
     """Minimises mean cross-entropy + l2 / 2 * |kernel|^2 on standardised features [n, D] by L-BFGS, in float64.
 
     The returned layer takes the features as they are: standardisation is folded into it.
@@ -47,7 +50,9 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, l2: f
     return Linear(jnp.asarray(kernel, jnp.float32), jnp.asarray(bias, jnp.float32))
 
 
-def choose_l2(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> float:
+def choose_l2(
+    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, seed: int
+) -> float:
     """The strength that does best, in balanced accuracy, on a fifth of the training images kept apart."""
     apart = holdout_rows(labels, HOLDOUT, seed)
 
@@ -60,8 +65,11 @@ def choose_l2(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: in
 
 
 def logistic_probe(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], n_classes: int, seed: int
-) -> np.ndarray:
+    train: tuple[Float[np.ndarray, "image feature"], Int[np.ndarray, " image"]],
+    test: tuple[Float[np.ndarray, "held feature"], Int[np.ndarray, " held"]],
+    n_classes: int,
+    seed: int,
+) -> Int[np.ndarray, "{n_classes} {n_classes}"]:
     """Confusion matrix [K, K] on `test` of the probe fitted on `train`; both are features [n, D] and labels [n]."""
     layer = fit_logistic(*train, n_classes, choose_l2(*train, n_classes, seed))
     return scores.confusion(test[1], np.asarray(layer.predict(jnp.asarray(test[0]))), n_classes)

@@ -5,20 +5,25 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 QUERIES_AT_ONCE = 1024
 
 
-def unit_rows(x: jax.Array) -> jax.Array:
+def unit_rows(x: Float[Array, "image feature"]) -> Float[Array, "image feature"]:
     """Rows of [n, D] scaled to length 1; rows of zeros stay."""
     return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def knn(
-    features: np.ndarray, labels: np.ndarray, queries: np.ndarray, n_classes: int, k: int = NEIGHBOURS
-) -> np.ndarray:
+    features: Float[np.ndarray, "image feature"],
+    labels: Int[np.ndarray, " image"],
+    queries: Float[np.ndarray, "query feature"],
+    n_classes: int,
+    k: int = NEIGHBOURS,
+) -> Int[np.ndarray, " query"]:
     """Classes [m] of queries [m, D] by a vote of their k nearest (cosine) among features [n, D] with labels [n].
 
     A neighbour's vote weighs exp(cosine / 0.07), as is usual for self-supervised encoders.
@@ -36,7 +41,7 @@ def _vote(bank: jax.Array, labels: jax.Array, queries: jax.Array, n_classes: int
     return jnp.argmax((votes[:, :, None] * jax.nn.one_hot(labels[rows], n_classes)).sum(1), -1)
 
 
-def view_retrieval(z1: np.ndarray, z2: np.ndarray) -> float:
+def view_retrieval(z1: Float[np.ndarray, "image feature"], z2: Float[np.ndarray, "image feature"]) -> float:
     """Share of faces whose first view z1[i] has the other view of the same face, z2[i], as its nearest (cosine).
 
     z1, z2: [n, D], row i from face i. By chance 1 / n. A tie is a miss unless it is for the own face alone, so that

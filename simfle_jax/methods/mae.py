@@ -7,8 +7,8 @@
 The trunk is a ViT, and it is what is exported and probed, at the size of the plain image.
 """
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
 from simfle_jax import losses
 from simfle_jax.config import Config
@@ -43,10 +43,10 @@ class MAE(Method):
     def networks(self, rngs: nnx.Rngs) -> Networks:
         return Networks(self.config, rngs)
 
-    def draw(self, keys: jax.Array) -> jax.Array:
+    def draw(self, keys: Key[Array, " batch"]) -> Float[Array, "batch patch"]:
         return random_order(keys, self.config.grid**2)
 
-    def loss(self, networks: Networks, views: Views, targets: None, draw: jax.Array) -> Outcome:
+    def loss(self, networks: Networks, views: Views, targets: None, draw: Float[Array, "batch patch"]) -> Outcome:
         masking = mask_by_scores(-draw, self.config.kept_patches)
         latent = networks.online.encoder.tokens(views.plain, masking.kept)
         predicted = networks.decoder.decode(latent, masking)

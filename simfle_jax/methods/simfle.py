@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from jaxtyping import Array, Float, Int, Key
 
 from simfle_jax import instruments, losses
 from simfle_jax.config import Config
@@ -27,16 +28,18 @@ from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.semantic_masking import Masking, group_maps, mask_by_scores, of_group, patch_scores
 from simfle_jax.views import Views
 
+Draw = Int[Array, " batch"] | Float[Array, "batch patch"]  # a group of each image, or a number for each patch
+
 
 class Restored(NamedTuple):
     """What FaceMAE makes of the plain image."""
 
-    patches: jax.Array  # [B, N, pixels], the target
-    predicted: jax.Array  # [B, N, pixels]
+    patches: Float[Array, "batch patch pixel"]  # the target
+    predicted: Float[Array, "batch patch pixel"]
     masking: Masking
-    latent: jax.Array  # [B, 1 + K, width], tokens of the kept patches behind the class token
-    scores: jax.Array | None  # [B, groups, N], of semantic masking
-    matrix: jax.Array | None  # [channels, channels], of channel grouping
+    latent: Float[Array, "batch token feature"]  # of the kept patches behind the class token
+    scores: Float[Array, "batch group patch"] | None  # of semantic masking
+    matrix: Float[Array, "channel channel"] | None  # of channel grouping
 
 
 class Outputs(NamedTuple):
@@ -44,7 +47,7 @@ class Outputs(NamedTuple):
 
     seen: byol.Seen
     restored: Restored
-    vectors: tuple[jax.Array, ...]  # k1, k2 and kp [B, heads.out]; empty without distillation
+    vectors: tuple[Float[Array, "batch feature"], ...]  # k1, k2 and kp; empty without distillation
 
 
 class Networks(byol.OnlineSide):
@@ -59,8 +62,8 @@ class Networks(byol.OnlineSide):
             self.distil_gfl = MLPHead(config.trunk.features, heads.hidden, heads.out, rngs)
             self.distil_ffl = MLPHead(config.facemae.width, heads.hidden, heads.out, rngs)
 
-    def restore(self, plain: jax.Array, draw: jax.Array) -> Restored:
-        """FaceMAE on plain images [B, h, w, 3]; `draw` as `SimFLE.draw` gives it."""
+    def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw) -> Restored:
+        """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it."""
         scores = matrix = None
         if self.config.facemae.masking == "semantic":
             scores, matrix = self.score_patches(plain)
@@ -71,8 +74,10 @@ class Networks(byol.OnlineSide):
         latent = self.facemae.autoencoder.encode(patches, masking)
         return Restored(patches, self.facemae.autoencoder.decode(latent, masking), masking, latent, scores, matrix)
 
-    def score_patches(self, plain: jax.Array, train: bool = True) -> tuple[jax.Array, jax.Array]:
-        """Scores [B, groups, N] of the patches by each group of channels, and the grouping matrix [C, C].
+    def score_patches(
+        self, plain: Float[Array, "batch height width 3"], train: bool = True
+    ) -> tuple[Float[Array, "batch group patch"], Float[Array, "channel channel"]]:
+        """Scores of the patches by each group of channels, and the grouping matrix.
 
         The trunk gets no gradient from here, and the scores none at all: the grouping loss alone trains the grouping.
         """
@@ -89,14 +94,14 @@ class SimFLE(byol.BYOL):
     def networks(self, rngs: nnx.Rngs) -> Networks:
         return Networks(self.config, rngs)
 
-    def draw(self, keys: jax.Array) -> jax.Array:
-        """For semantic masking a group of each image [B]; for random masking a number for each patch [B, N], of which
-        the smallest stay."""
+    def draw(self, keys: Key[Array, " batch"]) -> Draw:
+        """For semantic masking a group of each image; for random masking a number for each patch, of which the smallest
+        stay."""
         if self.config.facemae.masking == "semantic":
             return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.config.facemae.n_groups))(keys)
         return random_order(keys, self.config.grid**2)
 
-    def loss(self, networks: Any, views: Views, targets: tuple[jax.Array, jax.Array], draw: jax.Array) -> Outcome:
+    def loss(self, networks: Any, views: Views, targets: byol.Projections, draw: Draw) -> Outcome:
         facemae = self.config.facemae
         seen = networks.see(views)
         vectors = tuple(networks.distil_gfl(y, train=True) for y in seen.features) if facemae.alpha > 0 else ()
@@ -121,8 +126,8 @@ class SimFLE(byol.BYOL):
         )
 
 
-def random_order(keys: jax.Array, patches: int) -> jax.Array:
-    """A number for each patch, [B, patches], from one key [B] per image; the patches of the smallest stay."""
+def random_order(keys: Key[Array, " batch"], patches: int) -> Float[Array, "batch {patches}"]:
+    """A number for each patch, from one key per image; the patches of the smallest stay."""
     return jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(keys)
 
 
