@@ -21,7 +21,15 @@ from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder_file import architecture_text, describe
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
-from simfle_jax.weights.trunk import BRANCHES, Arrays, architecture, find_trunk, infer_image_size, infer_trunk, is_published
+from simfle_jax.weights.trunk import (
+    BRANCHES,
+    Arrays,
+    architecture,
+    find_trunk,
+    infer_image_size,
+    infer_trunk,
+    is_published,
+)
 
 HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
 PREPROCESSING = ("architecture", "size", "standardise", "mean", "std")  # what decides how an image becomes features

@@ -1,5 +1,7 @@
 """Residual networks in torchvision's v1.5 layout: of basic blocks (ResNet-18, 34) or of bottlenecks (50, 101)."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -86,7 +88,7 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> Features:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = max_pool(x)
-        apply = nnx.remat(self.block.__call__, static_argnums=2) if self.remat else self.block.__call__
+        apply: Any = nnx.remat(self.block.__call__, static_argnums=2) if self.remat else self.block.__call__
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)
