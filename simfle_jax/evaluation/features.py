@@ -41,7 +41,8 @@ class Extractor:
         seed: of the random crops and flips.
         threads, max_bad_fraction: of the decoding, as in the settings.
 
-    Unreadable images are left out and noted in `bad` (name -> reason).
+    Unreadable images are left out and noted in `bad` (name -> reason). `rows` tells which images of a set, by its
+    name, the features of `plain` are of.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Extractor:
         self.encoder, self.canvas, self.seed = encoder, canvas or encoder.size, seed
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
+        self.rows: dict[str, np.ndarray] = {}
         self.mesh = parallel.data_mesh()
         self.batch_size = images_at_once() * self.mesh.size
+        self.dim = encoder.dim
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
         self._plain = jax.jit(self._plain_features)
         self._augmented = jax.jit(self._augmented_features)
@@ -120,13 +123,15 @@ class Extractor:
         features: Callable[[dict[str, np.ndarray]], jax.Array],
         tell: Callable[[int], None],
     ) -> Labelled:
-        found, labels, done, bad = [], [], 0, dict[str, str]()
+        found, labels, rows, done, bad = [], [], [], 0, dict[str, str]()
         for batch, computed in _one_behind(self._batches(source, bad), features):
             found.append(np.asarray(computed)[batch["valid"]])
             labels.append(batch["label"][batch["valid"]])
+            rows.append(batch["index"][batch["valid"]])
             done = min(done + len(batch["valid"]), len(source))
             tell(done)
         self.bad |= {f"{name}/{image}": reason for image, reason in bad.items()}
+        self.rows[name] = np.concatenate(rows)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:

@@ -146,8 +146,8 @@ def fit_epochs(
 def best_rate(fit: Fit, history: History) -> tuple[int, Fit, History]:
     """Of a fit at several rates: the number of the best one on the first set apart, its fit and its history."""
     best = int(np.argmax(fit.best_accuracy))
-    own = [part if axis is None else jax.tree.map(lambda leaf: leaf[best], part) for part, axis in zip(fit, EACH)]
-    return best, Fit(*own), History(history.loss[:, best], history.accuracy[:, best])
+    own = jax.tree.map(lambda leaf: leaf[best], fit._replace(epoch=fit.best_epoch))._replace(epoch=fit.epoch)
+    return best, own, History(history.loss[:, best], history.accuracy[:, best])
 
 
 def _epoch(fit: Fit, train: Labelled, sgd: Sgd, rate: jax.Array | float) -> tuple[Linear, Linear, jax.Array]:

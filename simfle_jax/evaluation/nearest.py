@@ -80,7 +80,7 @@ def choose_vote(
     bank, bank_labels = unit_rows(jnp.asarray(features[~apart])), jnp.asarray(labels[~apart])
     matrices = np.zeros((len(pairs), n_classes, n_classes), np.int64)
     last = [min(k, len(bank)) - 1 for k in ks]
-    for rows in np.array_split(np.flatnonzero(apart), -(-apart.sum() // QUERIES_AT_ONCE)):
+    for rows in np.array_split(np.flatnonzero(apart), apart.sum() // QUERIES_AT_ONCE + 1):
         found = nearest(bank, bank_labels, jnp.asarray(features[rows]), max(last) + 1)
         for i, temperature in enumerate(temperatures):
             votes = np.asarray(_votes(*found, n_classes, temperature))

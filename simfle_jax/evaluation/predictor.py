@@ -1,9 +1,7 @@
 """What a fitted probe is, whatever protocol fitted it: classes of features, and arrays that can be kept in a file."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,21 +10,7 @@ from simfle_jax.evaluation.nearest import Neighbours
 
 Arrays = dict[str, np.ndarray]
 
-
-class Predictor(Protocol):
-    """Tells classes of features [n, D]."""
-
-    def logits(self, features: jax.Array) -> jax.Array:
-        """Of every class [n, K]."""
-        ...
-
-    def probabilities(self, features: jax.Array) -> jax.Array:
-        """Of every class [n, K]; a row sums to 1."""
-        ...
-
-    def predict(self, features: jax.Array) -> jax.Array:
-        """The numbers of the likeliest classes [n]."""
-        ...
+Predictor = Linear | Neighbours  # both have logits, probabilities [n, K] and predict [n] of features [n, D]
 
 
 def to_arrays(predictor: Predictor) -> tuple[Arrays, dict[str, str]]:
@@ -38,7 +22,6 @@ def to_arrays(predictor: Predictor) -> tuple[Arrays, dict[str, str]]:
     if isinstance(predictor, Linear):
         weight = np.ascontiguousarray(np.asarray(predictor.kernel).T)
         return {"fc.weight": weight, "fc.bias": np.asarray(predictor.bias)}, {}
-    assert isinstance(predictor, Neighbours)
     facts = {"k": str(predictor.k), "temperature": repr(predictor.temperature)}
     arrays = {"bank": np.asarray(predictor.bank), "bank_labels": np.asarray(predictor.labels, np.int32)}
     return arrays, {"predictor": "neighbours", "n_classes": str(predictor.n_classes)} | facts

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 1000
+BINS = 15
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
@@ -55,6 +56,16 @@ def intervals(matrix: np.ndarray, seed: int) -> dict[str, list[float]]:
     draws = rng.multinomial(matrix.sum(), matrix.ravel() / matrix.sum(), RESAMPLES)
     draws = draws.reshape(RESAMPLES, *matrix.shape)
     return {name: np.percentile(score(draws), [2.5, 97.5]).tolist() for name, score in SUMMARY.items()}
+
+
+def calibration_error(confidences: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over 15 bins of equal width.
+
+    confidences: the probability of each predicted class [n]; right: whether it is the true one [n].
+    """
+    bins = np.clip(np.ceil(np.asarray(confidences, np.float64) * BINS) - 1, 0, BINS - 1).astype(int)
+    gaps = np.bincount(bins, np.asarray(right, np.float64) - confidences, BINS)
+    return float(np.abs(gaps).sum() / len(bins))
 
 
 def per_class(matrix: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -102,8 +102,9 @@ def probing(settings: Any) -> Probe:
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version recorded of a probe, in today's form."""
+    """What a probe's folder recorded, by this or an earlier version, in today's form."""
     found = with_defaults(Probe, recorded)
+    found.pop("features")  # recorded by their content, as an encoder is
     return found | {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
 
 

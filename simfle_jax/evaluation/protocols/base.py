@@ -4,6 +4,7 @@ probe.py opens the labelled sets, asks the protocol to `fit`, scores the predict
 keeps both in the probe's folder.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.settings import Probe
 
 
-class TrainingSet(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
     """The labelled images that a probe learns from."""
 
     plain: Callable[[], Labelled]  # features of the resized images; computed when asked for

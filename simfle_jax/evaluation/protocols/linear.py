@@ -4,8 +4,8 @@ The rate is constant, and the best epoch is reported. It is chosen on val as pub
 (`select_on`). After each epoch progress.npz and metrics.jsonl are written anew, and the same command goes on from there.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,13 @@ class LinearProbe(ProbeProtocol):
         while done < probe.epochs:
             stretch = min(self.epochs_at_once(), probe.epochs - done)
             images = self.features(train, done, progress)
-            fit, fresh = fit_epochs(fit, images, sets, sgd, stretch, *[self.rates] * bool(self.rates))
+            fit, fresh = fit_epochs(fit, images, sets, sgd, stretch, self.rates)
             history = history.followed_by(fresh)
             done += stretch
             records.save_progress(train.folder, fit, history)
             lr, _, own = self._best(fit, history)
-            scaled = partial(Sgd(probe.batch_size, lr, probe.momentum, probe.balance, probe.seed).scaled_lr)
-            records.write_metrics(train.folder, own, tuple(held), scaled(len(images.labels)))
+            scaled = dataclasses.replace(sgd, lr=lr).scaled_lr(len(images.labels))
+            records.write_metrics(train.folder, own, tuple(held), scaled)
             progress.update(done * train.count, epoch=done, loss=own.loss[-1], accuracy=own.accuracy[-1, 0])
         lr, best, own = self._best(fit, history)
         _warn_of_divergence(own, train.n_classes)

@@ -17,13 +17,13 @@ def settings(tmp_path):
 def test_the_config_holds_the_papers_protocol(settings):
     probe = probing(settings)
     assert (probe.lr, probe.momentum, probe.epochs, probe.batch_size) == (0.5, 0.9, 100, 1024)
-    assert (probe.protocol, probe.select_on, probe.balance) == ("paper", "val", "none")
+    assert (probe.protocol, probe.select_on, probe.balance) == ("linear", "val", "none")
 
 
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("protocol", "fast", "protocol = 'fast' must be one of paper, cached"),
+        ("protocol", "fast", "protocol = 'fast' must be one of cached, knn, linear, logistic, lowlabel"),
         ("dataset", "rafdb8", "must be one of affectnet8, affectnet7, rafdb, ferplus, sfew"),
         ("select_on", "test", "must be one of val, train-holdout"),
         ("balance", "both", "must be one of none, sampling, loss"),
