@@ -58,6 +58,29 @@ def intervals(matrix: np.ndarray, seed: int) -> dict[str, list[float]]:
     return {name: np.percentile(score(draws), [2.5, 97.5]).tolist() for name, score in SUMMARY.items()}
 
 
+def paired(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """The summary scores of two classifiers' predictions [n] for the same images, and their differences.
+
+    Each with the 95 % interval of the difference, second - first, by a bootstrap that draws the same images for both:
+    one multinomial draw of the K x K x K cells (label, first, second).
+    """
+    cells = (np.asarray(labels) * n_classes + first) * n_classes + second
+    counts = np.bincount(cells, minlength=n_classes**3)
+    used = np.flatnonzero(counts)  # few of the cells: the others would only be drawn as zeros
+    draws = np.zeros((RESAMPLES, n_classes**3), np.int64)
+    draws[:, used] = np.random.default_rng(seed).multinomial(len(cells), counts[used] / len(cells), RESAMPLES)
+    drawn = draws.reshape(RESAMPLES, n_classes, n_classes, n_classes)
+    matrices = [confusion(labels, predictions, n_classes) for predictions in (first, second)]
+    found = {}
+    for name, score in SUMMARY.items():
+        a, b = (float(score(matrix)) for matrix in matrices)
+        interval = np.percentile(score(drawn.sum(2)) - score(drawn.sum(3)), [2.5, 97.5]).tolist()
+        found[name] = {"a": a, "b": b, "difference": b - a, "interval_95": interval}
+    return found
+
+
 def calibration_error(confidences: np.ndarray, right: np.ndarray) -> float:
     """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over 15 bins of equal width.
 

@@ -21,7 +21,8 @@ from simfle_jax.runs.lock import Lock
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
-    "data.threads", "data.cache", "data.source", "data.max_bad_fraction",
+    "data.threads", "data.cache", "data.source", "data.max_bad_fraction", "monitor.path", "monitor.epochs",
+    "monitor.protocol",
 }  # fmt: skip
 PACKAGES = (
     "jax",
