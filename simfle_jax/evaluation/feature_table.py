@@ -125,7 +125,7 @@ class FeatureTable:
 
 def _split(name: str) -> str:
     """The folder of a set: the holdout is a part of train."""
-    return "train" if name == "train-holdout" else name
+    return "train" if name == "train-holdout" else name.rstrip("/")
 
 
 def _last(name: str) -> str:

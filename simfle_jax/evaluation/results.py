@@ -109,6 +109,8 @@ def _chosen(results: Results) -> list[str]:
         lines.append(f"strength {results['l2']:g}, chosen on a fifth of train")
     if "temperature" in results:
         lines.append(f"{results['k']} neighbours, temperature {results['temperature']:g}")
+    if "kept" in results:
+        lines.append(results["kept"])
     for row in results.get("shares", []):
         found = row["balanced_accuracy"]
         lines.append(

@@ -34,7 +34,7 @@ class LowLabelProbe(ProbeProtocol):
                 draws.append(facts | score(layer, held["val"], train.n_classes))
                 progress.update(len(draws))
         assert kept is not None
-        told = f"share {shares[0]:g}, draw 0, is the probe that is kept and whose scores stand above"
+        told = f"the scores of the whole are those of the probe that is kept: share {shares[0]:g}, draw 0"
         return Fitted(kept, {"shares": summaries(draws), "draws": draws, "kept": told})
 
 
