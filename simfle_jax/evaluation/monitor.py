@@ -48,7 +48,8 @@ class Monitor:
             self.train = self._decoded(sources[0])
             self.val = self._decoded(with_classes(sources[1], self.classes, "val"))
         except UserError as error:
-            raise UserError(f"config: monitor.path: {error}") from None
+            told = str(error).replace("--config.data.path", "--config.monitor.path")
+            raise UserError(f"config: monitor.path: {told}") from None
 
     def __call__(self, trunk: Any, step: int) -> dict[str, float]:
         """`monitor/accuracy` and `monitor/balanced_accuracy` on val; trunk: its 'params' and 'stats' at a step."""

@@ -171,10 +171,10 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restval="")
-            rows = list(reader)
+            columns, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    if tuple(reader.fieldnames or ()) != PREDICTIONS or not rows or any(not row["probability"] for row in rows):
+    if columns != PREDICTIONS or not rows or any(not row["probability"] for row in rows):
         raise UserError(f"{path} is damaged: its columns must be {', '.join(PREDICTIONS)}; evaluate the probe again")
     return rows
 

@@ -97,6 +97,7 @@ def test_predictions_tell_the_images_that_are_wrong(settings, data, tmp_path):
 def test_two_probes_are_compared_image_by_image(settings, data, tmp_path, capsys):
     a = run_probe(settings(protocol="knn"), str(tmp_path / "a"))
     b = run_probe(settings(protocol="logistic", untrained=True), str(tmp_path / "b"))
+    capsys.readouterr()
     compare.main([str(tmp_path / "a"), str(tmp_path / "b"), "--json"])
     found = json.loads(capsys.readouterr().out)
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
