@@ -199,7 +199,7 @@ def reconstruction(
 def first_and_last(run: Path) -> dict[str, dict[str, float]]:
     """The first and the last line of a run's metrics; the last with every value averaged over ten lines."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    late = {key: float(np.mean([line[key] for line in lines[-10:]])) for key in lines[-1]}
+    late = {key: float(np.mean([line[key] for line in lines[-10:]])) for key in lines[-1] if key in lines[0]}
     return {"start": lines[0], "end": late | {key: lines[-1][key] for key in ("step", "epoch", "seconds")}}
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from simfle_jax.arrays import AnyArray
 
 INIT_STD = 0.01
+HOLDOUT = 0.2  # share of train on which the settings of a protocol without epochs are chosen
 
 
 class Linear(NamedTuple):
@@ -31,6 +32,10 @@ class Linear(NamedTuple):
     def predict(self, features: Float[AnyArray, "*batch feature"]) -> Int[Array, "*batch"]:
         """Features [..., D] to the numbers of the likeliest classes [...]."""
         return jnp.argmax(self.logits(features), -1)
+
+    def probabilities(self, features: jax.Array) -> jax.Array:
+        """Features [..., D] to probabilities of the classes [..., K]."""
+        return jax.nn.softmax(self.logits(features))
 
 
 class Labelled(NamedTuple):
@@ -87,10 +92,18 @@ def new_layer(seed: int, dim: int, n_classes: int) -> Linear:
     return Linear(kernel, jnp.zeros(n_classes, jnp.float32))
 
 
-def start(layer: Linear) -> Fit:
-    """A fit before its first epoch."""
+# The axes of a fit at several rates: they share the epoch, and so the order of the images and the reading of them.
+EACH = Fit(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
+
+
+def start(layer: Linear, rates: int = 0) -> Fit:
+    """A fit before its first epoch; for several rates one of each, along a first axis."""
     velocity = jax.tree.map(jnp.zeros_like, layer)
-    return Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
+    fit = Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
+    if not rates:
+        return fit
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rates, *leaf.shape)), fit)
+    return each._replace(epoch=fit.epoch)
 
 
 def cross_entropy(
@@ -106,7 +119,12 @@ def cross_entropy(
 
 
 def sgd_step(
-    layer: Linear, velocity: Linear, batch: Labelled, weights: Float[AnyArray, " image"], lr: float, momentum: float
+    layer: Linear,
+    velocity: Linear,
+    batch: Labelled,
+    weights: Float[AnyArray, " image"],
+    lr: jax.Array | float,
+    momentum: float,
 ) -> tuple[Linear, Linear, Float[Array, ""]]:
     """One step as PyTorch takes it: velocity = momentum * velocity + gradient; layer -= lr * velocity."""
     loss, grads = jax.value_and_grad(cross_entropy)(layer, *batch, weights)
@@ -114,22 +132,38 @@ def sgd_step(
     return jax.tree.map(lambda w, v: w - lr * v, layer, velocity), velocity, loss
 
 
-@partial(jax.jit, static_argnames=("sgd", "epochs"))
-def fit_epochs(fit: Fit, train: Labelled, apart: Sequence[Labelled], sgd: Sgd, epochs: int) -> tuple[Fit, History]:
+@partial(jax.jit, static_argnames=("sgd", "epochs", "rates"))
+def fit_epochs(
+    fit: Fit, train: Labelled, apart: Sequence[Labelled], sgd: Sgd, epochs: int, rates: tuple[float, ...] = ()
+) -> tuple[Fit, History]:
     """Trains `epochs` more epochs as one compiled loop.
 
     After each, accuracy is measured on every set in `apart`; the best epoch is chosen on the first of them.
+    rates: learning rates for a batch of 256 in place of `sgd.lr`, as many as the fits that `start` made.
     """
 
-    def one(fit: Fit, _: None) -> tuple[Fit, History]:
-        layer, velocity, loss = _epoch(fit, train, sgd)
+    def trained(fit: Fit, rate: jax.Array | float) -> tuple[Fit, History]:
+        layer, velocity, loss = _epoch(fit, train, sgd, rate)
         accuracies = jnp.stack([_accuracy(layer, held) for held in apart])
         return _keep_best(fit, layer, velocity, accuracies[0]), History(loss, accuracies)
+
+    def one(fit: Fit, _: None) -> tuple[Fit, History]:
+        if not rates:
+            return trained(fit, sgd.scaled_lr(len(train.labels)))
+        scaled = jnp.array([dataclasses.replace(sgd, lr=rate).scaled_lr(len(train.labels)) for rate in rates])
+        return jax.vmap(trained, (EACH, 0), (EACH, 0))(fit, scaled)  # type: ignore[arg-type]
 
     return jax.lax.scan(one, fit, length=epochs)
 
 
-def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Array]:
+def best_rate(fit: Fit, history: History) -> tuple[int, Fit, History]:
+    """Of a fit at several rates: the number of the best one on the first set apart, its fit and its history."""
+    best = int(np.argmax(fit.best_accuracy))
+    own = jax.tree.map(lambda leaf: leaf[best], fit._replace(epoch=fit.best_epoch))._replace(epoch=fit.epoch)
+    return best, own, History(history.loss[:, best], history.accuracy[:, best])
+
+
+def _epoch(fit: Fit, train: Labelled, sgd: Sgd, rate: jax.Array | float) -> tuple[Linear, Linear, jax.Array]:
     """All images once (or as many drawn with replacement, for balance = 'sampling')."""
     count, n_classes = len(train.labels), fit.layer.bias.size
     size = sgd.batch_of(count)
@@ -145,7 +179,7 @@ def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Arr
         rows, valid = batch
         images = Labelled(train.features[rows], train.labels[rows])
         weights = (valid * class_weights[images.labels]).astype(images.features.dtype)
-        layer, velocity, loss = sgd_step(*carry, images, weights, sgd.scaled_lr(count), sgd.momentum)
+        layer, velocity, loss = sgd_step(*carry, images, weights, rate, sgd.momentum)
         return (layer, velocity), loss * valid.sum()
 
     (layer, velocity), losses = jax.lax.scan(step, (fit.layer, fit.velocity), (indices, counted))

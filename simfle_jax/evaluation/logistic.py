@@ -7,10 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from simfle_jax.evaluation import scores
-from simfle_jax.evaluation.linear import Linear, holdout_rows
+from simfle_jax.evaluation.linear import HOLDOUT, Linear, holdout_rows
 
 STRENGTHS = tuple(float(10.0**exponent) for exponent in range(-5, 1))
-HOLDOUT = 0.2
 TOLERANCE = 1e-4  # largest entry of the gradient, per root of curvature, at which the optimum counts as reached
 MAX_STEPS = 1000
 
@@ -64,6 +63,12 @@ def choose_l2(
     return max(reversed(STRENGTHS), key=score)  # of equally good ones the strongest
 
 
+def fit_chosen(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> tuple[Linear, float]:
+    """The layer at its optimum on all of train, features [n, D] and labels [n], and the strength that was chosen."""
+    l2 = choose_l2(features, labels, n_classes, seed)
+    return fit_logistic(features, labels, n_classes, l2), l2
+
+
 def logistic_probe(
     train: tuple[Float[np.ndarray, "image feature"], Int[np.ndarray, " image"]],
     test: tuple[Float[np.ndarray, "held feature"], Int[np.ndarray, " held"]],
@@ -71,5 +76,5 @@ def logistic_probe(
     seed: int,
 ) -> Int[np.ndarray, "{n_classes} {n_classes}"]:
     """Confusion matrix [K, K] on `test` of the probe fitted on `train`; both are features [n, D] and labels [n]."""
-    layer = fit_logistic(*train, n_classes, choose_l2(*train, n_classes, seed))
+    layer, _ = fit_chosen(*train, n_classes, seed)
     return scores.confusion(test[1], np.asarray(layer.predict(jnp.asarray(test[0]))), n_classes)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 RESAMPLES = 1000
+BINS = 15
 
 Counts = np.ndarray | np.generic  # NumPy gives a sum over every axis as a number of its own
 
@@ -60,6 +61,39 @@ def intervals(matrix: Int[np.ndarray, "class class"], seed: int) -> dict[str, li
     draws = rng.multinomial(matrix.sum(), matrix.ravel() / matrix.sum(), RESAMPLES)
     draws = draws.reshape(RESAMPLES, *matrix.shape)
     return {name: np.percentile(score(draws), [2.5, 97.5]).tolist() for name, score in SUMMARY.items()}
+
+
+def paired(
+    labels: Int[np.ndarray, " image"], first: Int[np.ndarray, " image"], second: Int[np.ndarray, " image"], n_classes: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """The summary scores of two classifiers' predictions [n] for the same images, and their differences.
+
+    Each with the 95 % interval of the difference, second - first, by a bootstrap that draws the same images for both:
+    one multinomial draw of the K x K x K cells (label, first, second).
+    """
+    cells = (np.asarray(labels) * n_classes + first) * n_classes + second
+    counts = np.bincount(cells, minlength=n_classes**3)
+    used = np.flatnonzero(counts)  # few of the cells: the others would only be drawn as zeros
+    draws = np.zeros((RESAMPLES, n_classes**3), np.int64)
+    draws[:, used] = np.random.default_rng(seed).multinomial(len(cells), counts[used] / len(cells), RESAMPLES)
+    drawn = draws.reshape(RESAMPLES, n_classes, n_classes, n_classes)
+    matrices = [confusion(labels, predictions, n_classes) for predictions in (first, second)]
+    found = {}
+    for name, score in SUMMARY.items():
+        a, b = (float(score(matrix)) for matrix in matrices)
+        interval = np.percentile(score(drawn.sum(2)) - score(drawn.sum(3)), [2.5, 97.5]).tolist()
+        found[name] = {"a": a, "b": b, "difference": b - a, "interval_95": interval}
+    return found
+
+
+def calibration_error(confidences: Float[np.ndarray, " image"], right: Bool[np.ndarray, " image"]) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, over 15 bins of equal width.
+
+    confidences: the probability of each predicted class [n]; right: whether it is the true one [n].
+    """
+    bins = np.clip(np.ceil(np.asarray(confidences, np.float64) * BINS) - 1, 0, BINS - 1).astype(int)
+    gaps = np.bincount(bins, np.asarray(right, np.float64) - confidences, BINS)
+    return float(np.abs(gaps).sum() / len(bins))
 
 
 def per_class(matrix: Int[np.ndarray, "class class"], classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
