@@ -11,13 +11,13 @@ import pytest
 from small_probe import write_encoder, write_split
 
 from configs import probe as probe_config
-from simfle_jax import compare, demo, embed
+from simfle_jax.commands import compare, demo, embed
+from simfle_jax.commands.faces import write_faces
 from simfle_jax.data.synthetic_faces import DEMO
 from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
-from simfle_jax.faces import write_faces
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"blue": 12, "green": 12, "red": 12}
