@@ -220,7 +220,7 @@ RUNS = [
     Mutant("the exported encoder is the target", "state.py",
            "params, stats = state.params[\"online\"], state.stats[\"online\"]",
            "params, stats = state.target_params, state.target_stats",
-           "test_the_encoder_of_an_older_checkpoint_is_the_one_exported_then"),
+           "test_the_trunk_is_that_of_the_branch_which_is_asked_for"),
     Mutant("a kept program serves other settings", "traced.py", "repr((identity, _surroundings()))",
            "repr(_surroundings())", "test_another_identity_is_another_program"),
     Mutant("a kept program serves other sources", "traced.py", "return _sources(), versions", "return 0, versions",

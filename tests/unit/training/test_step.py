@@ -9,6 +9,7 @@ import pytest
 import small
 
 from simfle_jax import compilation
+from simfle_jax.training.state import trunk_of
 from simfle_jax.training.step import Statistics, TrainStep
 from simfle_jax.views import Views, image_keys
 
@@ -48,6 +49,17 @@ def test_another_seed_is_another_network(train_step, state):
 def test_a_fresh_target_is_a_copy_of_the_online_network(state):
     jax.tree.map(np.testing.assert_array_equal, state.target_params, state.params["online"])
     jax.tree.map(np.testing.assert_array_equal, state.target_stats, state.stats["online"])
+
+
+@pytest.mark.parametrize("branch", ["online", "target"])
+def test_the_trunk_is_that_of_the_branch_which_is_asked_for(branch, state):
+    apart = dataclasses.replace(
+        state, target_params=jax.tree.map(jnp.zeros_like, state.target_params),
+        target_stats=jax.tree.map(jnp.zeros_like, state.target_stats),
+    )  # fmt: skip
+    encoder = {"online": (apart.params["online"], apart.stats["online"]), "target": (apart.target_params, apart.target_stats)}
+    expected = dict(zip(("params", "stats"), (tree["encoder"] for tree in encoder[branch])))
+    jax.tree.map(np.testing.assert_array_equal, trunk_of(apart, branch), expected)
 
 
 def assert_follows(train_step, state, share):
