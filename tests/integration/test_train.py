@@ -172,7 +172,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(images, fi
 
 def test_another_config_is_refused_and_nothing_overwritten(images, finished):
     before = (finished / "config.json").read_bytes()
-    with pytest.raises(UserError, match=r"a run with lr = 0.05, now 0.1; give the same settings"):
+    with pytest.raises(UserError, match=r"a run with optimizer.lr = 0.05, now 0.1; give the same settings"):
         train(small.config(lr=0.1, data={"path": str(images)}), str(finished))
     assert (finished / "config.json").read_bytes() == before
 
