@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from simfle_jax.canvases import apart
 from simfle_jax.config import ViewSettings
 
 CROP_TRIES = 10
@@ -57,25 +58,31 @@ class Draws(NamedTuple):
 def two_views(keys, images, views: ViewSettings):
     """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
-    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
+    `images` may be Canvases: an image is then cropped as if it were alone, at its own size. Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
     """
     # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded
     # over devices stays where it is.
-    both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(images), 2, axis=0), views)
+    pixels, sides = apart(images)
+    sides = None if sides is None else jnp.repeat(sides, 2)
+    both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(pixels), 2, axis=0), sides, views)
     both = both.reshape(-1, 2, *both.shape[1:])
     return both[:, 0], both[:, 1]
 
 
 def plain_view(images, size: int):
-    """uint8 images [B, S, S, 3] resized to [B, size, size, 3], antialiased."""
-    return resize(to_float(images), size)
+    """uint8 images [B, S, S, 3], or Canvases, resized to [B, size, size, 3], antialiased."""
+    pixels, sides = apart(images)
+    if sides is None:
+        return resize(to_float(pixels), size)
+    weights = _resize_weights(jnp.zeros(len(sides)), sides.astype(jnp.float32), pixels.shape[1], size)
+    return _interleaved(_resample(to_float(pixels), weights, weights))
 
 
 def random_crop_and_flip(keys, images, size: int, scale, ratio, flip: float):
-    """The probe's training view of uint8 images [B, S, S, 3]: random crop and flip, [B, size, size, 3]."""
-    draws = Draws.of(keys)
-    boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
-    return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
+    """The probe's training view of uint8 images [B, S, S, 3] or Canvases: random crop and flip, [B, size, size, 3]."""
+    draws, (pixels, sides) = Draws.of(keys), apart(images)
+    boxes = crop_boxes(draws, _image_size(pixels, sides), scale, ratio)
+    return _interleaved(_crop_planes(to_float(pixels), boxes, size, draws.flip[:, 0] < flip))
 
 
 def normalise(images, mean, std):
@@ -107,8 +114,13 @@ def blur_kernel(size: int) -> int:
     return 2 * (int(0.1 * size) // 2) + 1
 
 
-def _strong_view(draws: Draws, images, views: ViewSettings):
-    boxes = crop_boxes(draws, images.shape[1:3], views.scale, views.ratio)
+def _image_size(pixels, sides):
+    """Height and width: of all images, or [B, 1] of each."""
+    return pixels.shape[1:3] if sides is None else (sides[:, None], sides[:, None])
+
+
+def _strong_view(draws: Draws, images, sides, views: ViewSettings):
+    boxes = crop_boxes(draws, _image_size(images, sides), views.scale, views.ratio)
     planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
     if views.jitter:
         planes = _jitter(planes, *_jitter_settings(draws, views))
@@ -138,6 +150,8 @@ def _jitter_settings(draws: Draws, views: ViewSettings):
 def crop_boxes(draws: Draws, image_size, scale, ratio):
     """Boxes [B, 4] (top, left, height, width; whole pixels) of a random resized crop of [H, W] images.
 
+    H and W are whole numbers, or [B, 1] where images differ.
+
     Area share uniform in `scale`, aspect (width / height) log-uniform in `ratio`; of ten draws the first that
     fits, else the largest centred box with an allowed aspect.
     """
@@ -149,24 +163,25 @@ def crop_boxes(draws: Draws, image_size, scale, ratio):
     fits = (widths > 0) & (widths <= image_width) & (heights > 0) & (heights <= image_height)
 
     first = jnp.argmax(fits, axis=1, keepdims=True)
-    found = fits.any(axis=1)
+    found = fits.any(axis=1, keepdims=True)
     fallback_height, fallback_width = _fallback_size(image_height, image_width, ratio)
-    height = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], fallback_height)
-    width = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], fallback_width)
+    height = jnp.where(found, jnp.take_along_axis(heights, first, 1), fallback_height)
+    width = jnp.where(found, jnp.take_along_axis(widths, first, 1), fallback_width)
 
-    top = _integer_below(draws.place[:, 0], image_height - height + 1)
-    left = _integer_below(draws.place[:, 1], image_width - width + 1)
+    top = _integer_below(draws.place[:, :1], image_height - height + 1)
+    left = _integer_below(draws.place[:, 1:], image_width - width + 1)
     top = jnp.where(found, top, (image_height - fallback_height) // 2)
     left = jnp.where(found, left, (image_width - fallback_width) // 2)
-    return jnp.stack([top, left, height, width], axis=1).astype(jnp.float32)
+    return jnp.concatenate([top, left, height, width], axis=1).astype(jnp.float32)
 
 
-def _fallback_size(height: int, width: int, ratio) -> tuple[int, int]:
-    if width / height < min(ratio):
-        return round(width / min(ratio)), width
-    if width / height > max(ratio):
-        return height, round(height * max(ratio))
-    return height, width
+def _fallback_size(height, width, ratio):
+    """The largest size with an allowed aspect."""
+    tall, wide = width < height * min(ratio), width > height * max(ratio)
+    return (
+        jnp.where(tall, jnp.round(width / min(ratio)), height),
+        jnp.where(wide, jnp.round(height * max(ratio)), width),
+    )
 
 
 def _integer_below(uniform, n):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from simfle_jax import augment
+from simfle_jax.canvases import Images
 from simfle_jax.config import Config
 
 
@@ -23,14 +24,14 @@ def image_keys(seed: int, step: jax.Array, batch: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))
 
 
-def make_views(keys: jax.Array, images: jax.Array, config: Config) -> Views:
-    """The two augmented views and the plain image of uint8 canvases [B, S, S, 3]."""
+def make_views(keys: jax.Array, images: Images, config: Config) -> Views:
+    """The two augmented views and the plain image of uint8 canvases [B, S, S, 3], or Canvases."""
     first, second = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
     return Views(first, second, plain_images(images, config))
 
 
-def plain_images(images: jax.Array, config: Config) -> jax.Array:
-    """uint8 canvases [B, S, S, 3] as FaceMAE sees them: plain_size, normalised, in the compute type."""
+def plain_images(images: Images, config: Config) -> jax.Array:
+    """uint8 canvases [B, S, S, 3], or Canvases, as FaceMAE sees them: plain_size, normalised, in the compute type."""
     return _normalised(augment.plain_view(images, config.views.plain_size), config)
 
 

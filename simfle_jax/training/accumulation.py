@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from simfle_jax.canvases import Images
+
 
 def in_parts(
-    gradients: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]], parts: int, stats: Any, keys: jax.Array, images: jax.Array
+    gradients: Callable[[Any, jax.Array, Images], tuple[Any, Any]], parts: int, stats: Any, keys: jax.Array, images: Images
 ) -> tuple[Any, Any]:
     """`gradients(stats, keys, images) -> (sums, stats)` over `parts` micro-batches: the mean of sums, the last stats.
 
@@ -22,13 +24,13 @@ def in_parts(
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], None]:
+    def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, Images]) -> tuple[tuple[Any, Any], None]:
         sums, stats = carry
         new, stats = gradients(stats, *chunk)
         return (jax.tree.map(jnp.add, sums, new), stats), None
 
-    chunks = split(keys), split(images)
-    shapes = jax.eval_shape(gradients, stats, *(chunk[0] for chunk in chunks))[0]
+    chunks = jax.tree.map(split, (keys, images))
+    shapes = jax.eval_shape(gradients, stats, *jax.tree.map(lambda chunk: chunk[0], chunks))[0]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (sums, stats), _ = jax.lax.scan(body, (zeros, stats), chunks)
     return jax.tree.map(lambda x: x / parts, sums), stats
