@@ -98,7 +98,8 @@ class TrainBatch:
         Only the data decide.
         """
         count = len(self.reader.source)
-        for index in (number % count for number in range(first, first + count)):
+        for further in range(count):
+            index = (first + further) % count
             side = self.reader.read(index, out)
             if isinstance(side, int):
                 return index, side

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from simfle_jax import augment
+from simfle_jax.canvases import Canvases
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,24 @@ def test_crop_and_resize(values):
     assert mean_levels(images, values["crop"], np.round) < 1
     # Far closer than the tolerance: nothing but the rounding to uint8 lies between.
     assert np.abs(np.asarray(images) * 255 - values["crop"]).max() < 1.6
+
+
+def test_crop_of_an_image_in_the_corner_of_a_larger_canvas(values):
+    """As the host hands over images that are smaller than the canvas; torchvision crops the stored image."""
+    stored = values["images"]
+    canvas = np.full((len(stored), 2 * stored.shape[1], 2 * stored.shape[2], 3), 255, np.uint8)
+    canvas[:, : stored.shape[1], : stored.shape[2]] = stored
+    images = augment.crop_and_resize(augment.to_float(canvas), values["boxes"], 64)
+    assert np.abs(np.asarray(images) * 255 - values["crop"]).max() < 1.6
+
+
+@pytest.mark.parametrize("image, size", [(0, 112), (1, 48)])
+def test_plain_view_of_an_image_in_the_corner_of_a_larger_canvas(values, image, size):
+    stored = values["images"][image]
+    canvas = np.full((1, 2 * len(stored), 2 * len(stored), 3), 255, np.uint8)
+    canvas[0, : len(stored), : len(stored)] = stored
+    plain = augment.plain_view(Canvases(canvas, np.array([len(stored)], np.int32)), size)
+    assert mean_levels(plain, values[f"eval_resize{size}"][None], np.round) < 1
 
 
 def test_flip(values):
