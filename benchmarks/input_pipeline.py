@@ -184,7 +184,7 @@ def pipeline_rate(source: Source, fit: tuple[int, int], threads: int, options: a
 
 def decode_rate(source: Source, threads: int, options: argparse.Namespace) -> Rate:
     """Decodes whole files that are in memory already, nothing else; also tells how many cores are really free."""
-    files = [source[index].data for index in range(min(len(source), options.batch_size))]
+    files = [bytes(source[index].data) for index in range(min(len(source), options.batch_size))]
 
     def work() -> None:
         for data in files:
