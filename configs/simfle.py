@@ -99,7 +99,7 @@ def _data() -> ConfigDict:
     data.path = ""
     data.source = "folder"
     data.sources = ()
-    data.canvas = 224
+    data.canvas = 0
     data.mean = (0.5795, 0.4522, 0.3957)
     data.std = (0.2769, 0.2473, 0.2412)
     data.threads = 0

@@ -16,5 +16,5 @@ def get_config() -> ConfigDict:
     config = demo.get_config()
     config.epochs = 40
     config.views.update(size=48, plain_size=48, scale=(0.4, 1.0))
-    config.data.canvas = 56
+    config.data.canvas = 0
     return config

@@ -8,7 +8,10 @@ from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from simfle_jax import augment
 from simfle_jax.arrays import AnyArray
+from simfle_jax.canvases import Canvases
 from simfle_jax.config import Config
+
+Pixels = UInt8[AnyArray, "batch height width channel"]  # each image fills its square
 
 
 class Views(NamedTuple):
@@ -25,16 +28,14 @@ def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " 
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))
 
 
-def make_views(
-    keys: Key[Array, " batch"], images: UInt8[AnyArray, "batch height width channel"], config: Config
-) -> Views:
+def make_views(keys: Key[Array, " batch"], images: Pixels | Canvases, config: Config) -> Views:
     """The two augmented views and the plain image of canvases."""
     first, second = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
     return Views(first, second, plain_images(images, config))
 
 
 def plain_images(
-    images: UInt8[AnyArray, "batch height width channel"], config: Config
+    images: Pixels | Canvases, config: Config
 ) -> Float[Array, "batch {config.views.plain_size} {config.views.plain_size} channel"]:
     """Canvases as FaceMAE sees them: plain_size, normalised, in the compute type."""
     return _normalised(augment.plain_view(images, config.views.plain_size), config)

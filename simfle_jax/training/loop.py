@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from simfle_jax import compilation, parallel
+from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
@@ -29,6 +29,7 @@ from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.writers import optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
+from simfle_jax.training.fitting import with_canvas
 from simfle_jax.training.program import step_program
 from simfle_jax.training.restore import identity, upgraded_identity
 from simfle_jax.training.same_data import same_data
@@ -56,6 +57,7 @@ def train(config: Config, workdir: str, peer_timeout: float = 300, monitor: Moni
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     source = same_data(source)
+    config = with_canvas(config, source, workdir)
 
     # ---------------------------------------------------------------- devices and run folder
     mesh = parallel.data_mesh()
@@ -143,7 +145,7 @@ class Run:
         elif start and self.main:
             print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
         with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
-            on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
+            on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
             for step, images in enumerate(on_devices, start):
                 state, metrics = step_function(state, images)
                 self._after_step(step + 1, state, metrics)
@@ -157,8 +159,8 @@ class Run:
     def _batches(self, start: int, stop: Stop) -> TrainBatches:
         c = self.config
         return TrainBatches(
-            keeping.kept(self.source, c.data, stop),
-            seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            keeping.kept(self.source, c, stop),
+            seed=c.seed, batch_size=c.batch_size, canvas=c.canvas, least=c.least_side, start_step=start,
             process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
             max_bad_fraction=c.data.max_bad_fraction,
         )  # fmt: skip

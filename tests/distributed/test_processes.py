@@ -16,7 +16,10 @@ LOST = ("lost another process of the run", "saw no step for", "Terminating proce
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
+    folder = tmp_path_factory.mktemp("data") / "images"
+    for size in (16, 24):  # so that the canvas, which is found from the data, holds images of their own sizes
+        small.write_images(folder / f"{size}", 20, size)
+    return folder
 
 
 @pytest.fixture(scope="module")
