@@ -1,7 +1,7 @@
 """What each group of a run's channels keeps of any image, as one picture: the mask atlas.
 
     python -m simfle_jax.masks FACES --encoder RUN --out masks.png
-    python -m simfle_jax.masks face.jpg --encoder RUN OTHER --out masks.png     # two runs, one below the other
+    python -m simfle_jax.masks face.jpg --encoder RUN OTHER --out masks.png     # two runs side by side
 
 A row for each image, a column for each group; the patches that the group would hide are dark. RUN is the folder of a
 run with its checkpoints: the groups are not in encoder.safetensors. Images must be cropped to the face.
@@ -59,5 +59,5 @@ def masks(images: list[str], runs: list[Path], out: Path, step: int | None = Non
         if found is None:
             raise UserError(f"{folder} is a run of {config.method}, which has no masks")
         blocks.append(atlas.mask_atlas(found))
-    atlas.stacked(blocks, names_of(runs)).save(out)
+    atlas.beside(blocks, names_of(runs)).save(out)
     print(f"{out}: {len(chosen.images)} images, {len(runs)} runs")

@@ -10,7 +10,7 @@ from flax import nnx
 from simfle_jax.config import Config
 from simfle_jax.evaluation.reconstruction import normalised_patches
 from simfle_jax.methods import find_method
-from simfle_jax.models.facemae import patchify, unpatchify
+from simfle_jax.models.facemae import unpatchify
 from simfle_jax.training.state import TrainState, structures
 from simfle_jax.views import image_keys, in_pixels, plain_images
 

@@ -93,17 +93,27 @@ def all_groups(seen: Look, number: int, side: int = 96, columns: int = 9) -> Ima
     ])  # fmt: skip
 
 
-def stacked(images: Sequence[Image.Image], titles: Sequence[str] = ()) -> Image.Image:
-    """Pictures one below the other, each under its title where there are several."""
-    font = ImageFont.load_default(14)
-    room = HEAD + 2 * GAP if titles and len(images) > 1 else 0
-    whole = Image.new("RGB", (max(image.width for image in images), sum(image.height + room for image in images)), "white")
-    pen, top = ImageDraw.Draw(whole), 0
-    for number, image in enumerate(images):
+def stacked(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other."""
+    whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height
+    return whole
+
+
+def beside(images: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """Pictures side by side, each under its title where there are several."""
+    room, font = HEAD + 2 * GAP if len(images) > 1 else 0, ImageFont.load_default(14)
+    wide = [max(image.width, int(font.getlength(title)) + 2 * GAP) + 4 * GAP for image, title in zip(images, titles)]
+    whole = Image.new("RGB", (sum(wide) - 4 * GAP, room + max(image.height for image in images)), "white")
+    pen, left = ImageDraw.Draw(whole), 0
+    for image, title, width in zip(images, titles, wide, strict=True):
         if room:
-            pen.text((GAP, top + GAP), titles[number], fill="black", font=font)
-        whole.paste(image, (0, top + room))
-        top += room + image.height
+            pen.text((left + GAP, GAP), title, fill="black", font=font)
+        whole.paste(image, (left, room))
+        left += width
     return whole
 
 

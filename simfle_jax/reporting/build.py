@@ -1,11 +1,12 @@
 """From folders to the page: reads, looks, and puts the sections one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from simfle_jax.reporting import page, sections
 from simfle_jax.reporting.collect import Answers, Material, Seen, answer, attempt, material_of, see
+from simfle_jax.reporting.feature_section import feature_map
 from simfle_jax.reporting.images import LIMIT, Album
 from simfle_jax.reporting.page import Section
 from simfle_jax.reporting.read import ProbeRecord, RunRecord, names_of, read_probe, read_run
@@ -32,15 +33,22 @@ def gather(runs: Sequence[Path], probes: Sequence[Path], data: Path | None) -> G
     material = attempt("What the networks see", lambda: material_of(read[0], first, data), notes)
     seen: dict[str, Seen] = {}
     answers: dict[str, Answers] = {}
-    for run in read if material is not None else []:
-        found = attempt(f"What {run.name} looks at", lambda run=run: see(run, material), notes)  # type: ignore[misc]
-        if found is not None:
-            seen[run.name] = found
-        probe = probe_of(run, told)
-        answered = attempt(f"The map of {run.name}", lambda run=run, probe=probe: answer(run, probe, material), notes)  # type: ignore[misc]
-        if answered is not None:
-            answers[run.name] = answered
+    if material is not None:
+        for run in read:
+            _look_and_ask(run, probe_of(run, told), material, seen, answers, notes)
     return Gathered(read, told, material, seen, answers, notes)
+
+
+def _look_and_ask(
+    run: RunRecord, probe: ProbeRecord | None, material: Material,
+    seen: dict[str, Seen], answers: dict[str, Answers], notes: list[str],
+) -> None:  # fmt: skip
+    found = attempt(f"What {run.name} looks at", lambda: see(run, material), notes)
+    if found is not None:
+        seen[run.name] = found
+    answered = attempt(f"The map of {run.name}", lambda: answer(run, probe, material), notes)
+    if answered is not None:
+        answers[run.name] = answered
 
 
 def steps_of(folder: Path) -> list[int]:
@@ -49,7 +57,7 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def probe_of(run: RunRecord, probes: list[ProbeRecord]) -> ProbeRecord | None:
-    """The first finished probe whose encoder is this run's; with one run any will do."""
+    """The first finished probe of this run's encoder."""
     for probe in probes:
         place = str(probe.results.get("encoder", ""))
         if place and not probe.results.get("untrained") and Path(place).absolute() == run.folder.absolute():
@@ -85,7 +93,7 @@ def _masks(found: Gathered, album: Album) -> Section:
     return _by_run("masks", "Mask atlas", found, lambda name: sections.masks(name, found.seen[name], _material(found), album))
 
 
-def _by_run(anchor, title, found, part) -> Section:
+def _by_run(anchor: str, title: str, found: Gathered, part: Callable[[str], str]) -> Section:
     body = "".join(part(name) for name in found.seen)
     blind = [run for run in found.runs if run.name not in found.seen and run.steps]
     body += "".join(
@@ -107,5 +115,5 @@ def _confusions(found: Gathered, album: Album) -> Section:
 
 
 def _features(found: Gathered, album: Album) -> Section:
-    body = "".join(sections.feature_maps(name, answers, _material(found), album) for name, answers in found.answers.items())
+    body = "".join(feature_map(name, answers, _material(found), album) for name, answers in found.answers.items())
     return Section("features", "Features and neighbours", body or page.note("There are no features to show."))

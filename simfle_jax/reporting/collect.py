@@ -45,6 +45,10 @@ class Material(NamedTuple):
         names = [os.path.relpath(f"{self.root}/{self.source.name(int(row))}", folder) for row in rows]
         return pictures.landmarks(folder, names)
 
+    def images(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """Uint8 [n, side, side, 3] of rows that can be read."""
+        return pictures.sample(self.source, rows, side).images
+
 
 class Seen(NamedTuple):
     """What one run sees: looks at the fixed images, oldest first, and measures on more of them."""

@@ -13,7 +13,7 @@ from simfle_jax.reporting.build import Gathered
 from simfle_jax.reporting.charts import COLOURS, colour
 
 WIDTH = 8.5 / 2.54  # inches
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
     "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 0.9, "pdf.fonttype": 42, "text.parse_math": False,
     "axes.spines.top": False, "axes.spines.right": False,
@@ -65,6 +65,8 @@ def _curve(name: str, metrics: dict[str, list[dict[str, Any]]]) -> Any:
     figure, axes = _figure()
     for number, (run, lines) in enumerate(metrics.items()):
         found = curves.thinned(curves.curve(lines, name))
+        if not len(found.values):
+            continue
         axes.plot(found.steps, found.values, color=colour(number), alpha=0.3)
         axes.plot(found.steps, found.smooth, color=colour(number), label=escaped(run))
     axes.set(xlabel="step", ylabel=name)
@@ -93,7 +95,7 @@ def _map(rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Any:
         chosen = labels == number
         axes.scatter(*places[chosen].T, s=3, color=COLOURS[number % len(COLOURS)], label=escaped(name), linewidths=0)
     axes.set(xlabel=f"first axis, {100 * shares[0]:.0f} %", ylabel=f"second axis, {100 * shares[1]:.0f} %")
-    axes.legend(frameon=False, markerscale=2, ncols=2)
+    figure.legend(loc="outside upper center", frameon=False, markerscale=2, ncols=4, columnspacing=0.5, handletextpad=0)
     return figure
 
 

@@ -22,14 +22,14 @@ if (controls) {
   });
 }
 
-// A point whose customdata is the number of one of the page's thumbnails shows it beside the pointer.
+// A point whose customdata is the id of one of the page's thumbnails shows it beside the pointer.
 function showThumbnails(plot) {
   const image = document.createElement("img");
   image.className = "hover";
   image.alt = "";
   document.body.append(image);
   plot.on("plotly_hover", ({ points, event }) => {
-    const source = document.getElementById(`thumbnail-${points[0].customdata}`);
+    const source = document.getElementById(points[0].customdata);
     if (!source) return;
     image.src = source.src;
     image.style.cssText = `display:block;left:${event.clientX + 14}px;top:${event.clientY + 14}px`;

@@ -1,16 +1,17 @@
 """The sections of the page, in the order in which a supervisor asks."""
 
 import numpy as np
+from PIL import Image
 
 from simfle_jax.evaluation.looking import PARTS, Look
-from simfle_jax.reporting import atlas, confusions, curves, features, overview, page
+from simfle_jax.reporting import atlas, confusions, curves, overview, page
 from simfle_jax.reporting.charts import layout, listed
 from simfle_jax.reporting.collect import Answers, Material, Seen
-from simfle_jax.reporting.images import LIMIT, Album, is_generated
-from simfle_jax.reporting.page import Html, Section
+from simfle_jax.reporting.images import Album
+from simfle_jax.reporting.page import Section
 from simfle_jax.reporting.read import ProbeRecord, RunRecord
 
-WORST, QUERIES, NEAREST, THUMBNAIL = 16, 6, 5, 72
+WORST = 16  # mistakes that are shown
 CELLS = 128  # of the drawn channel similarity matrix; larger ones are averaged
 CONTROLS = (
     '<fieldset class="controls"><legend>All curves</legend>'
@@ -25,9 +26,9 @@ def trained(runs: list[RunRecord], probes: list[ProbeRecord], notes: list[str]) 
     """What was trained on what, and how it scored."""
     body = overview.trained_table(runs)
     body += overview.score_table(probes) if probes else page.note("No probe was given: add --probe PROBE to see scores.")
-    for record in [*runs, *probes]:
-        body += "".join(page.note(f"{record.name}: {message}") for message in record.notes)
-    return Section("trained", "What was trained, and how it scored", body + "".join(map(page.note, notes)))
+    missing = [f"{run.name}: {message}" for run in runs for message in run.notes]
+    missing += [f"{probe.name}: {message}" for probe in probes for message in probe.notes]
+    return Section("trained", "What was trained, and how it scored", body + "".join(map(page.note, missing + notes)))
 
 
 def learning(runs: list[RunRecord]) -> Section:
@@ -133,80 +134,15 @@ def _mistakes(answers: Answers, material: Material, album: Album) -> str:
     return f"<h4>Worst mistakes</h4>{page.paragraph(why)}<ul class='cards'>{''.join(items)}</ul>"
 
 
-def _with_saliency(answers: Answers, material: Material, rows: np.ndarray, predicted: list[int]) -> list:
+def _with_saliency(answers: Answers, material: Material, rows: np.ndarray, predicted: list[int]) -> list[Image.Image]:
     assert answers.classifier is not None
-    found = images_at(material, rows, answers.classifier.encoder.size)
+    found = material.images(rows, answers.classifier.encoder.size)
     strength = confusions.saliency(answers.classifier, found, np.array(predicted))
     shares = found / 255
     return [
         atlas.sheet([[image, image.mean(-1, keepdims=True) * 0.4 + 0.6 * heat[..., None] * np.array([1, 0.8, 0.2])]], ["", ""], [""], 84)
         for image, heat in zip(shares, strength, strict=True)
     ]
-
-
-def images_at(material: Material, rows: np.ndarray, side: int) -> np.ndarray:
-    """The images of these rows, which were readable before: uint8 [n, side, side, 3]."""
-    from simfle_jax.data.decode import decode
-
-    return np.stack([decode(material.source[int(row)].data, side) for row in rows])
-
-
-def feature_maps(name: str, answers: Answers, material: Material, album: Album) -> str:
-    """The map of the features, and neighbours of some images."""
-    body = f"<h3>{page.text(name)}</h3>"
-    names = [material.source.name(int(row)) for row in answers.rows]
-    near = _neighbours(answers, material, names, album)
-    body += _map(answers, material, names, album)
-    return body + near
-
-
-def _map(answers: Answers, material: Material, names: list[str], album: Album) -> str:
-    if len(answers.features) < 3:
-        return page.note("A map needs more than two images.")
-    candidates = np.linspace(0, len(names) - 1, min(len(names), LIMIT - len(album.shown))).round().astype(int).tolist()
-    thumbs: list[int | None] = [None] * len(names)
-    hidden = []
-    for row in candidates:
-        if album.admit([names[row]])[0]:
-            thumbs[row] = len(hidden)
-            image = page.data_uri(_thumbnail(material, answers.rows[row]), photograph=True)
-            hidden.append(f'<img id="thumbnail-{row}" src="{image}" alt="">')
-            thumbs[row] = row
-    places, shares = features.pca(answers.features)
-    axes = (f"first axis, {100 * shares[0]:.0f} % of the variance", f"second axis, {100 * shares[1]:.0f} %")
-    figures = [("principal components", features.draw_map(places, answers.labels, answers.classes, names, thumbs, axes))]
-    other = features.umap(answers.features)
-    if other is not None:
-        figures.append(("UMAP", features.draw_map(other, answers.labels, answers.classes, names, thumbs, ("", ""))))
-    told = f"{len(names):,} images by the direction of their features; symbols and colours are classes."
-    body = "".join(page.chart(figure, f"Map of the features, {title}", told, "map") for title, figure in figures)
-    return body + f'<div hidden>{"".join(hidden)}</div>'
-
-
-def _thumbnail(material: Material, row: int):
-    return atlas.enlarged(images_at(material, np.array([row]), THUMBNAIL)[0] / 255, THUMBNAIL)
-
-
-def _neighbours(answers: Answers, material: Material, names: list[str], album: Album) -> str:
-    queries = np.unique(np.linspace(0, len(names) - 1, QUERIES).round().astype(int))
-    if len(names) < 3:
-        return page.note("Neighbours need more than two images.")
-    rows, cosines = features.neighbours(answers.features, queries, NEAREST)
-
-    def cell(row: int, cosine: float | None) -> Html:
-        kind = answers.classes[answers.labels[row]]
-        image = ""
-        if album.admit([names[row]])[0]:
-            image = page.picture(_thumbnail(material, answers.rows[row]), names[row], photograph=True) + "<br>"
-        close = "" if cosine is None else f" {page.number(cosine, 3)}"
-        return Html(f"{image}{page.text(kind)}{close}")
-
-    lines = [
-        [cell(int(query), None), *(cell(int(row), float(cosine)) for row, cosine in zip(rows[i], cosines[i]))]
-        for i, query in enumerate(queries)
-    ]
-    head = ["image", *(f"neighbour {number}" for number in range(1, rows.shape[1] + 1))]
-    return page.table("Nearest neighbours by the cosine of the features", head, lines)
 
 
 def settings(runs: list[RunRecord], material: Material | None) -> Section:
@@ -217,7 +153,7 @@ def settings(runs: list[RunRecord], material: Material | None) -> Section:
     if material is not None:
         labels, classes = material.source.labels, material.source.classes
         counts = [] if labels is None or classes is None else [[c, int((labels == i).sum())] for i, c in enumerate(classes)]
-        kind = "generated faces" if is_generated(material.place) else "images"
+        kind = "generated faces" if material.generated else "images"
         body += page.paragraph(f"Looked at: {len(material.source):,} {kind}.") + (
             page.table("Images of each class", ["class", "images"], counts) if counts else ""
         )
