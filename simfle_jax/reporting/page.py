@@ -26,6 +26,11 @@ class Html(str):
     """Text that is HTML already; all other text is escaped."""
 
 
+def safe(message: str) -> str:
+    """A text or a name as HTML, also inside of an attribute's quotes."""
+    return html.escape(escaped(message), quote=True)
+
+
 def text(value: Any) -> str:
     """Any value as HTML. Names stand apart from their surroundings, whichever way they are written."""
     if isinstance(value, Html):
@@ -36,7 +41,7 @@ def text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return number(value)
-    return f"<bdi>{html.escape(escaped(str(value)))}</bdi>"
+    return f"<bdi>{safe(str(value))}</bdi>"
 
 
 def number(value: float, digits: int = 4) -> Html:
@@ -71,21 +76,21 @@ def table(caption: str, head: Sequence[Any], rows: Sequence[Sequence[Any]], shad
             shade = f' style="--shade:{100 * shades[i][j]:.0f}%" class="shaded"' if shades is not None else ""
             cells.append(f"<td{shade}>{text(cell)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    content = f"<caption>{html.escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    content = f"<caption>{safe(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return scrolling(f"<table>{content}</table>", caption)
 
 
 def scrolling(content: str, name: str) -> str:
     """What may be wider than the page, and is then moved by keyboard, too."""
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{html.escape(name, quote=True)}">{content}</div>'
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{safe(name)}">{content}</div>'
 
 
 def picture(image: Image.Image, alt: str, caption: str = "", photograph: bool = False) -> str:
     """An image inside of the page, as JPEG if it is a photograph and as PNG otherwise."""
-    found = f'<img src="{data_uri(image, photograph)}" width="{image.width}" height="{image.height}" alt="{_attribute(alt)}">'
+    found = f'<img src="{data_uri(image, photograph)}" width="{image.width}" height="{image.height}" alt="{safe(alt)}">'
     if not caption:
         return found
-    return f"<figure>{scrolling(found, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<figure>{scrolling(found, caption)}<figcaption>{safe(caption)}</figcaption></figure>"
 
 
 def data_uri(image: Image.Image, photograph: bool = False) -> str:
@@ -97,8 +102,8 @@ def data_uri(image: Image.Image, photograph: bool = False) -> str:
 
 def chart(figure: Figure, name: str, explanation: str = "", kind: str = "") -> str:
     """A chart with a heading of its own. `kind` tells the page's script what its controls may do with it."""
-    described = _attribute(f"Chart: {name}. {explanation}")
-    why = f"<p>{html.escape(explanation)}</p>" if explanation else ""
+    described = safe(f"Chart: {name}. {explanation}")
+    why = f"<p>{safe(explanation)}</p>" if explanation else ""
     return (
         f'<div class="chart"><h3>{text(name)}</h3>{why}<div class="plot" role="img" aria-label="{described}"></div>'
         f'<script type="application/json" data-kind="{kind}">{as_json(figure)}</script></div>'
@@ -107,20 +112,21 @@ def chart(figure: Figure, name: str, explanation: str = "", kind: str = "") -> s
 
 def note(message: str) -> str:
     """A sentence about what is missing, or must be known."""
-    return f'<p class="note" role="note">{html.escape(escaped(message))}</p>'
+    return f'<p class="note" role="note">{safe(message)}</p>'
 
 
 def paragraph(message: str) -> str:
-    return f"<p>{html.escape(message)}</p>"
+    """A paragraph of plain text."""
+    return f"<p>{safe(message)}</p>"
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole document. Its policy forbids every request, so that nothing in it can leave or reach the network."""
     asset = importlib.resources.files("simfle_jax.reporting")
-    links = "".join(f'<li><a href="#{part.anchor}">{html.escape(part.title)}</a></li>' for part in sections)
+    links = "".join(f'<li><a href="#{part.anchor}">{safe(part.title)}</a></li>' for part in sections)
     bodies = "".join(
         f'<section id="{part.anchor}" aria-labelledby="{part.anchor}-title">'
-        f'<h2 id="{part.anchor}-title">{html.escape(part.title)}</h2>{part.body}</section>'
+        f'<h2 id="{part.anchor}-title">{safe(part.title)}</h2>{part.body}</section>'
         for part in sections
     )
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -129,13 +135,10 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{html.escape(escaped(title))}</title><style>{asset.joinpath('page.css').read_text()}</style></head><body>"
+        f"<title>{safe(title)}</title><style>{asset.joinpath('page.css').read_text()}</style></head><body>"
         '<a class="skip" href="#content">Skip to the content</a>'
-        f'<header><h1>{text(title)}</h1><p>{html.escape(subtitle)}</p><nav aria-label="Sections"><ol>{links}</ol></nav></header>'
+        f'<header><h1>{text(title)}</h1><p>{safe(subtitle)}</p><nav aria-label="Sections"><ol>{links}</ol></nav></header>'
         f'<main id="content" tabindex="-1">{bodies}</main>'
         f"<script>{plotly_script()}</script><script>{asset.joinpath('page.js').read_text()}</script></body></html>\n"
     )
 
-
-def _attribute(message: str) -> str:
-    return html.escape(escaped(message), quote=True)
