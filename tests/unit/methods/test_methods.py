@@ -8,7 +8,7 @@ import small
 
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
-from simfle_jax.methods import find_method
+from simfle_jax.methods import find_method, mae
 from simfle_jax.models.network import Projected
 from simfle_jax.views import Views
 
