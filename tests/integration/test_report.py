@@ -20,6 +20,8 @@ from simfle_jax.training.loop import train
 
 CLASSES = {"blue": "<b>\"q\" & 'a'", "green": "\U0001f600", "red": "\u05e9\u05dc\u05d5\u05dd"}
 
+WRONG = {"blue": "' onerror='alert(1).jpg", "green": "\" onload=\"alert(1).jpg"}
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -29,6 +31,9 @@ def data(tmp_path_factory):
         write_split(folder / split, dict.fromkeys(CLASSES, 8), seed)
         for plain, name in CLASSES.items():
             (folder / split / plain).rename(folder / split / name)
+    # In the wrong class: whatever the probe is like, it is mistaken about one of them.
+    for name in WRONG:
+        shutil.copy(folder / "val" / CLASSES["red"] / "000.jpg", folder / "val" / CLASSES[name] / WRONG[name])
     (folder / "faces.json").write_text('{"size": 32}')
     return folder
 
@@ -86,9 +91,10 @@ def test_curves_are_the_metrics_and_tables_the_results(whole, run, probe):
 
 def test_difficult_names_are_text_and_images_are_few_and_inside(whole):
     page = Page(whole.read_text())
-    assert "onerror" not in page.attributes and "b" not in page.elements
+    assert not {"onerror", "onload"} & page.attributes and "b" not in page.elements
     assert 20 < len(page.images) < 2 * LIMIT
     assert all(image["src"].startswith("data:image/") and "alt" in image for image in page.images)
+    assert any(name in page.text for name in WRONG.values())
     for step in (2, 4, 6):
         assert f"Reconstructions at step {step}" in page.text
     assert "Group maps" in str(page.images) and "Worst mistakes" in page.text and "nearest visible patch" in page.text

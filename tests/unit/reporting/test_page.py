@@ -1,5 +1,7 @@
 """The page: everything escaped, tables that say what heads what, and no way out to a network."""
 
+import json
+
 import numpy as np
 import pytest
 from pages import Page
@@ -24,6 +26,11 @@ def test_a_name_is_text_wherever_it_stands(name):
     assert whole.count("<script") == 3  # the figure, Plotly and the page's own
     assert found.figures[0]["layout"]["yaxis"]["title"]["text"] == charts.label(name)
     assert "<" not in charts.label(name)
+
+
+def test_embedded_json_ends_no_element_and_is_the_same():
+    content = {"text": "</script><!-- &", "values": [0.1, None]}
+    assert not set("<>&") & set(charts.as_json(content)) and json.loads(charts.as_json(content)) == content
 
 
 def test_a_table_says_what_heads_a_row_and_a_column():

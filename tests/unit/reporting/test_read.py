@@ -40,7 +40,7 @@ def test_a_run_with_nothing_but_its_settings(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no config.json: give the --workdir of a pre-training run"):
+    with pytest.raises(UserError, match=r"holds no config\.json: give the --workdir of a pre-training run"):
         read_run(tmp_path, "run", [])
     with pytest.raises(UserError, match="no folder"):
         read_probe(tmp_path / "nothing", "probe")
