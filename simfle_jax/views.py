@@ -45,3 +45,13 @@ def _normalised(
     images: Float[Array, "batch height width channel"], config: Config
 ) -> Float[Array, "batch height width channel"]:
     return augment.preprocess(images, config.views.standardise, config.data.mean, config.data.std).astype(config.dtype)
+
+
+def in_pixels(normalised: jax.Array, images: jax.Array, config: Config) -> jax.Array:
+    """Undoes the normalisation of `plain_images(images)`: float [B, P, P, 3] to 0..1, cut off at both ends."""
+    plain = augment.plain_view(images, config.views.plain_size)
+    # Normalising is affine in each channel of each image, so that its zero and its scale tell all of it.
+    scale, zero = jnp.asarray(config.data.std), jnp.asarray(config.data.mean)
+    if config.views.standardise == "image":
+        scale, zero = plain.std((1, 2), keepdims=True) + 0.02, plain.mean((1, 2), keepdims=True)
+    return jnp.clip(normalised.astype(jnp.float32) * scale + zero, 0, 1)

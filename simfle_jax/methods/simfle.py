@@ -62,11 +62,14 @@ class Networks(byol.OnlineSide):
             self.distil_gfl = MLPHead(config.trunk.features, heads.hidden, heads.out, rngs)
             self.distil_ffl = MLPHead(config.facemae.width, heads.hidden, heads.out, rngs)
 
-    def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw) -> Restored:
-        """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it."""
+    def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw, train: bool = True) -> Restored:
+        """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it.
+
+        train: whether BatchNorm takes the statistics of these images, as in a step, or those it has kept.
+        """
         scores = matrix = None
         if self.config.facemae.masking == "semantic":
-            scores, matrix = self.score_patches(plain)
+            scores, matrix = self.score_patches(plain, train)
             masking = mask_by_scores(of_group(scores, draw), self.config.kept_patches)
         else:
             masking = mask_by_scores(-draw, self.config.kept_patches)

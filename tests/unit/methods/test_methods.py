@@ -8,7 +8,7 @@ import small
 
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
-from simfle_jax.methods import find_method
+from simfle_jax.methods import find_method, mae
 from simfle_jax.models.network import Projected
 from simfle_jax.views import Views
 
@@ -96,6 +96,9 @@ def test_mae_is_the_error_on_hidden_patches_normalised_within_each():
                 assert latent.shape == (3, 5, 16)
                 return jnp.asarray(predicted)
 
+        restore = mae.Networks.restore
+
+    Networks.config = config
     outcome = find_method(config).loss(Networks(), Views(None, None, jnp.asarray(plain)), None, jnp.asarray(draw))
     np.testing.assert_array_equal(seen["images"], plain)
     smallest = np.argsort(draw, 1)[:, :4]
