@@ -110,7 +110,7 @@ def test_different_settings_stop_both_and_are_named(images, tmp_path):
     ended = processes.finish(processes.start(images, tmp_path / "run", own={1: ["--config.lr=0.1"]}))
     for status, text in ended:
         assert status == 2
-        assert "process 1 has config.lr = 0.1, process 0 has 0.05: start all processes with the same" in text
+        assert "process 1 has config.optimizer.lr = 0.1, process 0 has 0.05: start all processes with the same" in text
 
 
 def test_other_data_of_one_stops_both(images, tmp_path):
