@@ -258,11 +258,11 @@ def test_evaluation_needs_a_probe_of_this_encoder(settings, tmp_path):
     assert not (tmp_path / "p" / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("change", ["size", "mean", "std", "last_stride"])
+@pytest.mark.parametrize("change", ["size", "standardise", "mean", "std", "last_stride"])
 def test_the_same_numbers_with_other_preprocessing_are_another_encoder(settings, run, tmp_path, change):
     probes.run_probe(settings(), str(tmp_path / "p"))
     sizes = SIZES | ({"last_stride": 2} if change == "last_stride" else {})
-    other = {"size": "32", "mean": "[0.4, 0.5, 0.5]", "std": "[0.3, 0.25, 0.25]"}
+    other = {"size": "32", "standardise": "image", "mean": "[0.4, 0.5, 0.5]", "std": "[0.3, 0.25, 0.25]"}
     metadata = METADATA | {key: other[key] for key in other if key == change} | {"architecture": json.dumps(sizes)}
     save_file(load_file(run / "encoder.safetensors"), tmp_path / "other.safetensors", metadata=metadata)
     with pytest.raises(UserError, match="belongs to encoder v2-"):

@@ -50,17 +50,28 @@ def test_a_fresh_target_is_a_copy_of_the_online_network(state):
     jax.tree.map(np.testing.assert_array_equal, state.target_stats, state.stats["online"])
 
 
-def test_the_target_follows_by_its_moving_average(train_step, state):
+def assert_follows(train_step, state, share):
+    """After a step the target network, at 0 before, has this share of the online network."""
     zeros, ones = (jax.tree.map(make, state.target_params) for make in (jnp.zeros_like, jnp.ones_like))
     apart = dataclasses.replace(state, params=state.params | {"online": ones}, target_params=zeros)
     still = jax.tree.map(jnp.zeros_like, state.params)
     updated = train_step.update(apart, still, Statistics(state.stats, state.target_stats))
     # The online network after its own step, which decays its weights a little.
     jax.tree.map(
-        lambda target, online: np.testing.assert_allclose(target, 0.25 * online, rtol=1e-6),
+        lambda target, online: np.testing.assert_allclose(target, share * online, rtol=1e-6),
         updated.target_params, updated.params["online"],
     )  # fmt: skip
-    assert int(updated.step) == 1
+    assert int(updated.step) == int(state.step) + 1
+
+
+def test_the_target_follows_by_its_moving_average(train_step, state):
+    assert_follows(train_step, state, share=0.25)
+
+
+def test_the_target_follows_by_the_decay_of_its_step(state):
+    """Half way, the cosine from 0.75 to 1 is at 0.875."""
+    rising = small.config(epochs=2, ema_decay=0.75, method="byol", optimizer={"ema_schedule": "cosine"})
+    assert_follows(TrainStep(rising, 10), dataclasses.replace(state, step=jnp.asarray(10)), share=0.125)
 
 
 def test_each_view_learns_from_the_target_of_the_other(train_step, state):
