@@ -49,7 +49,7 @@ def main() -> None:
     trunk.eval()
     same, seen, began, predicted = 0, 0, time.monotonic(), set[int]()
     for batch in eval_batches(ImageList([args.data / "val"]), batch_size=BATCH, canvas=encoder.size):
-        views = np.asarray(augment.normalise(augment.to_float(batch["image"]), encoder.mean, encoder.std))
+        views = np.asarray(encoder.preprocess(augment.to_float(batch["image"])))
         ours = encoder(batch["image"])
         if not seen:
             theirs = logits_of(trunk, views)
