@@ -66,6 +66,24 @@ def two_views(keys, images, views: ViewSettings):
     return both[:, 0], both[:, 1]
 
 
+def crops_of_first(keys, image_size, views: ViewSettings):
+    """Where the first of `two_views` lies in images of [H, W]: [B, 4], centre down, centre across, height, width.
+
+    Shares of the image; the centre is measured from the image's, and across in the view's own direction after a flip.
+    """
+    draws = Draws(*(draw[::2] for draw in Draws.of(keys, 2)))
+    top, left, height, width = (crop_boxes(draws, image_size, views.scale, views.ratio) / jnp.asarray(image_size * 2)).T
+    across = (left + width / 2 - 0.5) * jnp.where(draws.flip[:, 0] < views.flip, -1, 1)
+    return jnp.stack([top + height / 2 - 0.5, across, height, width], axis=1)
+
+
+def mean_colour(images):
+    """Mean luma [B, 1], and mean red and blue less it [B, 2], of float images [B, H, W, 3]."""
+    mean = images.mean((1, 2))
+    luma = (mean * jnp.asarray(LUMA, images.dtype)).sum(1, keepdims=True)
+    return luma, mean[:, ::2] - luma
+
+
 def plain_view(images, size: int):
     """uint8 images [B, S, S, 3] resized to [B, size, size, 3], antialiased."""
     return resize(to_float(images), size)

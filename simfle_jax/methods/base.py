@@ -26,6 +26,7 @@ class Outcome(NamedTuple):
     loss: jax.Array  # scalar, to be minimised
     terms: Metrics  # `loss/*`: the parts of the loss, unweighted, and `loss/total`
     outputs: Any  # what `Method.instruments` looks at
+    features: tuple[jax.Array, ...] = ()  # pooled features [B, F] of each view, for `instruments.of_features`
 
 
 class Method(ABC):

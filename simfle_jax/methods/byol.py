@@ -69,7 +69,7 @@ class BYOL(Method):
     def loss(self, networks: Any, views: Views, targets: tuple[jax.Array, jax.Array], draw: Any) -> Outcome:
         seen = networks.see(views)
         outcome = weighted({"similarity": similarity(seen.predictions, targets)})
-        return outcome._replace(outputs=seen)
+        return outcome._replace(outputs=seen, features=seen.features)
 
     def instruments(self, outputs: Any) -> Metrics:
         return super().instruments(outputs.projections[0])

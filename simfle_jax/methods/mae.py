@@ -52,7 +52,8 @@ class MAE(Method):
         predicted = networks.decoder.decode(latent, masking)
         patches = patchify(views.plain, self.config.facemae.patch)
         reconstruction = losses.reconstruction(predicted, patches, masking.masked)
-        return weighted({"reconstruction": reconstruction})._replace(outputs=latent[:, 1:].mean(1))
+        pooled = latent[:, 1:].mean(1)
+        return weighted({"reconstruction": reconstruction})._replace(outputs=pooled, features=(pooled,))
 
 
 METHOD = MAE

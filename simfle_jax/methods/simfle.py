@@ -109,7 +109,7 @@ class SimFLE(byol.BYOL):
         if restored.matrix is not None:
             terms["grouping"] = losses.grouping(restored.matrix, facemae.n_groups) ** 2
         outcome = weighted(terms, distillation=facemae.alpha, grouping=facemae.beta)
-        return outcome._replace(outputs=Outputs(seen, restored, vectors))
+        return outcome._replace(outputs=Outputs(seen, restored, vectors), features=seen.features)
 
     def instruments(self, outputs: Outputs) -> Metrics:
         """BYOL's, and of semantic masking `grouping/separation` and `masking/agreement`."""
