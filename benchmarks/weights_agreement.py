@@ -9,6 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -49,7 +50,7 @@ def main() -> None:
     trunk.eval()
     same, seen, began, predicted = 0, 0, time.monotonic(), set[int]()
     for batch in eval_batches(ImageList([args.data / "val"]), batch_size=BATCH, canvas=encoder.size):
-        views = np.asarray(encoder.preprocess(augment.to_float(batch["image"])))
+        views = np.asarray(encoder.preprocess(augment.to_float(jnp.asarray(batch["image"]))))
         ours = encoder(batch["image"])
         if not seen:
             theirs = logits_of(trunk, views)

@@ -1,10 +1,11 @@
-"""Linear probe of a frozen encoder, with the paper's settings.
+"""Probe of a frozen encoder: by default the paper's linear one, with the paper's settings.
 
     python probe.py --config=configs/probe.py --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
 
 DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Every epoch puts new random crops of all training images through the
 trunk: 100 epochs of RAF-DB's 12,271 images are 1.2 million ResNet-50 forward passes, minutes on a GPU and a day on a CPU.
---config.protocol=cached computes the features once, without crops and flips, and takes a hundredth of that.
+--config.protocol=cached computes the features once, without crops and flips, and takes a hundredth of that; so do
+logistic, knn and lowlabel (docs/evaluation.md says which one is for what).
 --config.untrained=True probes a fresh network of the encoder's architecture: the number to compare with.
 """
 
@@ -17,7 +18,8 @@ def get_config() -> ConfigDict:
     config.encoder = ""
     config.untrained = False
     config.dataset = ""
-    config.protocol = "paper"
+    config.features = ""
+    config.protocol = "linear"
     config.seed = 0
     config.epochs = 100
     config.batch_size = 1024
@@ -27,6 +29,9 @@ def get_config() -> ConfigDict:
     config.select_on = "val"
     config.holdout = 0.1
     config.eval_only = False
+    config.cached = ConfigDict({"lrs": ()})
+    config.knn = ConfigDict({"k": (20,), "temperature": (0.07,)})
+    config.lowlabel = ConfigDict({"shares": (0.01, 0.05, 0.1, 0.25), "draws": 5})
     config.data = _data()
     return config
 

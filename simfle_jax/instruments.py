@@ -2,40 +2,54 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from simfle_jax import losses
+from simfle_jax.models.ties import centred_by_place
 from simfle_jax.views import Facts
 
 
-def of_projections(projections: jax.Array) -> dict[str, jax.Array]:
-    """`features/std` and `features/effective_rank` of projections [B, D], as scalars."""
+def of_projections(projections: Float[Array, "batch projection"]) -> dict[str, Float[Array, ""]]:
+    """`features/std` and `features/effective_rank` of projections."""
     found = {"features/std": spread(projections), "features/effective_rank": effective_rank(projections)}
     return jax.lax.stop_gradient(found)
 
 
-def of_features(features: tuple[jax.Array, ...], facts: Facts | None) -> dict[str, jax.Array]:
-    """`features/pooled_rank` and `shortcut/*` of pooled features [B, F], one array for each view; scalars.
-
-    Brightness and colour are held against what the views have in common, place against the first view.
-    """
-    first, common = features[0], sum(features[1:], features[0]) / len(features)
-    found = {"features/pooled_rank": directions(first)}
+def of_features(features: Float[Array, "batch feature"], facts: Facts | None) -> dict[str, Float[Array, ""]]:
+    """`features/pooled_rank` of the first views' pooled features, and `shortcut/*`: what `facts` explain of them."""
+    found = {"features/pooled_rank": directions(features)}
     if facts is not None:
-        found["shortcut/brightness"] = explained(facts.brightness, common)
-        found["shortcut/colour"] = explained(facts.colour, common)
-    if facts is not None and len(features) > 1:  # a plain image has no crop
-        found["shortcut/place"] = explained(facts.place, first)
+        found |= {f"shortcut/{name}": explained(known, features) for name, known in facts._asdict().items()}
     return jax.lax.stop_gradient(found)
 
 
-def of_groups(scores: jax.Array, matrix: jax.Array, groups: int, keep: int) -> dict[str, jax.Array]:
-    """`grouping/separation` of the grouping matrix [C, C], `masking/agreement` of the patches' scores [B, groups, N]."""
+def of_tie(
+    vectors: tuple[Float[Array, "batch *kept feature"], ...], kept: Int[Array, "batch kept"], patches: int
+) -> dict[str, Float[Array, ""]]:
+    """`tie/spread` and `tie/agreement` of the encoder's first and FaceMAE's last vectors, of images or of kept patches.
+
+    Spread: standard deviation over the images of what the encoder gives. Agreement: how alike the two are in what tells
+    images apart; the mean over images of the cosine of the vectors less their means. 0: unrelated, or all constant.
+    """
+    first, last = vectors[0], vectors[-1]
+    if first.ndim == 2:
+        first, last, kept, patches = first[:, None], last[:, None], jnp.zeros((len(first), 1), jnp.int32), 1
+    a, b = (centred_by_place(x, kept, patches) for x in (first, last))
+    lengths = jnp.sqrt(jnp.square(a).sum((1, 2)) * jnp.square(b).sum((1, 2)))
+    cosines = (a * b).sum((1, 2)) / jnp.maximum(lengths, 1e-12)
+    return jax.lax.stop_gradient({"tie/spread": jnp.sqrt(jnp.square(a).mean()), "tie/agreement": cosines.mean()})
+
+
+def of_groups(
+    scores: Float[Array, "batch group patch"], matrix: Float[Array, "channel channel"], groups: int, keep: int
+) -> dict[str, Float[Array, ""]]:
+    """`grouping/separation` of the grouping matrix, `masking/agreement` of the patches' scores."""
     found = {"grouping/separation": losses.separation(matrix, groups), "masking/agreement": agreement(scores, keep)}
     return jax.lax.stop_gradient(found)
 
 
-def spread(projections: jax.Array) -> jax.Array:
-    """Standard deviation over the batch of the normalised projections [B, D], times sqrt(D).
+def spread(projections: Float[Array, "batch projection"]) -> Float[Array, ""]:
+    """Standard deviation over the batch of the normalised projections, times the root of their width.
 
     1: they point everywhere alike; 0: they have collapsed to one direction.
     """
@@ -43,13 +57,13 @@ def spread(projections: jax.Array) -> jax.Array:
     return jnp.sqrt(unit.var(0).mean() * unit.shape[-1])
 
 
-def effective_rank(projections: jax.Array) -> jax.Array:
-    """`directions` of the normalised projections [B, D]; it falls when dimensions collapse."""
+def effective_rank(projections: Float[Array, "batch projection"]) -> Float[Array, ""]:
+    """`directions` of the normalised projections; it falls when dimensions collapse."""
     return directions(_unit(projections))
 
 
-def directions(x: jax.Array) -> jax.Array:
-    """How many directions carry the variance of x [B, D], from 1 to min(B - 1, D).
+def directions(x: Float[Array, "batch feature"]) -> Float[Array, ""]:
+    """How many directions carry the variance of vectors, from 1 to min(batch - 1, feature).
 
     The participation ratio of the covariance: (sum of eigenvalues)^2 / sum of their squares. Needs no eigenvalues: both
     sums are traces, taken on the smaller of the two Gram matrices.
@@ -60,8 +74,8 @@ def directions(x: jax.Array) -> jax.Array:
     return jnp.square(jnp.trace(gram)) / jnp.maximum(jnp.square(gram).sum(), 1e-30)
 
 
-def explained(known: jax.Array, features: jax.Array) -> jax.Array:
-    """The share of the variance of features [B, F] that a linear function of `known` [B, k] explains.
+def explained(known: Float[Array, "batch known"], features: Float[Array, "batch feature"]) -> Float[Array, ""]:
+    """The share of the variance of features that a linear function of what is known of each image explains.
 
     Less what as many unrelated numbers would explain of so few images (the adjusted R^2), so that it is about 0, also
     a little below, where there is nothing. 0 where the batch is too small to tell. Least squares by Gram-Schmidt on the
@@ -85,10 +99,10 @@ def explained(known: jax.Array, features: jax.Array) -> jax.Array:
     return 1 - (1 - share) * (images - 1) / (images - 1 - columns)
 
 
-def agreement(scores: jax.Array, keep: int) -> jax.Array:
+def agreement(scores: Float[Array, "batch group patch"], keep: int) -> Float[Array, ""]:
     """Mean overlap (intersection over union) of the patches that two distinct groups keep on the same image.
 
-    scores [B, G, N]. 1: the groups do not differ; unrelated choices of 12 from 49 overlap by .14.
+    1: the groups do not differ; unrelated choices of 12 from 49 overlap by .14.
     """
     groups = scores.shape[1]
     rank = jnp.argsort(jnp.argsort(-scores, axis=-1, stable=True), axis=-1)
@@ -99,6 +113,6 @@ def agreement(scores: jax.Array, keep: int) -> jax.Array:
     return (overlap * distinct).sum() / (len(scores) * groups * (groups - 1))
 
 
-def _unit(projections: jax.Array) -> jax.Array:
+def _unit(projections: Float[Array, "batch projection"]) -> Float[Array, "batch projection"]:
     z = losses.at_least_float32(projections)
     return z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)

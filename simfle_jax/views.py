@@ -4,49 +4,53 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from simfle_jax import augment
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 
 
 class Facts(NamedTuple):
-    """What the canvases of one batch are like, apart from the faces; for instruments alone."""
+    """What the first views are like apart from their faces, before they are normalised; for instruments alone."""
 
-    brightness: jax.Array  # [B, 1], mean luma
-    colour: jax.Array  # [B, 2], mean red and blue less it
-    place: jax.Array  # [B, 4], of the first view's crop: centre and size
+    brightness: Float[Array, "batch 1"]  # mean luma
+    colour: Float[Array, "batch 2"]  # mean red and blue less it
+    place: Float[Array, "batch 4"]  # of the crop in the canvas: centre and size
 
 
 class Views(NamedTuple):
     """Normalised images of one batch, in the compute type."""
 
-    first: jax.Array  # [B, S, S, 3], strongly augmented
-    second: jax.Array  # [B, S, S, 3], the same images augmented anew
-    plain: jax.Array  # [B, P, P, 3], resized only
+    first: Float[Array, "batch height width channel"]  # strongly augmented
+    second: Float[Array, "batch height width channel"]  # the same images augmented anew
+    plain: Float[Array, "batch height width channel"]  # resized only
     facts: Facts | None = None
 
 
-def image_keys(seed: int, step: jax.Array, batch: int) -> jax.Array:
-    """One key [B] per image of the global batch: all randomness is a function of (seed, step, index)."""
+def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " {batch}"]:
+    """One key per image of the global batch: all randomness is a function of (seed, step, index)."""
     step_key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))
 
 
-def make_views(keys: jax.Array, images: jax.Array, config: Config) -> Views:
-    """The two augmented views and the plain image of uint8 canvases [B, S, S, 3]."""
-    first, second = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
-    return Views(first, second, plain_images(images, config), _facts(keys, images, config))
+def make_views(
+    keys: Key[Array, " batch"], images: UInt8[AnyArray, "batch height width channel"], config: Config
+) -> Views:
+    """The two augmented views and the plain image of canvases."""
+    first, second = augment.two_views(keys, images, config.views)
+    facts = Facts(*augment.mean_colour(first), augment.crops_of_first(keys, images.shape[1:3], config.views))
+    return Views(_normalised(first, config), _normalised(second, config), plain_images(images, config), facts)
 
 
-def plain_images(images: jax.Array, config: Config) -> jax.Array:
-    """uint8 canvases [B, S, S, 3] as FaceMAE sees them: plain_size, normalised, in the compute type."""
+def plain_images(
+    images: UInt8[AnyArray, "batch height width channel"], config: Config
+) -> Float[Array, "batch {config.views.plain_size} {config.views.plain_size} channel"]:
+    """Canvases as FaceMAE sees them: plain_size, normalised, in the compute type."""
     return _normalised(augment.plain_view(images, config.views.plain_size), config)
 
 
-def _facts(keys: jax.Array, images: jax.Array, config: Config) -> Facts:
-    place = augment.crops_of_first(keys, images.shape[1:3], config.views)
-    return Facts(*augment.mean_colour(augment.to_float(images)), place)
-
-
-def _normalised(images: jax.Array, config: Config) -> jax.Array:
+def _normalised(
+    images: Float[Array, "batch height width channel"], config: Config
+) -> Float[Array, "batch height width channel"]:
     return augment.preprocess(images, config.views.standardise, config.data.mean, config.data.std).astype(config.dtype)

@@ -3,6 +3,13 @@
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Before any of them is imported: every call and every trace of a function in these rooms checks its annotations.
+EVALUATION = ("linear", "logistic", "nearest", "scores")
+ROOMS = ("augment", "instruments", "kernels", "losses", "methods", "models", "training", "views")
+ROOMS += tuple(f"evaluation.{name}" for name in EVALUATION)
+install_import_hook([f"simfle_jax.{room}" for room in ROOMS], "checked_types.typechecker")
 
 
 def pytest_addoption(parser):

@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,11 @@ from simfle_jax.commands.faces import write_faces
 from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 from simfle_jax.errors import UserError
+
+if TYPE_CHECKING:  # at run time they would bring JAX along, before its processes have their cores
+    from simfle_jax.config import Config
+    from simfle_jax.encoder import Encoder
+    from simfle_jax.training.state import TrainState
 
 FACES, HELD_OUT, SIZE = 8000, 1600, 40
 METHODS = {"SimFLE": ["--config=demo"], "BYOL": ["--config=demo_byol"]}
@@ -146,7 +152,7 @@ def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[valid], labels[valid]
 
 
-def two_views(config, images: np.ndarray) -> tuple:
+def two_views(config: "Config", images: np.ndarray) -> tuple:
     """Two augmented views of 256 of the images, normalised, as training makes them."""
     import jax
     import jax.numpy as jnp
@@ -161,7 +167,9 @@ def two_views(config, images: np.ndarray) -> tuple:
     return made(chosen)
 
 
-def score(encoder, views: tuple, train, test, seed: int) -> dict[str, float]:
+def score(
+    encoder: "Encoder", views: tuple, train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...], seed: int
+) -> dict[str, float]:
     """Linear probe with all and with few labels (balanced accuracy), and retrieval of the other view, top-1."""
     from simfle_jax.evaluation.logistic import logistic_probe
     from simfle_jax.evaluation.nearest import view_retrieval
@@ -179,7 +187,9 @@ def score(encoder, views: tuple, train, test, seed: int) -> dict[str, float]:
     }
 
 
-def reconstruction(config, state, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+def reconstruction(
+    config: "Config", state: "TrainState", train: np.ndarray, test: np.ndarray
+) -> dict[str, float]:
     """FaceMAE on held-out faces beside the mean of the training faces."""
     from simfle_jax.evaluation.reconstruction import reconstruction_errors
 
@@ -189,7 +199,7 @@ def reconstruction(config, state, train: np.ndarray, test: np.ndarray) -> dict[s
 def first_and_last(run: Path) -> dict[str, dict[str, float]]:
     """The first and the last line of a run's metrics; the last with every value averaged over ten lines."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    late = {key: float(np.mean([line[key] for line in lines[-10:]])) for key in lines[-1]}
+    late = {key: float(np.mean([line[key] for line in lines[-10:]])) for key in lines[-1] if key in lines[0]}
     return {"start": lines[0], "end": late | {key: lines[-1][key] for key in ("step", "epoch", "seconds")}}
 
 

@@ -11,6 +11,7 @@ import sys
 COMMANDS = {
     "train": "pre-train an encoder",
     "probe": "probe a frozen encoder",
+    "compare": "two probes, image by image",
     "predict": "expressions of faces, by a trained probe",
     "embed": "features of images as one file",
     "prepare": "prepare, check or pack a data set",

@@ -27,6 +27,7 @@ def _run(config: Any, workdir: str) -> None:
         from simfle_jax.data.sources import existing_folder
 
         existing_folder(settings.data.path)  # several processes tell a wrong path together, later
+    from simfle_jax.evaluation.monitor import make_monitor
     from simfle_jax.training.loop import train
 
-    train(settings, workdir, flags.FLAGS.peer_timeout)
+    train(settings, workdir, flags.FLAGS.peer_timeout, make_monitor(settings))

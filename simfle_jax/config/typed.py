@@ -66,7 +66,7 @@ def with_defaults(cls: Any, recorded: Mapping[str, Any]) -> dict[str, Any]:
         if field.name in found and dataclasses.is_dataclass(field.type):
             found[field.name] = with_defaults(field.type, found[field.name])
         elif field.name not in found and not _required(field):
-            found[field.name] = json.loads(json.dumps(field.default))
+            found[field.name] = as_dict(field.default) if dataclasses.is_dataclass(field.type) else _plain(field.default)
     return found
 
 
@@ -89,7 +89,11 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def as_dict(config: Any) -> dict[str, Any]:
     """A settings dataclass as plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

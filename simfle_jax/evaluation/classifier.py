@@ -13,18 +13,24 @@ from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_enc
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
+from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.records import TrainedProbe
 from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
 from simfle_jax.weights.trunk import classifier_name, find_place
 
 
 class Classifier(NamedTuple):
-    """A frozen trunk, the layer on its features, the classes in the layer's order, and the canvas of its images."""
+    """A frozen trunk, what tells classes of its features, their names in order, and the canvas of its images."""
 
     encoder: Encoder
-    layer: Linear
+    predictor: Predictor
     classes: tuple[str, ...]
     canvas: int = 0  # side of the decoded images; 0: that of the encoder's views
+
+    @property
+    def layer(self) -> Linear:
+        """The predictor, where it is a linear layer; raises UserError where it is not."""
+        return TrainedProbe(self.predictor, self.classes, "").layer
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of uint8 images [B, H, W, 3] of any size."""
@@ -36,7 +42,7 @@ class Classifier(NamedTuple):
 
     def from_features(self, features: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of features [B, D]."""
-        return np.asarray(jax.nn.softmax(self.layer.logits(jnp.asarray(features))))
+        return np.asarray(self.predictor.probabilities(jnp.asarray(features)))
 
     def torch_arrays(self) -> dict[str, np.ndarray]:
         """Trunk and `fc` under torchvision's `resnet50` names; of a ViT trunk and `head` under timm's."""
@@ -78,7 +84,7 @@ def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier
     if results.get("untrained"):
         encoder = untrained_encoder(encoder, results["seed"])
     records.check_encoder(folder, probe, encoder, place)
-    return Classifier(encoder, probe.layer, _names(probe.classes, classes, folder), probe.canvas)
+    return Classifier(encoder, probe.predictor, _names(probe.classes, classes, folder), probe.canvas)
 
 
 def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[str, ...]:

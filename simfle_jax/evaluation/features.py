@@ -44,7 +44,7 @@ class Extractor:
         threads, max_bad_fraction: of the decoding, as in the settings.
 
     Unreadable images are left out and noted in `bad` (name -> reason); where there are too many, `bad_list` names the
-    file to list them in.
+    file to list them in. `rows` tells which images of a set, by its name, the features of `plain` are of.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class Extractor:
         self.reading: dict[str, Any] = {"threads": threads, "max_bad_fraction": max_bad_fraction}
         self.bad: dict[str, str] = {}
         self.bad_list: Path | None = None
+        self.rows: dict[str, np.ndarray] = {}
         self.mesh = parallel.data_mesh()
         self.batch_size = images_at_once() * self.mesh.size
+        self.dim = encoder.dim
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))
         self._plain = jax.jit(self._plain_features)
         self._augmented = jax.jit(self._augmented_features)
@@ -124,11 +126,12 @@ class Extractor:
         features: Callable[[dict[str, np.ndarray]], jax.Array],
         tell: Callable[[int], None],
     ) -> Labelled:
-        found, labels, done, bad = [], [], 0, dict[str, str]()
+        found, labels, rows, done, bad = [], [], [], 0, dict[str, str]()
         try:
             for batch, computed in _one_behind(self._batches(source, bad), features):
                 found.append(np.asarray(computed)[batch["valid"]])
                 labels.append(batch["label"][batch["valid"]])
+                rows.append(batch["index"][batch["valid"]])
                 done = min(done + len(batch["valid"]), len(source))
                 tell(done)
         except UserError:  # too many: whoever is to mend them needs them all
@@ -136,6 +139,7 @@ class Extractor:
                 write_bad_list(self.bad_list, self.bad | _under(name, bad))
             raise
         self.bad |= _under(name, bad)
+        self.rows[name] = np.concatenate(rows)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:

@@ -11,30 +11,38 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from simfle_jax.arrays import AnyArray
 
 INIT_STD = 0.01
+HOLDOUT = 0.2  # share of train on which the settings of a protocol without epochs are chosen
 
 
 class Linear(NamedTuple):
     """The layer: kernel [D, K], bias [K]."""
 
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: Float[Array, "feature class"]
+    bias: Float[Array, " class"]
 
-    def logits(self, features: jax.Array) -> jax.Array:
+    def logits(self, features: Float[AnyArray, "*batch feature"]) -> Float[Array, "*batch class"]:
         """Features [..., D] to logits [..., K]."""
         return jnp.matmul(features, self.kernel, precision=jax.lax.Precision.HIGHEST) + self.bias
 
-    def predict(self, features: jax.Array) -> jax.Array:
+    def predict(self, features: Float[AnyArray, "*batch feature"]) -> Int[Array, "*batch"]:
         """Features [..., D] to the numbers of the likeliest classes [...]."""
         return jnp.argmax(self.logits(features), -1)
+
+    def probabilities(self, features: jax.Array) -> jax.Array:
+        """Features [..., D] to probabilities of the classes [..., K]."""
+        return jax.nn.softmax(self.logits(features))
 
 
 class Labelled(NamedTuple):
     """Features [n, D] and their labels [n]."""
 
-    features: jax.Array
-    labels: jax.Array
+    features: Float[Array, "image feature"]
+    labels: Int[Array, " image"]
 
 
 class Fit(NamedTuple):
@@ -84,13 +92,26 @@ def new_layer(seed: int, dim: int, n_classes: int) -> Linear:
     return Linear(kernel, jnp.zeros(n_classes, jnp.float32))
 
 
-def start(layer: Linear) -> Fit:
-    """A fit before its first epoch."""
+# The axes of a fit at several rates: they share the epoch, and so the order of the images and the reading of them.
+EACH = Fit(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
+
+
+def start(layer: Linear, rates: int = 0) -> Fit:
+    """A fit before its first epoch; for several rates one of each, along a first axis."""
     velocity = jax.tree.map(jnp.zeros_like, layer)
-    return Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
+    fit = Fit(jnp.int32(0), layer, velocity, layer, jnp.int32(0), jnp.float32(-1))
+    if not rates:
+        return fit
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rates, *leaf.shape)), fit)
+    return each._replace(epoch=fit.epoch)
 
 
-def cross_entropy(layer: Linear, features: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+def cross_entropy(
+    layer: Linear,
+    features: Float[AnyArray, "image feature"],
+    labels: Int[AnyArray, " image"],
+    weights: Float[AnyArray, " image"],
+) -> Float[Array, ""]:
     """Mean of the images' cross-entropies weighted by weights [n]: a scalar."""
     log_p = jax.nn.log_softmax(layer.logits(features))
     own = jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
@@ -98,30 +119,51 @@ def cross_entropy(layer: Linear, features: jax.Array, labels: jax.Array, weights
 
 
 def sgd_step(
-    layer: Linear, velocity: Linear, batch: Labelled, weights: jax.Array, lr: float, momentum: float
-) -> tuple[Linear, Linear, jax.Array]:
+    layer: Linear,
+    velocity: Linear,
+    batch: Labelled,
+    weights: Float[AnyArray, " image"],
+    lr: jax.Array | float,
+    momentum: float,
+) -> tuple[Linear, Linear, Float[Array, ""]]:
     """One step as PyTorch takes it: velocity = momentum * velocity + gradient; layer -= lr * velocity."""
     loss, grads = jax.value_and_grad(cross_entropy)(layer, *batch, weights)
     velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grads)
     return jax.tree.map(lambda w, v: w - lr * v, layer, velocity), velocity, loss
 
 
-@partial(jax.jit, static_argnames=("sgd", "epochs"))
-def fit_epochs(fit: Fit, train: Labelled, apart: Sequence[Labelled], sgd: Sgd, epochs: int) -> tuple[Fit, History]:
+@partial(jax.jit, static_argnames=("sgd", "epochs", "rates"))
+def fit_epochs(
+    fit: Fit, train: Labelled, apart: Sequence[Labelled], sgd: Sgd, epochs: int, rates: tuple[float, ...] = ()
+) -> tuple[Fit, History]:
     """Trains `epochs` more epochs as one compiled loop.
 
     After each, accuracy is measured on every set in `apart`; the best epoch is chosen on the first of them.
+    rates: learning rates for a batch of 256 in place of `sgd.lr`, as many as the fits that `start` made.
     """
 
-    def one(fit: Fit, _: None) -> tuple[Fit, History]:
-        layer, velocity, loss = _epoch(fit, train, sgd)
+    def trained(fit: Fit, rate: jax.Array | float) -> tuple[Fit, History]:
+        layer, velocity, loss = _epoch(fit, train, sgd, rate)
         accuracies = jnp.stack([_accuracy(layer, held) for held in apart])
         return _keep_best(fit, layer, velocity, accuracies[0]), History(loss, accuracies)
+
+    def one(fit: Fit, _: None) -> tuple[Fit, History]:
+        if not rates:
+            return trained(fit, sgd.scaled_lr(len(train.labels)))
+        scaled = jnp.array([dataclasses.replace(sgd, lr=rate).scaled_lr(len(train.labels)) for rate in rates])
+        return jax.vmap(trained, (EACH, 0), (EACH, 0))(fit, scaled)  # type: ignore[arg-type]
 
     return jax.lax.scan(one, fit, length=epochs)
 
 
-def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Array]:
+def best_rate(fit: Fit, history: History) -> tuple[int, Fit, History]:
+    """Of a fit at several rates: the number of the best one on the first set apart, its fit and its history."""
+    best = int(np.argmax(fit.best_accuracy))
+    own = jax.tree.map(lambda leaf: leaf[best], fit._replace(epoch=fit.best_epoch))._replace(epoch=fit.epoch)
+    return best, own, History(history.loss[:, best], history.accuracy[:, best])
+
+
+def _epoch(fit: Fit, train: Labelled, sgd: Sgd, rate: jax.Array | float) -> tuple[Linear, Linear, jax.Array]:
     """All images once (or as many drawn with replacement, for balance = 'sampling')."""
     count, n_classes = len(train.labels), fit.layer.bias.size
     size = sgd.batch_of(count)
@@ -137,7 +179,7 @@ def _epoch(fit: Fit, train: Labelled, sgd: Sgd) -> tuple[Linear, Linear, jax.Arr
         rows, valid = batch
         images = Labelled(train.features[rows], train.labels[rows])
         weights = (valid * class_weights[images.labels]).astype(images.features.dtype)
-        layer, velocity, loss = sgd_step(*carry, images, weights, sgd.scaled_lr(count), sgd.momentum)
+        layer, velocity, loss = sgd_step(*carry, images, weights, rate, sgd.momentum)
         return (layer, velocity), loss * valid.sum()
 
     (layer, velocity), losses = jax.lax.scan(step, (fit.layer, fit.velocity), (indices, counted))
@@ -171,7 +213,7 @@ def _keep_best(fit: Fit, layer: Linear, velocity: Linear, accuracy: jax.Array) -
     return Fit(fit.epoch + 1, layer, velocity, best, best_epoch, best_accuracy)
 
 
-def holdout_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def holdout_rows(labels: Int[np.ndarray, " image"], share: float, seed: int) -> Bool[np.ndarray, " image"]:
     """Which images [n], bool, are kept apart: of every class its share, at least one, never all of them."""
     rng, apart = np.random.default_rng(seed), np.zeros(len(labels), bool)
     for number in np.unique(labels):

@@ -2,19 +2,21 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from simfle_jax.evaluation import scores
-from simfle_jax.evaluation.linear import Linear, holdout_rows
+from simfle_jax.evaluation.linear import HOLDOUT, Linear, holdout_rows
 
 STRENGTHS = tuple(float(10.0**exponent) for exponent in range(-5, 1))
-HOLDOUT = 0.2
 TOLERANCE = 1e-4  # largest entry of the gradient, per root of curvature, at which the optimum counts as reached
 MAX_STEPS = 1000
 
 
-def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, l2: float) -> Linear:
+def fit_logistic(
+    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, l2: float
+) -> Linear:
     """Minimises mean cross-entropy + l2 / 2 * |kernel|^2 on standardised features [n, D] by L-BFGS, in float64.
 
     The returned layer takes the features as they are: standardisation is folded into it.
@@ -47,7 +49,9 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, l2: f
     return Linear(jnp.asarray(kernel, jnp.float32), jnp.asarray(bias, jnp.float32))
 
 
-def choose_l2(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> float:
+def choose_l2(
+    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, seed: int
+) -> float:
     """The strength that does best, in balanced accuracy, on a fifth of the training images kept apart."""
     apart = holdout_rows(labels, HOLDOUT, seed)
 
@@ -59,9 +63,18 @@ def choose_l2(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: in
     return max(reversed(STRENGTHS), key=score)  # of equally good ones the strongest
 
 
+def fit_chosen(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> tuple[Linear, float]:
+    """The layer at its optimum on all of train, features [n, D] and labels [n], and the strength that was chosen."""
+    l2 = choose_l2(features, labels, n_classes, seed)
+    return fit_logistic(features, labels, n_classes, l2), l2
+
+
 def logistic_probe(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], n_classes: int, seed: int
-) -> np.ndarray:
+    train: tuple[Float[np.ndarray, "image feature"], Int[np.ndarray, " image"]],
+    test: tuple[Float[np.ndarray, "held feature"], Int[np.ndarray, " held"]],
+    n_classes: int,
+    seed: int,
+) -> Int[np.ndarray, "{n_classes} {n_classes}"]:
     """Confusion matrix [K, K] on `test` of the probe fitted on `train`; both are features [n, D] and labels [n]."""
-    layer = fit_logistic(*train, n_classes, choose_l2(*train, n_classes, seed))
+    layer, _ = fit_chosen(*train, n_classes, seed)
     return scores.confusion(test[1], np.asarray(layer.predict(jnp.asarray(test[0]))), n_classes)

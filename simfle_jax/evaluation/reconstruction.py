@@ -1,5 +1,7 @@
 """How well FaceMAE restores what it cannot see, beside what the mean face would give."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def reconstruction_errors(
     graph, _ = structures(method)
 
     @jax.jit
-    def errors(params, stats, images, mean_of):
+    def errors(params: Any, stats: Any, images: jax.Array, mean_of: jax.Array) -> dict[str, jax.Array]:
         draw = method.draw(image_keys(config.seed, jnp.asarray(0), len(images)))
         found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw)
         known = normalised_patches(patchify(plain_images(mean_of, config), config.facemae.patch))

@@ -1,7 +1,9 @@
 """What a probe leaves in its folder, and what it reads back from there."""
 
+import csv
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,28 +13,41 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from simfle_jax.data.bad_list import escaped
 from simfle_jax.encoder import PREPROCESSING, Encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Fit, History, Linear
+from simfle_jax.evaluation.predictor import Predictor, from_arrays, to_arrays
+from simfle_jax.evaluation.settings import upgraded
 from simfle_jax.weights.trunk import architecture
 
 
 class TrainedProbe(NamedTuple):
-    """The layer that was chosen, its classes in order, the hash of its encoder, and the canvas of its images."""
+    """What was fitted, its classes in order, the hash of the encoder it belongs to, and its images' canvas."""
 
-    layer: Linear
+    predictor: Predictor
     classes: tuple[str, ...]
     encoder_hash: str
     canvas: int = 0  # side of the decoded images; 0: that of the encoder's views
 
+    @property
+    def dim(self) -> int:
+        """Features of an image."""
+        return self.predictor.kernel.shape[0] if isinstance(self.predictor, Linear) else self.predictor.bank.shape[1]
+
+    @property
+    def layer(self) -> Linear:
+        """The predictor, where it is a linear layer; raises UserError where it is not."""
+        if not isinstance(self.predictor, Linear):
+            raise UserError("this probe is a vote of neighbours, not a linear layer: train one of another protocol")
+        return self.predictor
+
 
 def save_probe(folder: Path, probe: TrainedProbe) -> None:
-    """Writes probe.safetensors: fc.weight [K, D] and fc.bias [K], as torch.nn.Linear names and lays them out."""
-    arrays = {
-        "fc.weight": np.ascontiguousarray(np.asarray(probe.layer.kernel).T),
-        "fc.bias": np.asarray(probe.layer.bias),
-    }
+    """Writes probe.safetensors: a layer, or the images whose neighbours vote, as `predictor.to_arrays` names them."""
+    arrays, facts = to_arrays(probe.predictor)
     metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash, "canvas": str(probe.canvas)}
+    metadata |= facts
     temporary = folder / ".probe.safetensors"
     save_file(arrays, temporary, metadata=metadata)
     os.replace(temporary, folder / "probe.safetensors")
@@ -46,12 +61,12 @@ def load_probe(folder: Path) -> TrainedProbe:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
-            layer = Linear(jnp.asarray(file.get_tensor("fc.weight").T), jnp.asarray(file.get_tensor("fc.bias")))
-    except (SafetensorError, OSError) as error:
+            predictor = from_arrays({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file: {error}") from None
     # Before the canvas was written here, it stood in the settings alone.
     canvas = metadata.get("canvas") or training_settings(folder).get("data", {}).get("canvas", 0)
-    return TrainedProbe(layer, tuple(json.loads(metadata["classes"])), metadata["encoder_hash"], int(canvas))
+    return TrainedProbe(predictor, tuple(json.loads(metadata["classes"])), metadata["encoder_hash"], int(canvas))
 
 
 def _meant(key: str, metadata: dict[str, str]) -> Any:
@@ -121,7 +136,8 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 
 def training_settings(folder: Path) -> dict[str, Any]:
     """The settings that the probe in `folder` was trained with; empty for one that was converted from a file."""
-    return _read_json(folder / "config.json") or {}
+    found = _read_json(folder / "config.json")
+    return upgraded(found) if found else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -137,6 +153,32 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it holds no settings or results; {remedy}")
     return content
+
+
+PREDICTIONS = ("name", "label", "predicted", "probability")
+
+
+def write_predictions(path: Path, rows: Iterable[tuple[str, str, str, float]]) -> None:
+    """A csv with a line for each image: its name, its class, the class that the probe gives, and how sure it is."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(PREDICTIONS)
+        writer.writerows((escaped(name), label, predicted, f"{sure:.6f}") for name, label, predicted, sure in rows)
+    os.replace(temporary, path)
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """The lines of what `write_predictions` wrote; raises UserError when they are damaged."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="")
+            columns, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if columns != PREDICTIONS or not rows or any(not row["probability"] for row in rows):
+        raise UserError(f"{path} is damaged: its columns must be {', '.join(PREDICTIONS)}; evaluate the probe again")
+    return rows
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, classes: tuple[str, ...], title: str) -> None:

@@ -1,6 +1,7 @@
 """The ceiling of a probe: the same trunk trained on the labels, by the probe's random crops and flips."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,14 @@ def train_supervised(
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, epochs * steps))
     weights = {"trunk": encoder.arrays["params"], "fc": jnp.zeros((encoder.dim, classes))}
 
-    def loss_of(weights, stats, x, y):
+    def loss_of(weights: Any, stats: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
         features, stats = encoder.training_features({"params": weights["trunk"], "stats": stats}, x, statistics)
         return optax.softmax_cross_entropy_with_integer_labels(features @ weights["fc"], y).mean(), stats
 
     @partial(jax.jit, compiler_options=compilation.training_options())
-    def step(weights, stats, opt_state, number, batch, y):
+    def step(
+        weights: Any, stats: Any, opt_state: Any, number: jax.Array, batch: jax.Array, y: jax.Array
+    ) -> tuple[Any, Any, Any]:
         keys = image_keys(seed, number, batch_size)
         x = augment.random_crop_and_flip(keys, batch, encoder.size, (0.6, 1.0), (3 / 4, 4 / 3), 0.5)
         x = encoder.preprocess(x)

@@ -2,24 +2,35 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.column_sums import column_sums
 from simfle_jax.kernels.precision import at_least_float32
 
 EPSILON = 1e-5  # PyTorch's
 
-Normalised = tuple[jax.Array, jax.Array, jax.Array]  # values, mean, variance
+Statistic = Float[Array, " channel"]
+Normalised = tuple[Float[Array, "*batch channel"], Statistic, Statistic]  # values, mean, variance
 
 
-def scaled(x: jax.Array, mean: jax.Array, rstd: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+def scaled(
+    x: Float[AnyArray, "*batch channel"],
+    mean: Float[AnyArray, " channel"],
+    rstd: Float[AnyArray, " channel"],
+    scale: Float[AnyArray, " channel"],
+    bias: Float[AnyArray, " channel"],
+) -> Float[Array, "*batch channel"]:
     """(x - mean) * rstd * scale + bias over the last axis, as one multiplication and one addition in x's type."""
     factor = scale * rstd
     return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
 
 
 @jax.custom_vjp
-def normalise_batch(x: jax.Array, scale: jax.Array, bias: jax.Array) -> Normalised:
-    """x [..., C] normalised over all axes but the last, with the mean and biased variance [C] it was normalised by.
+def normalise_batch(
+    x: Float[AnyArray, "*batch channel"], scale: Float[AnyArray, " channel"], bias: Float[AnyArray, " channel"]
+) -> Normalised:
+    """x normalised over all axes but the last, with the mean and biased variance it was normalised by.
 
     The statistics are in float32 at least, for the running ones; they pass no gradient on.
     """

@@ -5,13 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 from simfle_jax.kernels.precision import at_least_float32
 
 
-def column_sums(terms: Callable[..., tuple[jax.Array, ...]], *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Sums [C], over all axes but the last, of what `terms` makes of arrays [..., C], in float32 at least.
+def column_sums(
+    terms: Callable[..., tuple[jax.Array, ...]], *arrays: Float[AnyArray, "... channel"]
+) -> tuple[Float[Array, " channel"], ...]:
+    """Sums, over all axes but the last, of what `terms` makes of arrays, in float32 at least.
 
     XLA:CPU walks through the whole array once for each channel, at a twentieth of the speed of memory
     (docs/performance.md). There the sums are a product with ones, and maps are added row by row before.

@@ -8,13 +8,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x [B, H, W, C] by kernel [k, k, C, D], k odd, padded by k // 2 on each side, without bias."""
+def convolve(
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
+) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
+    """x by a kernel of odd size, padded by size // 2 on each side, without bias."""
     if on_cpu():
         if stride == 2 and kernel.shape[2] <= 4 and kernel.shape[3] <= 16:
             return by_cells(x, kernel)
@@ -42,7 +46,9 @@ def _small(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
     return x.shape[1] * x.shape[2] <= (7 * stride) ** 2 and kernel.shape[2] >= 64
 
 
-def by_lax(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def by_lax(
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
+) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
     """XLA's own convolution."""
     pad = (kernel.shape[0] // 2,) * 2
     return jax.lax.conv_general_dilated(
@@ -50,7 +56,9 @@ def by_lax(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def by_patches(
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"], stride: int
+) -> Float[Array, "batch (height-1)//{stride}+1 (width-1)//{stride}+1 output"]:
     """One matrix product of all patches, which are laid out side by side (im2col)."""
     size, (_, height, width, _) = kernel.shape[0], x.shape
     pad = size // 2
@@ -59,7 +67,9 @@ def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def by_cells(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def by_cells(
+    x: Float[AnyArray, "batch height width input"], kernel: Float[AnyArray, "size size input output"]
+) -> Float[Array, "batch (height+1)//2 (width+1)//2 output"]:
     """Stride 2 as stride 1 over cells of 2x2 pixels with four times the channels (space to depth)."""
     batch, height, width, channels = x.shape
     size = kernel.shape[0]

@@ -4,25 +4,33 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """x [B, H, W, C] to [B, (H + 1) // 2, (W + 1) // 2, C]; of equal maxima the first gets the gradient.
+def max_pool(
+    x: Float[AnyArray, "batch height width channel"],
+) -> Float[Array, "batch (height+1)//2 (width+1)//2 channel"]:
+    """Of equal maxima the first gets the gradient.
 
     XLA:CPU is slow in scattering the gradient of its own windows, and does it on one core (docs/performance.md).
     """
     return by_axes(x) if on_cpu() else by_lax(x)
 
 
-def by_lax(x: jax.Array) -> jax.Array:
+def by_lax(
+    x: Float[AnyArray, "batch height width channel"],
+) -> Float[Array, "batch (height+1)//2 (width+1)//2 channel"]:
     """XLA's own windows."""
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-def by_axes(x: jax.Array) -> jax.Array:
+def by_axes(
+    x: Float[AnyArray, "batch height width channel"],
+) -> Float[Array, "batch (height+1)//2 (width+1)//2 channel"]:
     """The maximum along each row, then along each column, so that of equal maxima the first in the rows' order wins."""
     return _along(_along(x, 2), 1)
 

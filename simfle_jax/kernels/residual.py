@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.backend import on_cpu
 
 
-def add_relu(x: jax.Array, y: jax.Array) -> jax.Array:
+def add_relu(x: Float[AnyArray, "*shape"], y: Float[AnyArray, "*shape"]) -> Float[Array, "*shape"]:
     """max(x + y, 0) of a shortcut and a branch of one shape.
 
     The next block reads it twice. XLA:CPU takes a maximum with zero for so cheap that it computes it anew for the second

@@ -11,8 +11,8 @@ target network runs in training mode and keeps statistics of its own.
 
 from typing import Any, NamedTuple
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Float
 
 from simfle_jax import losses
 from simfle_jax.config import Config
@@ -21,13 +21,15 @@ from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.network import Network
 from simfle_jax.views import Views
 
+Projections = tuple[Float[Array, "batch projection"], Float[Array, "batch projection"]]  # of the two views
+
 
 class Seen(NamedTuple):
-    """What the online network makes of the two views; pairs of arrays [B, ...]."""
+    """What the online network makes of the two views."""
 
-    features: tuple[jax.Array, jax.Array]
-    projections: tuple[jax.Array, jax.Array]
-    predictions: tuple[jax.Array, jax.Array]
+    features: tuple[Float[Array, "batch feature"], Float[Array, "batch feature"]]
+    projections: Projections
+    predictions: Projections
 
 
 class OnlineSide(nnx.Module):
@@ -44,15 +46,15 @@ class OnlineSide(nnx.Module):
         return Seen((y1, y2), (z1, z2), (self.predictor(z1, train=True), self.predictor(z2, train=True)))
 
 
-def exchanged_projections(target: Network, views: Views) -> tuple[jax.Array, jax.Array]:
+def exchanged_projections(target: Network, views: Views) -> Projections:
     """(q1, q2): the target network's projections of the second and of the first view."""
     q2 = target(views.first, train=True).projections
     q1 = target(views.second, train=True).projections
     return q1, q2
 
 
-def similarity(predictions: tuple[jax.Array, jax.Array], targets: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Equation (2) for both views, means over the batch: a scalar."""
+def similarity(predictions: Projections, targets: Projections) -> Float[Array, ""]:
+    """Equation (2) for both views, means over the batch."""
     first, second = (losses.similarity(p, q).mean() for p, q in zip(predictions, targets))
     return first + second
 
@@ -63,13 +65,13 @@ class BYOL(Method):
     def networks(self, rngs: nnx.Rngs) -> OnlineSide:
         return OnlineSide(self.config, rngs)
 
-    def targets(self, target: Network, views: Views) -> tuple[jax.Array, jax.Array]:
+    def targets(self, target: Network, views: Views) -> Projections:
         return exchanged_projections(target, views)
 
-    def loss(self, networks: Any, views: Views, targets: tuple[jax.Array, jax.Array], draw: Any) -> Outcome:
+    def loss(self, networks: Any, views: Views, targets: Projections, draw: Any) -> Outcome:
         seen = networks.see(views)
         outcome = weighted({"similarity": similarity(seen.predictions, targets)})
-        return outcome._replace(outputs=seen, features=seen.features)
+        return outcome._replace(outputs=seen, features=seen.features[0])
 
     def instruments(self, outputs: Any) -> Metrics:
         return super().instruments(outputs.projections[0])

@@ -7,8 +7,8 @@
 The trunk is a ViT, and it is what is exported and probed, at the size of the plain image.
 """
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
 from simfle_jax import losses
 from simfle_jax.config import Config
@@ -43,17 +43,16 @@ class MAE(Method):
     def networks(self, rngs: nnx.Rngs) -> Networks:
         return Networks(self.config, rngs)
 
-    def draw(self, keys: jax.Array) -> jax.Array:
+    def draw(self, keys: Key[Array, " batch"]) -> Float[Array, "batch patch"]:
         return random_order(keys, self.config.grid**2)
 
-    def loss(self, networks: Networks, views: Views, targets: None, draw: jax.Array) -> Outcome:
+    def loss(self, networks: Networks, views: Views, targets: None, draw: Float[Array, "batch patch"]) -> Outcome:
         masking = mask_by_scores(-draw, self.config.kept_patches)
         latent = networks.online.encoder.tokens(views.plain, masking.kept)
         predicted = networks.decoder.decode(latent, masking)
         patches = patchify(views.plain, self.config.facemae.patch)
         reconstruction = losses.reconstruction(predicted, patches, masking.masked)
-        pooled = latent[:, 1:].mean(1)
-        return weighted({"reconstruction": reconstruction})._replace(outputs=pooled, features=(pooled,))
+        return weighted({"reconstruction": reconstruction})._replace(outputs=latent[:, 1:].mean(1))
 
 
 METHOD = MAE

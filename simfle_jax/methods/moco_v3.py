@@ -9,15 +9,13 @@
 Numbers are the paper's. Negatives are those of the global batch, on any number of devices. T is heads.temperature.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from simfle_jax import losses
 from simfle_jax.config import Config
 from simfle_jax.methods.base import Method, Outcome, weighted
+from simfle_jax.methods.byol import Projections
 from simfle_jax.models.heads import NormalisedHead
 from simfle_jax.models.network import Network
 from simfle_jax.views import Views
@@ -40,17 +38,17 @@ class MoCoV3(Method):
     def target(self, rngs: nnx.Rngs) -> Network:
         return Network(self.config, rngs, projection=NormalisedHead)
 
-    def targets(self, target: Network, views: Views) -> tuple[jax.Array, jax.Array]:
+    def targets(self, target: Network, views: Views) -> Projections:
         k1 = target(views.first, train=True).projections
         return k1, target(views.second, train=True).projections
 
-    def loss(self, networks: Networks, views: Views, targets: Any, draw: None) -> Outcome:
+    def loss(self, networks: Networks, views: Views, targets: Projections, draw: None) -> Outcome:
         y1, z1 = networks.online(views.first, train=True)
-        y2, z2 = networks.online(views.second, train=True)
+        z2 = networks.online(views.second, train=True).projections
         q1, q2 = networks.predictor(z1, train=True), networks.predictor(z2, train=True)
         temperature = self.config.heads.temperature
         contrast = losses.contrast(q1, targets[1], temperature) + losses.contrast(q2, targets[0], temperature)
-        return weighted({"contrast": jnp.asarray(contrast)})._replace(outputs=z1, features=(y1, y2))
+        return weighted({"contrast": jnp.asarray(contrast)})._replace(outputs=z1, features=y1)
 
 
 METHOD = MoCoV3

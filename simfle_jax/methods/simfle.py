@@ -6,7 +6,7 @@
     mask: the patches that a randomly drawn group of A sees least
     L_r: FaceMAE restores the masked patches of o from the others
     k1, k2 = distil_gfl(y1), distil_gfl(y2);  kp = distil_ffl(mean latent token of FaceMAE)
-    L_d: each of the three learns from their mean
+    L_d: each of the three learns from their mean      # or another tie, facemae.tie: models/ties.py
     L = L_s + L_r + alpha L_d + beta L_g
 
 The published code's behaviour, where paper and code differ. By settings also the method's own baselines:
@@ -16,27 +16,33 @@ facemae.masking = 'random', and alpha = 0 (no distillation). docs/method.md ties
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int, Key
 
 from simfle_jax import instruments, losses
 from simfle_jax.config import Config
 from simfle_jax.methods import byol
 from simfle_jax.methods.base import Metrics, Outcome, weighted
+from simfle_jax.models import ties
 from simfle_jax.models.facemae import FaceMAE, patchify
 from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.semantic_masking import Masking, group_maps, mask_by_scores, of_group, patch_scores
 from simfle_jax.views import Views
 
+Draw = Int[Array, " batch"] | Float[Array, "batch patch"]  # a group of each image, or a number for each patch
+
 
 class Restored(NamedTuple):
-    """What FaceMAE makes of the plain image."""
+    """What FaceMAE makes of the plain image, and the trunk's map of it where somebody needs it."""
 
-    patches: jax.Array  # [B, N, pixels], the target
-    predicted: jax.Array  # [B, N, pixels]
+    patches: Float[Array, "batch patch pixel"]  # the target
+    predicted: Float[Array, "batch patch pixel"]
     masking: Masking
-    latent: jax.Array  # [B, 1 + K, width], tokens of the kept patches behind the class token
-    scores: jax.Array | None  # [B, groups, N], of semantic masking
-    matrix: jax.Array | None  # [channels, channels], of channel grouping
+    latent: Float[Array, "batch token feature"]  # of the kept patches behind the class token
+    scores: Float[Array, "batch group patch"] | None  # of semantic masking
+    matrix: Float[Array, "channel channel"] | None  # of channel grouping
+    map: Float[Array, "batch height width channel"] | None
 
 
 class Outputs(NamedTuple):
@@ -44,7 +50,8 @@ class Outputs(NamedTuple):
 
     seen: byol.Seen
     restored: Restored
-    vectors: tuple[jax.Array, ...]  # k1, k2 and kp [B, heads.out]; empty without distillation
+    # The encoder's vectors, then FaceMAE's: k1, k2 and kp; with the tie 'patch' those of each kept patch. Empty without a tie.
+    vectors: tuple[Float[Array, "batch *kept feature"], ...]
 
 
 class Networks(byol.OnlineSide):
@@ -54,33 +61,58 @@ class Networks(byol.OnlineSide):
         super().__init__(config, rngs)
         self.config = config
         self.facemae = FaceMAE(config, rngs)
-        if config.facemae.alpha > 0:
-            heads = config.heads
+        heads, facemae = config.heads, config.facemae
+        if facemae.alpha > 0 and facemae.tie == "patch":
+            self.distil_map = MLPHead(config.trunk.features, heads.hidden, facemae.width, rngs)
+        elif facemae.alpha > 0:
             self.distil_gfl = MLPHead(config.trunk.features, heads.hidden, heads.out, rngs)
-            self.distil_ffl = MLPHead(config.facemae.width, heads.hidden, heads.out, rngs)
+            self.distil_ffl = MLPHead(facemae.width, heads.hidden, heads.out, rngs)
 
-    def restore(self, plain: jax.Array, draw: jax.Array) -> Restored:
-        """FaceMAE on plain images [B, h, w, 3]; `draw` as `SimFLE.draw` gives it."""
-        scores = matrix = None
-        if self.config.facemae.masking == "semantic":
-            scores, matrix = self.score_patches(plain)
+    def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw) -> Restored:
+        """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it."""
+        scores = matrix = cells = None
+        facemae = self.config.facemae
+        if facemae.masking == "semantic" or hasattr(self, "distil_map"):
+            cells = self.online.encoder(plain, train=True).map
+        if facemae.masking == "semantic":
+            scores, matrix = self.score_map(cells)
             masking = mask_by_scores(of_group(scores, draw), self.config.kept_patches)
         else:
             masking = mask_by_scores(-draw, self.config.kept_patches)
-        patches = patchify(plain, self.config.facemae.patch)
+        patches = patchify(plain, facemae.patch)
         latent = self.facemae.autoencoder.encode(patches, masking)
-        return Restored(patches, self.facemae.autoencoder.decode(latent, masking), masking, latent, scores, matrix)
+        predicted = self.facemae.autoencoder.decode(latent, masking)
+        return Restored(patches, predicted, masking, latent, scores, matrix, cells)
 
-    def score_patches(self, plain: jax.Array, train: bool = True) -> tuple[jax.Array, jax.Array]:
-        """Scores [B, groups, N] of the patches by each group of channels, and the grouping matrix [C, C].
+    def score_patches(
+        self, plain: Float[Array, "batch height width 3"], train: bool = True
+    ) -> tuple[Float[Array, "batch group patch"], Float[Array, "channel channel"]]:
+        """`score_map` of the trunk's map of plain images."""
+        return self.score_map(self.online.encoder(plain, train).map, train)
+
+    def score_map(
+        self, cells: Float[Array, "batch height width channel"], train: bool = True
+    ) -> tuple[Float[Array, "batch group patch"], Float[Array, "channel channel"]]:
+        """Scores of the patches by each group of channels, and the grouping matrix.
 
         The trunk gets no gradient from here, and the scores none at all: the grouping loss alone trains the grouping.
         """
-        features = jax.lax.stop_gradient(self.online.encoder(plain, train).map)
-        activation = self.facemae.channel_grouping(features, train)
+        activation = self.facemae.channel_grouping(jax.lax.stop_gradient(cells), train)
         maps = group_maps(losses.at_least_float32(jax.lax.stop_gradient(activation)), self.config.facemae.n_groups)
         scores = patch_scores(maps, self.config.grid, self.config.facemae.patch)
         return scores, losses.grouping_matrix(activation)
+
+    def tied(self, seen: byol.Seen, restored: Restored) -> tuple[jax.Array, ...]:
+        """What the tie holds against each other, as in `Outputs.vectors`."""
+        if self.config.facemae.alpha == 0:
+            return ()
+        if self.config.facemae.tie == "patch":
+            everywhere = patch_scores(restored.map, self.config.grid, self.config.facemae.patch).swapaxes(1, 2)
+            cells = jnp.take_along_axis(everywhere, restored.masking.kept[:, :, None], axis=1)
+            rows = self.distil_map(cells.reshape(-1, cells.shape[-1]), train=True)
+            return rows.reshape(*cells.shape[:2], -1), restored.latent[:, 1:]
+        k1, k2 = (self.distil_gfl(y, train=True) for y in seen.features)
+        return k1, k2, self.distil_ffl(restored.latent[:, 1:].mean(1), train=True)
 
 
 class SimFLE(byol.BYOL):
@@ -89,31 +121,41 @@ class SimFLE(byol.BYOL):
     def networks(self, rngs: nnx.Rngs) -> Networks:
         return Networks(self.config, rngs)
 
-    def draw(self, keys: jax.Array) -> jax.Array:
-        """For semantic masking a group of each image [B]; for random masking a number for each patch [B, N], of which
-        the smallest stay."""
+    def draw(self, keys: Key[Array, " batch"]) -> Draw:
+        """For semantic masking a group of each image; for random masking a number for each patch, of which the smallest
+        stay."""
         if self.config.facemae.masking == "semantic":
             return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.config.facemae.n_groups))(keys)
         return random_order(keys, self.config.grid**2)
 
-    def loss(self, networks: Any, views: Views, targets: tuple[jax.Array, jax.Array], draw: jax.Array) -> Outcome:
+    def loss(self, networks: Any, views: Views, targets: byol.Projections, draw: Draw) -> Outcome:
         facemae = self.config.facemae
         seen = networks.see(views)
-        vectors = tuple(networks.distil_gfl(y, train=True) for y in seen.features) if facemae.alpha > 0 else ()
         restored = networks.restore(views.plain, draw)
         terms = {"similarity": byol.similarity(seen.predictions, targets)}
         terms["reconstruction"] = losses.reconstruction(restored.predicted, restored.patches, restored.masking.masked)
-        if facemae.alpha > 0:
-            vectors += (networks.distil_ffl(restored.latent[:, 1:].mean(1), train=True),)
-            terms["distillation"] = losses.mutual_distillation(list(vectors), facemae.temperature)
+        vectors = networks.tied(seen, restored)
+        if vectors:
+            terms["distillation"] = self.tie_loss(vectors, targets, restored)
         if restored.matrix is not None:
             terms["grouping"] = losses.grouping(restored.matrix, facemae.n_groups) ** 2
         outcome = weighted(terms, distillation=facemae.alpha, grouping=facemae.beta)
-        return outcome._replace(outputs=Outputs(seen, restored, vectors), features=seen.features)
+        return outcome._replace(outputs=Outputs(seen, restored, vectors), features=seen.features[0])
+
+    def tie_loss(
+        self, vectors: tuple[jax.Array, ...], targets: byol.Projections, restored: Restored
+    ) -> Float[Array, ""]:
+        """L_d of the vectors of `Networks.tied`, by the tie that the settings name."""
+        facemae = self.config.facemae
+        if facemae.tie == "patch":
+            return ties.patch(*vectors, restored.masking.kept, self.config.grid**2)
+        return ties.POOLED[facemae.tie](vectors, targets, facemae.temperature)
 
     def instruments(self, outputs: Outputs) -> Metrics:
-        """BYOL's, and of semantic masking `grouping/separation` and `masking/agreement`."""
+        """BYOL's, `tie/*`, and of semantic masking `grouping/separation` and `masking/agreement`."""
         found, restored = super().instruments(outputs.seen), outputs.restored
+        if outputs.vectors:
+            found |= instruments.of_tie(outputs.vectors, restored.masking.kept, self.config.grid**2)
         if restored.scores is None or restored.matrix is None:
             return found
         return found | instruments.of_groups(
@@ -121,8 +163,8 @@ class SimFLE(byol.BYOL):
         )
 
 
-def random_order(keys: jax.Array, patches: int) -> jax.Array:
-    """A number for each patch, [B, patches], from one key [B] per image; the patches of the smallest stay."""
+def random_order(keys: Key[Array, " batch"], patches: int) -> Float[Array, "batch {patches}"]:
+    """A number for each patch, from one key per image; the patches of the smallest stay."""
     return jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(keys)
 
 

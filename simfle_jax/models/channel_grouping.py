@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.models.layers import BatchNorm
 
 
 class ChannelGrouping(nnx.Module):
-    """A = ReLU(BN(conv1x1(F) + bias)): [B, h, w, C] to [B, h, w, C], group g owning C / groups neighbouring channels.
+    """A = ReLU(BN(conv1x1(F) + bias)), group g owning C / groups neighbouring channels.
 
     `init` decides where the grouping starts. 'constant' is the published start, at which all channels are the same and
     the gradient of the grouping loss is exactly zero. 'he' draws every channel alone. 'grouped' draws one He-normal row
@@ -20,12 +22,14 @@ class ChannelGrouping(nnx.Module):
         self.bias = nnx.Param(jnp.full(channels, 0.1 if init == "constant" else 0.0, jnp.float32))
         self.bn = BatchNorm(channels)
 
-    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, features: Float[AnyArray, "batch height width channel"], train: bool
+    ) -> Float[Array, "batch height width channel"]:
         x = features @ self.kernel[...].astype(features.dtype) + self.bias[...].astype(features.dtype)
         return jax.nn.relu(self.bn(x, train))
 
 
-def _kernel(key: jax.Array, channels: int, groups: int, init: str) -> jax.Array:
+def _kernel(key: Key[Array, ""], channels: int, groups: int, init: str) -> Float[Array, "{channels} {channels}"]:
     if init == "constant":
         return jnp.ones((channels, channels))
     he = (2 / channels) ** 0.5

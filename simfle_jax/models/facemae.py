@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.layers import Linear
@@ -11,14 +13,16 @@ from simfle_jax.models.semantic_masking import Masking
 from simfle_jax.models.transformer import Transformer, placed, positions
 
 
-def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """Images [B, H, W, 3] to patches [B, N, patch * patch * 3]; pixels in (row, column, channel) order."""
+def patchify(images: Float[AnyArray, "batch height width channel"], patch: int) -> Float[AnyArray, "batch patch pixel"]:
+    """Images to patches; pixels in (row, column, channel) order."""
     batch, height, width, channels = images.shape
     x = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(batch, -1, patch * patch * channels)
 
 
-def unpatchify(patches: jax.Array, patch: int) -> jax.Array:
+def unpatchify(
+    patches: Float[AnyArray, "batch patch pixel"], patch: int
+) -> Float[AnyArray, "batch height width channel"]:
     """The inverse of `patchify` for square images."""
     batch, count, _ = patches.shape
     grid = round(count**0.5)
@@ -37,8 +41,10 @@ class Decoder(nnx.Module):
         self.decoder = Transformer(m.decoder_width, m.decoder_depth, m.decoder_heads, config.remat, rngs)
         self.decoder_pred = Linear(m.decoder_width, m.patch**2 * 3, rngs, xavier=True)
 
-    def decode(self, latent: jax.Array, masking: Masking) -> jax.Array:
-        """Latent tokens [B, 1 + K, width] to predicted pixels [B, N, pixels] of all patches."""
+    def decode(
+        self, latent: Float[AnyArray, "batch token feature"], masking: Masking
+    ) -> Float[Array, "batch patch pixel"]:
+        """Latent tokens, class token first, to predicted pixels of all patches."""
         x = self.decoder_embed(latent)
         batch, count, width = x.shape
         hidden = masking.restore.shape[1] - (count - 1)
@@ -59,8 +65,10 @@ class Autoencoder(Decoder):
         self.encoder = Transformer(m.width, m.depth, m.heads, config.remat, rngs)
         super().__init__(config, m.width, rngs)
 
-    def encode(self, patches: jax.Array, masking: Masking) -> jax.Array:
-        """Patches [B, N, pixels] to latent tokens [B, 1 + K, width] of the kept ones, class token first."""
+    def encode(
+        self, patches: Float[AnyArray, "batch patch pixel"], masking: Masking
+    ) -> Float[Array, "batch token feature"]:
+        """Patches to latent tokens of the kept ones, class token first."""
         tokens = self.patch_embed(patches)
         where = jnp.asarray(positions(tokens.shape[-1], self.grid), tokens.dtype)
         return self.encoder(placed(tokens, self.cls_token[...], where, masking.kept))

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Key
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch, scaled
 from simfle_jax.kernels.convolution import convolve
 from simfle_jax.kernels.precision import at_least_float32
@@ -19,7 +21,7 @@ Initializer = Callable[..., jax.Array]
 he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def torch_uniform(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+def torch_uniform(key: Key[Array, ""], shape: tuple[int, ...], fan_in: int) -> Float[Array, "..."]:
     """PyTorch's default for the weights and biases of a linear layer: uniform within 1 / sqrt(fan_in)."""
     bound = fan_in**-0.5
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
@@ -36,7 +38,7 @@ class Linear(nnx.Module):
             self.kernel = nnx.Param(torch_uniform(rngs.params(), (inputs, outputs), inputs))
             self.bias = nnx.Param(torch_uniform(rngs.params(), (outputs,), inputs))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "*batch input"]) -> Float[AnyArray, "*batch output"]:
         return linear(x, self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype))
 
 
@@ -47,7 +49,9 @@ class Conv(nnx.Module):
         self.stride = stride
         self.kernel = nnx.Param(he_fan_out(rngs.params(), (size, size, inputs, outputs)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[AnyArray, "batch height width input"]
+    ) -> Float[Array, "batch (height-1)//{self.stride}+1 (width-1)//{self.stride}+1 output"]:
         kernel = self.kernel[...].astype(x.dtype)
         size, s = kernel.shape[0], self.stride
         if size == 1:  # a matrix product: twice as fast as the convolution on XLA:CPU, the same elsewhere
@@ -73,7 +77,7 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "*batch channel"], train: bool) -> Float[Array, "*batch channel"]:
         if self.affine:
             scale, bias = self.scale[...], self.bias[...]
         else:
@@ -94,7 +98,7 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "*batch feature"]) -> Float[Array, "*batch feature"]:
         wide = at_least_float32(x)
         mean = wide.mean(-1, keepdims=True)
         var = jnp.square(wide - mean).mean(-1, keepdims=True)

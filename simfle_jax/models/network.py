@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Float
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.trunks import make_trunk
 
 
 class Projected(NamedTuple):
-    """What a network makes of images: pooled features [B, features] and their projections [B, heads.out]."""
+    """What a network makes of images: pooled features and their projections."""
 
-    features: jax.Array
-    projections: jax.Array
+    features: Float[Array, "batch feature"]
+    projections: Float[Array, "batch projection"]
 
 
 class Network(nnx.Module):
@@ -25,7 +26,7 @@ class Network(nnx.Module):
         self.encoder = make_trunk(config.trunk, config.image_size, config.remat, rngs)
         self.projection: Any = projection(config.trunk.features, config.heads.hidden, config.heads.out, rngs)
 
-    def __call__(self, images: jax.Array, train: bool) -> Projected:
-        """Normalised images [B, H, W, 3]."""
+    def __call__(self, images: Float[AnyArray, "batch height width channel"], train: bool) -> Projected:
+        """The images are normalised."""
         features = self.encoder(images, train).pooled
         return Projected(features, self.projection(features, train))

@@ -2,38 +2,44 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
+
+from simfle_jax.arrays import AnyArray
 
 
 class Masking(NamedTuple):
     """A choice of patches for every image of a batch.
 
-    kept: indices [B, K] of the patches that stay, best score first.
-    restore: [B, N], where each patch stands in the order 'kept first, masked behind'.
-    masked: [B, N], 1.0 where a patch is masked and 0.0 where it stays.
+    kept: indices of the patches that stay, best score first.
+    restore: where each patch stands in the order 'kept first, masked behind'.
+    masked: 1.0 where a patch is masked and 0.0 where it stays.
     """
 
-    kept: jax.Array
-    restore: jax.Array
-    masked: jax.Array
+    kept: Int[Array, "batch kept"]
+    restore: Int[Array, "batch patch"]
+    masked: Float[Array, "batch patch"]
 
 
-def mask_by_scores(scores: jax.Array, keep: int) -> Masking:
-    """Keeps the `keep` patches of highest score; scores [B, N]. Equal scores keep the order of the patches."""
+def mask_by_scores(scores: Float[AnyArray, "batch patch"], keep: int) -> Masking:
+    """Keeps the `keep` patches of highest score. Equal scores keep the order of the patches."""
     order = jnp.argsort(-scores, axis=-1, stable=True)
     restore = jnp.argsort(order, axis=-1)
     return Masking(order[:, :keep], restore, (restore >= keep).astype(jnp.float32))
 
 
-def group_maps(activation: jax.Array, groups: int) -> jax.Array:
-    """Sums the channels of each group: [B, h, w, C] to [B, h, w, groups]."""
+def group_maps(
+    activation: Float[AnyArray, "batch height width channel"], groups: int
+) -> Float[Array, "batch height width {groups}"]:
+    """Sums the channels of each group."""
     return activation.reshape(*activation.shape[:3], groups, -1).sum(-1)
 
 
-def patch_scores(maps: jax.Array, grid: int, patch: int) -> jax.Array:
-    """Scores every patch by what each group sees there: maps [B, h, w, G] to [B, G, grid * grid].
+def patch_scores(
+    maps: Float[AnyArray, "batch height width group"], grid: int, patch: int
+) -> Float[Array, "batch group {grid}*{grid}"]:
+    """Scores every patch by what each group sees there.
 
     The published layer enlarges the map to the image's size and averages inside every patch; both are linear and fixed,
     so one small matrix per axis does the same.
@@ -44,8 +50,8 @@ def patch_scores(maps: jax.Array, grid: int, patch: int) -> jax.Array:
     return scores.reshape(*scores.shape[:2], grid * grid)
 
 
-def cells_to_patches(cells: int, grid: int, patch: int) -> np.ndarray:
-    """[grid, cells]: bilinear enlargement (half-pixel centres, clamped, no antialias), then the mean in each patch."""
+def cells_to_patches(cells: int, grid: int, patch: int) -> Float[np.ndarray, "{grid} {cells}"]:
+    """Bilinear enlargement (half-pixel centres, clamped, no antialias), then the mean in each patch."""
     size = grid * patch
     centre = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
     low = np.minimum(centre.astype(int), max(cells - 2, 0))
@@ -56,6 +62,8 @@ def cells_to_patches(cells: int, grid: int, patch: int) -> np.ndarray:
     return enlarge.reshape(grid, patch, cells).mean(1)
 
 
-def of_group(scores: jax.Array, group_ids: jax.Array) -> jax.Array:
-    """The scores of the group drawn for each image: [B, G, N] and ids [B] to [B, N]."""
+def of_group(
+    scores: Float[AnyArray, "batch group patch"], group_ids: Int[AnyArray, " batch"]
+) -> Float[Array, "batch patch"]:
+    """The scores of the group drawn for each image."""
     return jnp.take_along_axis(scores, group_ids[:, None, None], axis=1)[:, 0]

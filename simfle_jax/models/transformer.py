@@ -4,20 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.kernels.precision import at_least_float32
 from simfle_jax.models.layers import LayerNorm, Linear
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention over tokens [B, N, width]."""
+    """Multi-head self-attention over tokens."""
 
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs):
         self.heads = heads
         self.qkv = Linear(width, 3 * width, rngs, xavier=True)
         self.proj = Linear(width, width, rngs, xavier=True)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -36,20 +38,20 @@ class Block(nnx.Module):
         self.fc1 = Linear(width, 4 * width, rngs, xavier=True)
         self.fc2 = Linear(4 * width, width, rngs, xavier=True)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         x = x + self.attn(self.norm1(x))
         return x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=False))
 
 
 class Transformer(nnx.Module):
-    """`depth` blocks and a final norm on tokens [B, N, width]."""
+    """`depth` blocks and a final norm on tokens."""
 
     def __init__(self, width: int, depth: int, heads: int, remat: bool, rngs: nnx.Rngs):
         self.remat = remat
         self.blocks = nnx.List([Block(width, heads, rngs) for _ in range(depth)])
         self.norm = LayerNorm(width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[AnyArray, "batch token feature"]) -> Float[Array, "batch token feature"]:
         apply = nnx.remat(Block.__call__) if self.remat else Block.__call__
         for block in self.blocks:
             x = apply(block, x)
@@ -57,8 +59,11 @@ class Transformer(nnx.Module):
 
 
 def placed(
-    patches: jax.Array, cls_token: jax.Array, where: jax.Array, kept: jax.Array | None = None
-) -> jax.Array:
+    patches: Float[Array, "batch patch width"],
+    cls_token: Float[Array, "1 1 width"],
+    where: Float[Array, "tokens width"],
+    kept: Int[Array, "batch kept"] | None = None,
+) -> Float[Array, "batch token width"]:
     """Embedded patches [B, N, width] as tokens [B, 1 + K, width] with their positions `where` [1 + N, width] added.
 
     The class token [1, 1, width] comes first. kept: indices [B, K] of the patches that stay; all of them stay without.
@@ -70,8 +75,8 @@ def placed(
     return jnp.concatenate([cls, tokens], axis=1)
 
 
-def positions(width: int, grid: int) -> np.ndarray:
-    """Fixed sin-cos positions [1 + grid * grid, width], float32; the class token's are zero.
+def positions(width: int, grid: int) -> Float32[np.ndarray, "1+{grid}*{grid} {width}"]:
+    """Fixed sin-cos positions of the class token and of grid * grid patches; the class token's are zero.
 
     The first half of the width encodes the column, the second the row; each half is sines, then cosines, of
     position * 10000 ** (-i / (width / 4)). Computed in float64.

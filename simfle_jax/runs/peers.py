@@ -105,6 +105,10 @@ class Watch:
             self.beaten = time.monotonic()
         self.step = step
 
+    def rest(self) -> None:
+        """Does not watch until the next beat: what comes may take as long as it takes."""
+        self.beaten = float("inf")
+
     def _look(self) -> None:
         while not self._ended.wait(min(1.0, self.seconds / 4)):
             if time.monotonic() - self.beaten > self.seconds:

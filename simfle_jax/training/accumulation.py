@@ -5,10 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key, Shaped, UInt8
 
 
 def in_parts(
-    gradients: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]], parts: int, stats: Any, keys: jax.Array, images: jax.Array
+    gradients: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]],
+    parts: int,
+    stats: Any,
+    keys: Key[Array, " batch"],
+    images: UInt8[Array, "batch height width channel"],
 ) -> tuple[Any, Any]:
     """`gradients(stats, keys, images) -> (sums, stats)` over `parts` micro-batches: the mean of sums, the last stats.
 
@@ -19,7 +24,7 @@ def in_parts(
     if parts == 1:
         return gradients(stats, keys, images)
 
-    def split(x: jax.Array) -> jax.Array:
+    def split(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, "part row *rest"]:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
     def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], None]:

@@ -35,14 +35,19 @@ from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.stop import Stop
+from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
+Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step
 
-def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState:
+
+def train(config: Config, workdir: str, peer_timeout: float = 300, monitor: Monitor | None = None) -> TrainState:
     """Trains to the end, or until a signal asks to stop; returns the last state.
 
     peer_timeout: seconds without a step after which a run of several processes ends.
+    monitor: called on process 0 every `config.monitor.epochs` epochs and at the end; what it gives joins the metrics.
+        Either all processes have one or none has.
 
     Raises:
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
@@ -68,7 +73,7 @@ def train(config: Config, workdir: str, peer_timeout: float = 300) -> TrainState
                 Checkpoints(folder, config.keep_checkpoints) as checkpoints,
             ):
                 state, step_function = prepare(config, train_step, mesh, checkpoints)
-                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify)
+                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor)
                 return run.until_done(state, step_function)
         except (RuntimeError, ValueError) as error:
             raise peers.lost(error) or error from None
@@ -115,16 +120,17 @@ class Run:
 
     def __init__(
         self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
-        watch: peers.Watch, verify: Callable[[], None],
+        watch: peers.Watch, verify: Callable[[], None], monitor: Monitor | None,
     ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
         self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
-        self.watch, self.verify = watch, verify
+        self.watch, self.verify, self.monitor = watch, verify, monitor
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
         self.bad_images = BadImages(folder, source)
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
-        self.pending: tuple[int, dict[str, jax.Array], float] | None = None
+        self.monitor_steps = config.monitor.epochs * steps_per_epoch
+        self.pending: tuple[int, dict[str, Any], float] | None = None
 
     def until_done(self, state: TrainState, step_function: Any) -> TrainState:
         """Trains from the state's step to the last one."""
@@ -132,6 +138,7 @@ class Run:
         if self.main:
             self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
+            self.warnings = Warnings(self.config, self.log.earlier)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
@@ -159,12 +166,27 @@ class Run:
         )  # fmt: skip
 
     def _after_step(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
-        if step % self.config.log_steps == 0 or step == self.total:
+        due = self.monitor and (step % self.monitor_steps == 0 or step == self.total)
+        if step % self.config.log_steps == 0 or step == self.total or due:
             # The values of the step before this one's: fetching them now does not make the device wait.
             self._flush()
             self.pending = step, metrics, time.monotonic()
+        if due:
+            self._look(state, metrics, step)
         if step % self.checkpoint_steps == 0 or step == self.total:
             self._save(state, metrics, step)
+
+    def _look(self, state: TrainState, metrics: dict[str, jax.Array], step: int) -> None:
+        """Writes the metrics of this step with the monitor's scores, which process 0 computes and the others wait for."""
+        assert self.monitor is not None
+        check_finite(jax.device_get(metrics), step)
+        when, monitor = time.monotonic(), self.monitor
+        trunk = parallel.on_every_process(trunk_of(state), self.mesh)
+        self.watch.rest()
+        scores = peers.together(lambda: monitor(jax.device_get(trunk), step) if self.main else {})
+        self.pending = step, metrics | scores, when
+        self._flush()
+        self.logged = step, time.monotonic()  # the monitor's time is not that of the images
 
     def _save(self, state: TrainState, metrics: dict[str, jax.Array], step: int, wait: bool = False) -> None:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
@@ -193,6 +215,7 @@ class Run:
             self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
+            self.warnings.look(line)
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )

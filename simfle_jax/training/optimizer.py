@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Integer
 
 from simfle_jax.config import Config
 
@@ -15,12 +16,12 @@ def peak_learning_rate(config: Config) -> float:
     return config.optimizer.lr * config.batch_size / 256
 
 
-def schedule(config: Config, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
+def schedule(config: Config, steps_per_epoch: int) -> Callable[[Integer[Array, ""]], Float[Array, ""]]:
     """Learning rate at a step: linear warm-up, then half a cosine, constant within each epoch or by step."""
     settings, peak = config.optimizer, peak_learning_rate(config)
     warmup = settings.warmup_epochs * steps_per_epoch
 
-    def at(step: jax.Array) -> jax.Array:
+    def at(step: Integer[Array, ""]) -> Float[Array, ""]:
         if settings.schedule == "epoch" and not warmup:
             return 0.5 * peak * (1 + jnp.cos(jnp.pi * (step // steps_per_epoch) / config.epochs))
         if settings.schedule == "epoch":
@@ -33,7 +34,7 @@ def schedule(config: Config, steps_per_epoch: int) -> Callable[[jax.Array], jax.
     return at
 
 
-def ema_decay(config: Config, steps_per_epoch: int, step: jax.Array) -> jax.Array | float:
+def ema_decay(config: Config, steps_per_epoch: int, step: Integer[Array, ""]) -> Float[Array, ""] | float:
     """Share that the target network keeps at a step: constant as published, or rising to 1 by a cosine (BYOL's).
 
     BYOL, appendix B: tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key, UInt8
 
 from simfle_jax import instruments, parallel
 from simfle_jax.config import Config
@@ -50,8 +51,10 @@ class TrainStep:
         """The state at step 0, from config.seed; `trunk` as for `init_state`."""
         return init_state(self.method, self.tx, trunk)
 
-    def __call__(self, state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
-        """One step on uint8 canvases [B, S, S, 3]: the next state and the metrics of this step.
+    def __call__(
+        self, state: TrainState, images: UInt8[Array, "batch height width channel"]
+    ) -> tuple[TrainState, Metrics]:
+        """One step on canvases: the next state and the metrics of this step.
 
         In float32 products are exact on every backend; accelerators would round their factors by default.
         """
@@ -64,9 +67,13 @@ class TrainStep:
         return self.update(state, grads, stats), metrics
 
     def gradients_of_images(
-        self, state: TrainState, stats: Statistics, keys: jax.Array, images: jax.Array
+        self,
+        state: TrainState,
+        stats: Statistics,
+        keys: Key[Array, " batch"],
+        images: UInt8[Array, "batch height width channel"],
     ) -> tuple[tuple[Tree, Metrics], Statistics]:
-        """`gradients` of uint8 images, augmented and masked by their keys [B]."""
+        """`gradients` of images, augmented and masked by their keys."""
         views = make_views(keys, images, self.config)
         draw = self.method.draw(jax.vmap(jax.random.fold_in, (0, None))(keys, 2))
         return self.gradients(state, stats, views, draw)
@@ -79,7 +86,7 @@ class TrainStep:
         differentiated = jax.value_and_grad(self.loss, has_aux=True)
         (_, (outcome, online_stats)), grads = differentiated(state.params, stats.online, views, targets, draw)
         metrics = outcome.terms | self.method.instruments(outcome.outputs)
-        metrics |= instruments.of_features(outcome.features, views.facts) if outcome.features else {}
+        metrics |= instruments.of_features(outcome.features, views.facts) if outcome.features is not None else {}
         return (grads, metrics), Statistics(online_stats, target_stats)
 
     def targets(self, params: Tree, stats: Tree, views: Views) -> tuple[Any, Tree]:
@@ -91,7 +98,7 @@ class TrainStep:
 
     def loss(
         self, params: Tree, stats: Tree, views: Views, targets: Any, draw: Any
-    ) -> tuple[jax.Array, tuple[Outcome, Tree]]:
+    ) -> tuple[Float[Array, ""], tuple[Outcome, Tree]]:
         """The total loss, and (the method's outcome, new statistics)."""
         networks = nnx.merge(self.graphs[0], self.computed(params), stats)
         outcome = self.method.loss(networks, views, targets, draw)

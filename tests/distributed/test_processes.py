@@ -142,3 +142,22 @@ def test_a_port_in_use_is_told(images, tmp_path):
         flags = (f"--coordinator=127.0.0.1:{port}", "--processes=2", "--process=0", "--init_timeout=20")
         ((status, text),) = processes.finish(processes.start(images, tmp_path / "run", *flags, count=1))
     assert status == 2 and "is in use on this host" in text, text
+
+
+def test_process_0_monitors_and_the_others_wait(uninterrupted, images, tmp_path):
+    """The losses are those of one process without a monitor; a bad path of the monitor ends both before they begin."""
+    for seed, place in enumerate(("train/a", "train/b", "val/a", "val/b"), 1):
+        small.write_images(tmp_path / "faces" / place, 6, seed=seed)
+    flags = (f"--config.monitor.path={tmp_path / 'faces'}", "--peer_timeout=60")
+    (first, text), (second, other) = processes.finish(processes.start(images, tmp_path / "run", *flags))
+    assert (first, second) == (0, 0), text + other
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "monitor/accuracy" in line] == [5, 10]
+    expected = losses(uninterrupted[0])
+    assert losses(tmp_path / "run") == pytest.approx(expected, rel=1e-3)
+
+    (first, text), (second, other) = processes.finish(
+        processes.start(images, tmp_path / "bad", f"--config.monitor.path={tmp_path / 'nowhere'}")
+    )
+    assert (first, second) == (2, 2) and not (tmp_path / "bad").exists()
+    assert "monitor.path: no folder" in text and "monitor.path: no folder" in other

@@ -16,6 +16,7 @@ from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import probe as probes
 from simfle_jax.evaluation import records
+from simfle_jax.evaluation.protocols import cached, linear
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.runs.lock import Lock
 
@@ -160,9 +161,9 @@ def test_classes_meet_by_name_whatever_their_order(settings, data, foreign, tmp_
 
 @pytest.mark.parametrize("protocol", ["paper", "cached"])
 def test_an_interrupted_probe_ends_like_an_uninterrupted_one(settings, tmp_path, monkeypatch, protocol):
-    monkeypatch.setattr(probes, "EPOCHS_AT_ONCE", 2)
+    monkeypatch.setattr(cached, "EPOCHS_AT_ONCE", 2)
     whole = probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "whole"))
-    fit_epochs, calls = probes.fit_epochs, []
+    fit_epochs, calls = linear.fit_epochs, []
 
     def stopped_in_the_third(*arguments):
         calls.append(arguments)
@@ -170,7 +171,7 @@ def test_an_interrupted_probe_ends_like_an_uninterrupted_one(settings, tmp_path,
             raise KeyboardInterrupt
         return fit_epochs(*arguments)
 
-    monkeypatch.setattr(probes, "fit_epochs", stopped_in_the_third)
+    monkeypatch.setattr(linear, "fit_epochs", stopped_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "part"))
     again = probes.run_probe(settings(protocol=protocol, epochs=6), str(tmp_path / "part"))
@@ -241,7 +242,7 @@ def test_a_probe_that_left_nothing_may_begin_with_other_settings(settings, tmp_p
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(probes, "fit_epochs", stop)
+    monkeypatch.setattr(linear, "fit_epochs", stop)
     with pytest.raises(KeyboardInterrupt):
         probes.run_probe(settings(), str(tmp_path / "p"))
     monkeypatch.undo()

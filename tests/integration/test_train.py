@@ -245,17 +245,30 @@ def test_a_run_whose_loss_is_not_finite_stops_and_keeps_the_last_good_checkpoint
     assert saved(tmp_path / "run") == 3 and [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
 
 
-def test_a_state_that_is_not_finite_is_never_saved(images, tmp_path):
-    """A learning rate at which the loss of the first step is finite and the parameters after it are not."""
+def test_a_state_that_is_not_finite_is_never_saved(images, tmp_path, monkeypatch):
+    """The loss of a step is that before its update: it is finite where the update overflows."""
     workdir = tmp_path / "run"
-    config = small.config(data={"path": str(images)}, checkpoint_steps=1, lr=1e38, method="byol")
-    for _ in range(2):
-        with pytest.raises(UserError, match=r"is not finite after step .*, which is not saved"):
+    config = small.config(data={"path": str(images)}, checkpoint_steps=1, keep_checkpoints=1)
+    real = loop.step_program
+
+    def overflowing(*arguments):
+        step = real(*arguments)
+
+        def overflow(state, pixels):
+            state, metrics = step(state, pixels)
+            if int(state.step) == 3:
+                state = state.replace(params=jax.tree.map(lambda x: x * np.float32("inf"), state.params))
+            return state, metrics
+
+        return overflow
+
+    monkeypatch.setattr(loop, "step_program", overflowing)
+    for _ in range(2):  # the second time it goes on from step 2, and meets the same
+        with pytest.raises(UserError, match=r"params\..* is not finite after step 3, which is not saved"):
             train(config, str(workdir))
-    kept = [run_state(workdir)[1]] if saved(workdir) else []
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept))
-    encoder = workdir / "encoder.safetensors"
-    assert not encoder.exists() or all(np.isfinite(x).all() for x in load_file(encoder).values())
+        assert saved(workdir) == 2
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(run_state(workdir)[1]))
+        assert all(np.isfinite(x).all() for x in load_file(workdir / "encoder.safetensors").values())
 
 
 def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(images, finished, tmp_path):

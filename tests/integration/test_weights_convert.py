@@ -104,7 +104,8 @@ def test_a_run_interrupted_at_epoch_3_goes_on_from_the_published_layout_to_the_b
     capsys.readouterr()
     train(make_config(images), str(tmp_path / "run"))
     assert "goes on from step 15\n" in capsys.readouterr().err
-    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").open()] == list(range(16, 21))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(16, 21))
     assert_equal_states(run_state(tmp_path / "run")[1], run_state(whole)[1])
 
 

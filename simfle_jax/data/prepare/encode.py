@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,7 +58,7 @@ def cut(image: Image.Image, square: tuple[float, float, float, float]) -> Image.
     return face.resize((LONGEST, LONGEST), Image.Resampling.BILINEAR) if size > LONGEST else face
 
 
-def _saved(image: Image.Image, **options) -> bytes:
+def _saved(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return buffer.getvalue()

@@ -88,8 +88,7 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> Features:
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = max_pool(x)
-        call: Any = self.block.__call__
-        apply = nnx.remat(call, static_argnums=2) if self.remat else call
+        apply: Any = nnx.remat(self.block.__call__, static_argnums=2) if self.remat else self.block.__call__
         for stage in self.stages:
             for block in stage:
                 x = apply(block, x, train)

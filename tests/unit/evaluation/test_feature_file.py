@@ -4,10 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from simfle_jax.feature_file import FeatureFile
 
-from simfle_jax import feature_file
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation import feature_file
+from simfle_jax.evaluation.feature_file import FeatureFile
 
 DIM, BATCH, BATCHES = 256, 200, 100
 NAMES = [f"faces/{number:07d}.jpg" for number in range(BATCH * BATCHES)]

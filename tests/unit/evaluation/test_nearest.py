@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simfle_jax.evaluation.nearest import knn, view_retrieval
+from simfle_jax.evaluation.nearest import knn, neighbours, view_retrieval
 
 
 def test_knn_equals_a_loop():
@@ -17,6 +17,20 @@ def test_knn_equals_a_loop():
             votes[labels[row]] += np.exp(cosines[row] / 0.07)
         expected.append(votes.argmax())
     np.testing.assert_array_equal(knn(bank, labels, queries, 4, k=7), expected)
+
+
+def test_shares_of_the_votes_equal_a_loop_at_any_temperature():
+    rng = np.random.default_rng(3)
+    bank, labels = rng.standard_normal((40, 6)).astype(np.float32), rng.integers(0, 3, 40)
+    queries = rng.standard_normal((11, 6)).astype(np.float32)
+    for k, temperature in ((1, 0.07), (9, 0.5), (100, 2.0), (9, 0.001)):
+        found = neighbours(bank, labels, 3, k, temperature).probabilities(queries)
+        for query, shares in zip(queries.astype(np.float64), np.asarray(found)):
+            cosines = bank @ query / np.linalg.norm(bank, axis=1) / np.linalg.norm(query)
+            near = np.argsort(-cosines)[:k]
+            weights = np.exp((cosines[near] - cosines.max()) / temperature)
+            votes = np.array([weights[labels[near] == number].sum() for number in range(3)])
+            np.testing.assert_allclose(shares, votes / votes.sum(), atol=2e-3 if temperature < 0.01 else 1e-5)
 
 
 def test_knn_with_fewer_images_than_neighbours_uses_all():

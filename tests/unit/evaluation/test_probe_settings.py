@@ -3,8 +3,9 @@
 import pytest
 
 from configs import probe as probe_config
+from simfle_jax.config import as_dict
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation.settings import probing
+from simfle_jax.evaluation.settings import probing, upgraded
 
 
 @pytest.fixture
@@ -17,13 +18,13 @@ def settings(tmp_path):
 def test_the_config_holds_the_papers_protocol(settings):
     probe = probing(settings)
     assert (probe.lr, probe.momentum, probe.epochs, probe.batch_size) == (0.5, 0.9, 100, 1024)
-    assert (probe.protocol, probe.select_on, probe.balance) == ("paper", "val", "none")
+    assert (probe.protocol, probe.select_on, probe.balance) == ("linear", "val", "none")
 
 
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("protocol", "fast", "protocol = 'fast' must be one of paper, cached"),
+        ("protocol", "fast", "protocol = 'fast' must be one of cached, knn, linear, logistic, lowlabel"),
         ("dataset", "rafdb8", "must be one of affectnet8, affectnet7, rafdb, ferplus, sfew"),
         ("select_on", "test", "must be one of val, train-holdout"),
         ("balance", "both", "must be one of none, sampling, loss"),
@@ -36,6 +37,14 @@ def test_the_config_holds_the_papers_protocol(settings):
         ("data.path", "nowhere", "no folder 'nowhere'"),
         ("seed", 2**32, "seed = 4294967296 must lie in 0..4294967295"),
         ("data.canvas", -1, "data.canvas = -1"),
+        ("features", "nowhere.npz", "features stand in place of an encoder"),
+        ("cached.lrs", (0.1, 0.1), "cached.lrs = .* names one rate twice"),
+        ("cached.lrs", (0.1, -1.0), "cached.lrs = .* must all be positive"),
+        ("cached.lrs", (0.1, 1.0), "cached.lrs is for protocol = 'cached'"),
+        ("knn.k", (), "knn.k = .* must name one or more numbers of at least 1"),
+        ("knn.temperature", (0.0,), "knn.temperature = .* positive"),
+        ("lowlabel.shares", (0.0, 0.5), "lowlabel.shares = .* within 0..1"),
+        ("lowlabel.draws", 0, "lowlabel.draws = 0 must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_refused(settings, key, value, message):
@@ -43,3 +52,26 @@ def test_what_cannot_work_is_refused(settings, key, value, message):
         settings.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         probing(settings)
+
+
+def test_rates_are_compared_on_a_part_of_train(settings):
+    settings.protocol = "cached"
+    settings.cached.lrs = (0.1, 1.0)
+    with pytest.raises(UserError, match="on a part of train, never on val: give --config"):
+        probing(settings)
+
+
+def test_the_old_name_of_the_published_protocol_is_known(settings):
+    settings.protocol = "paper"
+    assert probing(settings).protocol == "linear"
+
+
+def test_settings_that_an_earlier_version_recorded_are_brought_up(settings):
+    recorded = as_dict(probing(settings))
+    for new in ("features", "cached", "knn", "lowlabel"):
+        del recorded[new]
+    del recorded["encoder"]
+    found = upgraded(recorded | {"protocol": "paper"})
+    now = as_dict(probing(settings))
+    del now["encoder"], now["features"]
+    assert found == now

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import History, Linear, new_layer, start
+from simfle_jax.evaluation.nearest import neighbours
 
 
 def test_a_probe_comes_back_and_lies_as_torch_wants_it(tmp_path):
@@ -24,6 +25,30 @@ def test_a_probe_comes_back_and_lies_as_torch_wants_it(tmp_path):
     assert arrays["fc.weight"].shape == (3, 4)
     np.testing.assert_array_equal(arrays["fc.weight"][:, 1], layer.kernel[1])
     np.testing.assert_array_equal(arrays["fc.bias"], layer.bias)
+
+
+def test_neighbours_come_back_with_their_votes_and_are_no_layer(tmp_path):
+    rng = np.random.default_rng(0)
+    made = neighbours(rng.standard_normal((20, 4)).astype(np.float32), np.arange(20) % 3, 3, 5, 0.1)
+    records.save_probe(tmp_path, records.TrainedProbe(made, ("a", "b", "c"), "hash"))
+    found = records.load_probe(tmp_path)
+    queries = jnp.asarray(rng.standard_normal((9, 4)), jnp.float32)
+    np.testing.assert_array_equal(found.predictor.probabilities(queries), made.probabilities(queries))
+    assert found.dim == 4
+    with pytest.raises(UserError, match="a vote of neighbours, not a linear layer"):
+        found.layer  # noqa: B018
+
+
+def test_predictions_come_back_by_line_and_damage_is_told(tmp_path):
+    lines = [("a,b/\udce9\n.jpg", "joy", "fear", 0.51234567), ("c.jpg", "joy", "joy", 1.0)]
+    records.write_predictions(tmp_path / "p.csv", lines)
+    first, second = records.read_predictions(tmp_path / "p.csv")
+    assert first == {"name": r"a,b/\xe9\x0a.jpg", "label": "joy", "predicted": "fear", "probability": "0.512346"}
+    assert second["name"] == "c.jpg"
+    for content in ("name,label\na,b\n", "", "name,label,predicted,probability\na.jpg,joy\n"):
+        (tmp_path / "p.csv").write_text(content)
+        with pytest.raises(UserError, match=r"p\.csv is damaged: its columns must be name, label"):
+            records.read_predictions(tmp_path / "p.csv")
 
 
 def test_a_missing_or_damaged_probe_is_told(tmp_path):

@@ -77,3 +77,42 @@ def test_intervals_are_a_function_of_the_seed(predicted):
     matrix = scores.confusion(*predicted, 3)
     assert scores.intervals(matrix, 3) == scores.intervals(matrix, 3)
     assert scores.intervals(matrix, 3) != scores.intervals(matrix, 4)
+
+
+def test_calibration_error_equals_a_loop_over_the_bins():
+    rng = np.random.default_rng(5)
+    sure = np.concatenate([rng.uniform(0.2, 1, 300), [1.0, 1 / 15, 0.6, 0.0]])
+    right = rng.random(304) < sure**2
+    expected = 0.0
+    for number in range(15):
+        low, high = number / 15, (number + 1) / 15
+        inside = (sure > low) & (sure <= high) if number else sure <= high
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
+    assert scores.calibration_error(sure, right) == pytest.approx(expected)
+    assert scores.calibration_error(np.full(1000, 0.75), np.arange(1000) % 4 > 0) == pytest.approx(0)
+    assert scores.calibration_error(np.ones(10), np.zeros(10, bool)) == 1
+
+
+def test_a_paired_bootstrap_equals_one_that_draws_images():
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 3, 240)
+    first = np.where(rng.random(240) < 0.6, labels, rng.integers(0, 3, 240))
+    second = np.where(rng.random(240) < 0.5, first, labels)
+    found = scores.paired(labels, first, second, 3, seed=0)
+    differences = {name: [] for name in scores.SUMMARY}
+    for _ in range(1000):
+        rows = rng.integers(0, 240, 240)
+        matrices = [scores.confusion(labels[rows], predictions[rows], 3) for predictions in (first, second)]
+        for name, score in scores.SUMMARY.items():
+            differences[name].append(score(matrices[1]) - score(matrices[0]))
+    for name, row in found.items():
+        np.testing.assert_allclose(row["interval_95"], np.percentile(differences[name], [2.5, 97.5]), atol=0.012)
+        assert row["interval_95"][0] < row["difference"] < row["interval_95"][1]
+    assert found["accuracy"]["a"] == pytest.approx((first == labels).mean())
+    assert found["accuracy"]["difference"] == pytest.approx((second == labels).mean() - (first == labels).mean())
+
+
+def test_a_probe_compared_with_itself_differs_by_nothing(predicted):
+    for row in scores.paired(*predicted, predicted[1], 3, seed=0).values():
+        assert row["difference"] == 0 and row["interval_95"] == [0, 0]

@@ -26,7 +26,7 @@ class Given:
 
     def online(self, view, train):
         assert train
-        return Projected(None, jnp.where(view == 0, Z1, Z2))
+        return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, Z1, Z2))
 
     def predictor(self, z, train):
         """P1 of Z1 and P2 of Z2, each times its input over itself, so that gradients pass as through a network."""
@@ -45,20 +45,19 @@ def test_simsiam_is_the_mean_of_two_negative_cosines_plus_one():
 
 
 def test_simsiam_stops_the_gradient_at_the_projections_that_are_predicted():
-    def loss(z1):
+    def loss(z1, z2):
         class Traced(Given):
             def online(self, view, train):
-                return Projected(None, jnp.where(view == 0, z1, Z2))
+                return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, z1, z2))
 
         return find_method(small.config(method="simsiam")).loss(Traced(), VIEWS, None, None).loss
 
-    # The gradient by z1 is that of its own prediction alone, D(p1, z2) / 2.
-    def own(z1):
-        p1 = P1 * z1 / Z1
-        cosine = (p1 * unit(Z2)).sum(-1) / jnp.linalg.norm(p1, axis=-1)
-        return -cosine.mean() / 2
+    def half(p, z):  # D(p, z) / 2 with z given: a projection gets the gradient of its own prediction alone
+        return -((p * unit(z)).sum(-1) / jnp.linalg.norm(p, axis=-1)).mean() / 2
 
-    np.testing.assert_allclose(jax.grad(loss)(jnp.asarray(Z1)), jax.grad(own)(jnp.asarray(Z1)), rtol=1e-4, atol=1e-6)
+    first, second = jax.grad(loss, argnums=(0, 1))(jnp.asarray(Z1), jnp.asarray(Z2))
+    np.testing.assert_allclose(first, jax.grad(lambda z: half(P1 * z / Z1, Z2))(jnp.asarray(Z1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(second, jax.grad(lambda z: half(P2 * z / Z2, Z1))(jnp.asarray(Z2)), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])

@@ -89,6 +89,10 @@ def test_patches_that_do_not_stay_are_not_seen_and_the_others_keep_their_places(
     np.testing.assert_array_equal(vit.tokens(jnp.asarray(hidden), kept), tokens)
     turned = vit.tokens(jnp.asarray(images), kept[:, ::-1])
     np.testing.assert_allclose(turned[:, 1:], tokens[:, :0:-1], atol=1e-5)
+    swapped = images.copy()
+    swapped[0, 0:4, 12:16], swapped[0, 8:12, 0:4] = images[0, 8:12, 0:4], images[0, 0:4, 12:16]  # patches 3 and 8
+    exchanged = vit.tokens(jnp.asarray(swapped), kept)[0, jnp.array([0, 2, 1, 3])]
+    assert np.abs(exchanged - tokens[0]).max() > 0.01  # the same patches in other places
     everything = jnp.tile(jnp.arange(16), (2, 1))
     np.testing.assert_allclose(vit.tokens(jnp.asarray(images), everything), vit.tokens(jnp.asarray(images)), atol=1e-6)
     images[0, 0:4, 12:16] = 9  # patch 3, the first that stays

@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import small
 
-from simfle_jax.planning.expected import products
+from simfle_jax.config import pretraining
+from simfle_jax.planning.expected import exchanged, products
+from simfle_jax.training.step import TrainStep
 
 
 def count(f, *shapes) -> float:
@@ -37,3 +40,10 @@ def test_loops_and_jitted_functions_are_entered():
         return jax.lax.scan(lambda x, _: (jax.jit(lambda x: x @ x)(x), None), x, length=7)[0]
 
     assert count(looped, (3, 3)) == 7 * 2 * 3**3
+
+
+def test_a_vits_positions_are_not_exchanged():
+    trunk = {"kind": "vit", "stage_sizes": (1,), "width": 16, "heads": 2, "patch": 4}
+    config = pretraining(small.settings(method="mae", trunk=trunk, facemae={"masking": "random"}))
+    state = jax.eval_shape(TrainStep(config, 1).fresh_state)
+    assert exchanged(config, state)["statistics"] == 0  # a ViT and MAE's decoder have no BatchNorm

@@ -1,0 +1,26 @@
+"""The protocols, one file each: a file NAME.py here that ends in `PROTOCOL = its class` is `config.protocol = NAME`."""
+
+import importlib
+
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation.protocols.base import ProbeProtocol
+from simfle_jax.evaluation.settings import Probe
+
+
+def find_protocol(probe: Probe) -> ProbeProtocol:
+    """The protocol that the settings name.
+
+    Raises:
+        UserError: other settings do not go with it.
+    """
+    protocol: ProbeProtocol = importlib.import_module(f"simfle_jax.evaluation.protocols.{probe.protocol}").PROTOCOL(probe)
+    if protocol.needs_images and probe.features:
+        raise UserError(
+            f"config: protocol = {probe.protocol!r} takes new crops of the images in every epoch, and features hold "
+            "none: give --config.protocol=cached, logistic, knn or lowlabel"
+        )
+    if not protocol.has_epochs:
+        for name, usual in (("select_on", "val"), ("balance", "none")):
+            if getattr(probe, name) != usual:
+                raise UserError(f"config: {name} is for protocols with epochs, protocol = {probe.protocol!r} has none")
+    return protocol

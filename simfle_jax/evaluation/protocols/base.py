@@ -1,0 +1,52 @@
+"""What a protocol of probing must tell probe.py, which is the same for all of them: how a predictor is fitted.
+
+probe.py opens the labelled sets, asks the protocol to `fit`, scores the predictor on every set that is reported, and
+keeps both in the probe's folder.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from simfle_jax.evaluation.linear import Labelled
+from simfle_jax.evaluation.predictor import Predictor
+from simfle_jax.evaluation.settings import Probe
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """The labelled images that a probe learns from."""
+
+    plain: Callable[[], Labelled]  # features of the resized images; computed when asked for
+    augmented: Callable[[int, Callable[[int], None]], Labelled]  # of an epoch's random crops; tells images done
+    count: int  # images, the unreadable ones included
+    dim: int  # features of an image
+    n_classes: int
+    folder: Path  # of the probe, where a protocol may keep how far it is
+
+
+class Fitted(NamedTuple):
+    """What a protocol gives."""
+
+    predictor: Predictor
+    facts: dict[str, Any]  # plain JSON values for results.json: what was chosen, and how
+
+
+class ProbeProtocol(ABC):
+    """One protocol for one probe's settings."""
+
+    needs_images = False  # whether features that were computed once are not enough
+    has_epochs = False  # whether `select_on` and `balance` mean anything
+
+    def __init__(self, probe: Probe):
+        self.probe = probe
+
+    @abstractmethod
+    def fit(self, train: TrainingSet, held: Mapping[str, Labelled]) -> Fitted:
+        """Fits a predictor to `train`.
+
+        held: all that is not trained on, by name; 'val' among them. Nothing may be chosen on it, but for what the
+        published protocol chooses on the first set of `held`: its epoch.
+        """

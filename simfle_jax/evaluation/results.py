@@ -1,0 +1,120 @@
+"""What a probe tells of itself: results.json or evaluation.json, predictions.csv, the picture, and the lines printed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from simfle_jax.data.bad_list import write_bad_list
+from simfle_jax.data.sources import Source
+from simfle_jax.evaluation import records, scores
+from simfle_jax.evaluation.linear import Labelled
+from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.evaluation.settings import Probe
+from simfle_jax.runs import folder as folders
+
+Results = dict[str, Any]
+Line = tuple[str, str, str, float]
+
+
+class Predicted(NamedTuple):
+    """The classes of a set's images, and what a probe makes of them."""
+
+    labels: np.ndarray  # [n]
+    predictions: np.ndarray  # [n]
+    confidences: np.ndarray  # [n], the probability of the predicted class
+
+
+def predict(trained: TrainedProbe, labelled: Labelled) -> Predicted:
+    """The predictions for features and labels."""
+    shares = np.asarray(trained.predictor.probabilities(jnp.asarray(labelled.features)))
+    predictions = np.asarray(trained.predictor.predict(jnp.asarray(labelled.features)))
+    return Predicted(np.asarray(labelled.labels), predictions, shares[np.arange(len(shares)), predictions])
+
+
+def training(settings: Results) -> Results:
+    """How the probe was trained, from the settings of then; None for what is not known."""
+    return {name: settings.get(name) for name in ("protocol", "balance", "epochs", "seed", "dataset")}
+
+
+def evaluated(probe: Probe, canvas: int) -> Results:
+    """What an evaluation itself used: images, canvas, and the seed of the intervals."""
+    data = probe.data
+    return {"dataset": probe.dataset, "path": data.path, "source": data.source, "val": list(data.val),
+            "canvas": canvas, "seed": probe.seed}  # fmt: skip
+
+
+def report(sets: Mapping[str, Predicted], classes: tuple[str, ...], seed: int) -> Results:
+    """Scores on val, and below `further` those on the other sets."""
+    reports = {name: _scores(found, classes, seed) for name, found in sets.items()}
+    first = reports.pop("val")
+    return first | {"further": reports}
+
+
+def _scores(found: Predicted, classes: tuple[str, ...], seed: int) -> Results:
+    matrix = scores.confusion(found.labels, found.predictions, len(classes))
+    calibration = scores.calibration_error(found.confidences, found.predictions == found.labels)
+    return scores.report(matrix, classes, seed) | {"calibration_error": calibration}
+
+
+def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad: dict[str, str]) -> None:
+    """Shows the scores, then writes the files: NAME.json last, because its presence says that all is done.
+
+    lines: those of predictions.csv, which tells the images that the probe gets wrong; `simfle_jax.compare` reads it.
+    """
+    print(summary(results))
+    suffix = "" if name == "results" else f"_{name}"
+    matrix, classes = np.array(results["confusion"]), tuple(results["classes"])
+    title = f"accuracy {results['accuracy']:.3f}, macro-F1 {results['macro_f1']:.3f}"
+    records.draw_confusion(folder / f"confusion{suffix}.png", matrix, classes, title)
+    records.write_predictions(folder / f"predictions{suffix}.csv", lines)
+    if bad:
+        path = folder / f"bad_images{suffix}.txt"
+        write_bad_list(path, bad)
+        logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
+    folders.write_json(folder / f"{name}.json", results)
+    print(folder / f"{name}.json")
+
+
+def prediction_lines(found: Predicted, source: Source, rows: np.ndarray, classes: tuple[str, ...]) -> Iterator[Line]:
+    """Name, class, predicted class and its probability of the images `rows` of a source."""
+    names = (source.name(int(row)) for row in rows)
+    label, predicted = ([classes[number] for number in numbers] for numbers in found[:2])
+    return zip(names, label, predicted, found.confidences.tolist(), strict=True)
+
+
+def summary(results: Results) -> str:
+    """The scores with their intervals as a few lines of text."""
+    lines = [f"{results['count']} images, {len(results['classes'])} classes, protocol {results['protocol'] or 'unknown'}"]
+    for name in scores.SUMMARY:
+        low, high = results["intervals_95"][name]
+        lines.append(f"{name.replace('_', ' '):18}{results[name]:.4f}  (95 % {low:.4f} to {high:.4f})")
+    lines += _chosen(results)
+    lines += [f"{name}: accuracy {further['accuracy']:.4f}" for name, further in results["further"].items()]
+    return "\n".join(lines)
+
+
+def _chosen(results: Results) -> list[str]:
+    """What the protocol chose, where it chose something."""
+    lines = []
+    if "sweep" in results:
+        lines.append(f"learning rate {results['lr']:g} of {len(results['sweep'])}")
+    if "best_epoch" in results:
+        lines.append(f"best epoch {results['best_epoch']} of {results['epochs']}, chosen on {results['selected_on']}")
+        lines.append(f"accuracy after the last epoch {results['last_epoch_accuracy']:.4f}")
+    if "l2" in results:
+        lines.append(f"strength {results['l2']:g}, chosen on a fifth of train")
+    if "temperature" in results:
+        lines.append(f"{results['k']} neighbours, temperature {results['temperature']:g}")
+    if "kept" in results:
+        lines.append(results["kept"])
+    for row in results.get("shares", []):
+        found = row["balanced_accuracy"]
+        lines.append(
+            f"{100 * row['share']:g} % of the labels ({row['train_count']} images, {row['draws']} draws): balanced accuracy "
+            f"{found['mean']:.4f} ({found['range'][0]:.4f} to {found['range'][1]:.4f})"
+        )
+    return lines

@@ -1,0 +1,172 @@
+"""The laws of every protocol: planted features give all, noise gives chance, and nothing is chosen on val."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import probe as probe_config
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation import linear
+from simfle_jax.evaluation.linear import HOLDOUT, Labelled, Sgd, holdout_rows
+from simfle_jax.evaluation.protocols import find_protocol
+from simfle_jax.evaluation.protocols.base import TrainingSet
+from simfle_jax.evaluation.protocols.lowlabel import few_rows
+from simfle_jax.evaluation.settings import PROTOCOLS, probing
+
+CLASSES = 4
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def make(protocol, **changes):
+        config = probe_config.get_config()
+        config.update(encoder=str(tmp_path), protocol=protocol, epochs=30, batch_size=64, lr=1.0)
+        config.data.path = str(tmp_path)
+        config.update(changes)
+        return probing(config)
+
+    return make
+
+
+def labelled(count, seed, signal):
+    """Features of noise; `signal` times the class's own direction is added."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count) % CLASSES).astype(np.int32)
+    features = rng.standard_normal((count, 12)) + signal * np.eye(CLASSES, 12)[labels]
+    return Labelled(jnp.asarray(features, jnp.float32), jnp.asarray(labels))
+
+
+def training_set(train, folder):
+    return TrainingSet(lambda: train, lambda epoch, tell: train, len(train.labels), 12, CLASSES, folder)
+
+
+def fitted(probe, train, held, folder):
+    return find_protocol(probe).fit(training_set(train, folder), held)
+
+
+def accuracy(fit, held):
+    return float((fit.predictor.predict(held.features) == held.labels).mean())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_planted_feature_gives_all_and_noise_gives_chance(settings, tmp_path, protocol):
+    for signal, low, high in ((20.0, 1.0, 1.0), (0.0, 0.15, 0.35)):
+        train, val = labelled(400, 1, signal), labelled(400, 2, signal)
+        fit = fitted(settings(protocol), train, {"val": val}, tmp_path)
+        (tmp_path / "progress.npz").unlink(missing_ok=True)
+        assert low <= accuracy(fit, val) <= high, f"{protocol} at signal {signal}"
+        shares = np.asarray(fit.predictor.probabilities(val.features))
+        np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+        np.testing.assert_array_equal(shares.argmax(1), fit.predictor.predict(val.features))
+
+
+@pytest.mark.parametrize("protocol", ["cached", "logistic", "knn", "lowlabel"])
+def test_nothing_is_chosen_on_val(settings, tmp_path, protocol):
+    """Another val set changes no predictor; the sweep, k, temperature and strength are chosen on train."""
+    changes = {"knn": {"k": (1, 5, 20), "temperature": (0.05, 1.0)}}
+    if protocol == "cached":
+        changes |= {"cached": {"lrs": (0.01, 1.0)}, "select_on": "train-holdout"}
+    train, holdout, found = labelled(120, 1, 1.0), labelled(40, 5, 1.0), []
+    for seed in (2, 3):
+        held = {"val": labelled(60, seed, 0.2)}
+        if protocol == "cached":
+            held = {"train-holdout": holdout, **held}
+        fit = fitted(settings(protocol, **changes), train, held, tmp_path)
+        (tmp_path / "progress.npz").unlink(missing_ok=True)
+        found.append(np.asarray(fit.predictor.logits(holdout.features)))
+    np.testing.assert_array_equal(*found)
+
+
+def test_the_best_rate_of_a_sweep_gives_the_weights_of_that_rate_alone(settings, tmp_path):
+    train, held = labelled(200, 1, 1.0), {"train-holdout": labelled(60, 2, 1.0), "val": labelled(60, 3, 1.0)}
+    rates = (0.003, 0.1, 1.0)
+    sweep = fitted(settings("cached", cached={"lrs": rates}, select_on="train-holdout"), train, held, tmp_path)
+    assert [row["lr"] for row in sweep.facts["sweep"]] == list(rates)
+    for row in sweep.facts["sweep"]:
+        (tmp_path / "progress.npz").unlink()
+        alone = fitted(settings("cached", lr=row["lr"], select_on="train-holdout"), train, held, tmp_path)
+        assert row["best_epoch"] == alone.facts["best_epoch"]
+        right = accuracy(alone, held["train-holdout"])
+        assert row["holdout_accuracy"] == pytest.approx(right)
+        if row["lr"] == sweep.facts["lr"]:
+            np.testing.assert_allclose(sweep.predictor.kernel, alone.predictor.kernel, atol=1e-5)
+            np.testing.assert_allclose(sweep.predictor.bias, alone.predictor.bias, atol=1e-5)
+            assert sweep.facts["last_epoch_accuracy"] == pytest.approx(alone.facts["last_epoch_accuracy"])
+    best = max(row["holdout_accuracy"] for row in sweep.facts["sweep"])
+    assert accuracy(sweep, held["train-holdout"]) == pytest.approx(best)
+
+
+def test_a_sweep_goes_on_to_the_same_bits():
+    train, apart, sgd = labelled(50, 1, 1.0), (labelled(20, 2, 1.0),), Sgd(16, 1.0, 0.9, "none", 0)
+    rates = (0.1, 1.0)
+    begun = linear.start(linear.new_layer(0, 12, CLASSES), len(rates))
+    whole, history = linear.fit_epochs(begun, train, apart, sgd, 5, rates)
+    part, first = linear.fit_epochs(begun, train, apart, sgd, 2, rates)
+    part, second = linear.fit_epochs(part, train, apart, sgd, 3, rates)
+    np.testing.assert_array_equal(whole.layer.kernel, part.layer.kernel)
+    np.testing.assert_array_equal(whole.best_epoch, part.best_epoch)
+    np.testing.assert_array_equal(history.loss, first.followed_by(second).loss)
+    assert history.accuracy.shape == (5, 2, 1)
+
+
+def test_neighbours_are_chosen_as_a_loop_over_single_settings_chooses(settings, tmp_path):
+    """A second way of computing: for each k and temperature every cosine is sorted and every vote counted alone."""
+    train = labelled(150, 4, 1.5)
+    ks, temperatures = (1, 3, 15, 60), (0.02, 0.3)
+    fit = fitted(settings("knn", knn={"k": ks, "temperature": temperatures}), train, {"val": train}, tmp_path)
+    features, labels = (np.asarray(part, np.float64 if i == 0 else np.int32) for i, part in enumerate(train))
+    apart, unit = holdout_rows(labels, HOLDOUT, 0), features / np.linalg.norm(features, axis=1, keepdims=True)
+    recalls = {}
+    for temperature in temperatures:
+        for k in ks:
+            hits = np.zeros((CLASSES, 2))
+            for row in np.flatnonzero(apart):
+                cosines = unit[~apart] @ unit[row]
+                votes = np.zeros(CLASSES)
+                for near in np.argsort(-cosines)[:k]:
+                    votes[labels[~apart][near]] += math.exp(cosines[near] / temperature)
+                hits[labels[row]] += (votes.argmax() == labels[row], 1)
+            recalls[k, temperature] = (hits[:, 0] / hits[:, 1]).mean()
+    assert recalls[fit.facts["k"], fit.facts["temperature"]] == max(recalls.values())
+    assert len(set(recalls.values())) > 2
+
+
+def test_few_labels_are_a_share_of_every_class_and_nest():
+    labels = np.repeat([0, 1, 2], [200, 40, 1])
+    draws = {share: few_rows(labels, share, (0, 1)) for share in (0.01, 0.1, 0.25)}
+    assert [np.bincount(labels[rows], minlength=3).tolist() for rows in draws.values()] == [
+        [2, 1, 1], [20, 4, 1], [50, 10, 1],
+    ]  # fmt: skip
+    assert set(draws[0.01]) <= set(draws[0.1]) <= set(draws[0.25])
+    assert set(few_rows(labels, 0.1, (0, 2))) != set(draws[0.1])
+
+
+def test_every_draw_is_told_and_summed_up(settings, tmp_path):
+    train, val = labelled(200, 1, 1.5), labelled(80, 2, 1.5)
+    few = {"shares": (0.02, 0.5), "draws": 3}
+    facts = fitted(settings("lowlabel", lowlabel=few), train, {"val": val}, tmp_path).facts
+    assert [(draw["share"], draw["draw"]) for draw in facts["draws"]] == [(0.5, i) for i in range(3)] + [(0.02, i) for i in range(3)]
+    for row in facts["shares"]:
+        values = [draw["macro_f1"] for draw in facts["draws"] if draw["share"] == row["share"]]
+        assert row["macro_f1"] == {"mean": pytest.approx(np.mean(values)), "range": [min(values), max(values)]}
+    small, large = facts["shares"]
+    assert (small["train_count"], large["train_count"]) == (4, 100)
+    assert small["accuracy"]["mean"] < large["accuracy"]["mean"]
+
+
+@pytest.mark.parametrize(
+    "protocol, changes, message",
+    [
+        ("linear", {"features": True}, "takes new crops of the images in every epoch, and features hold none"),
+        ("knn", {"select_on": "train-holdout"}, "select_on is for protocols with epochs, protocol = 'knn' has none"),
+        ("logistic", {"balance": "loss"}, "balance is for protocols with epochs"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings, protocol, changes, message):
+    features = changes.pop("features", "")
+    probe = dataclasses.replace(settings(protocol, **changes), features="x.npz" if features else "")
+    with pytest.raises(UserError, match=message):
+        find_protocol(probe)
