@@ -26,7 +26,7 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
 LUMA = (0.299, 0.587, 0.114)
 
-Bytes = UInt8[AnyArray, "batch height width channel"]
+Bytes = UInt8[Array | np.ndarray, "batch height width channel"]
 Images = Float[Array, "batch height width channel"]
 Planes = Float[Array, "batch channel height width"]
 View = Float[Array, "batch {views.size} {views.size} channel"]

@@ -7,12 +7,12 @@ import simplejpeg
 from ml_collections import ConfigDict
 
 from configs import simfle
-from simfle_jax.config import Config, pretraining
+from simfle_jax.config import Config, flatten, pretraining
 from simfle_jax.config.schema import MOVED
 
 
 def settings(**changes) -> ConfigDict:
-    """The settings of simfle.py made tiny; keyword arguments override settings (lr for optimizer.lr), groups take dicts."""
+    """The settings of simfle.py made tiny; keyword arguments override settings by today's or older names, groups take dicts."""
     config = simfle.get_config()
     config.epochs, config.batch_size, config.log_steps = 2, 8, 1
     config.trunk.update(stage_sizes=(1, 1), width=4)
@@ -23,11 +23,10 @@ def settings(**changes) -> ConfigDict:
     config.views.update(size=16, plain_size=16)
     config.data.canvas = 16
     config.data.threads = 2
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            config[key].update(value)
-        else:
-            config.update_from_flattened_dict({MOVED.get(key, key): value})
+    changes = flatten(changes)
+    if "model.facemae" in changes:
+        config.method = "simfle" if changes.pop("model.facemae") else "byol"
+    config.update_from_flattened_dict({MOVED.get(key, key): value for key, value in changes.items()})
     return config
 
 

@@ -187,9 +187,7 @@ def score(
     }
 
 
-def reconstruction(
-    config: "Config", state: "TrainState", train: np.ndarray, test: np.ndarray
-) -> dict[str, float]:
+def reconstruction(config: "Config", state: "TrainState", train: np.ndarray, test: np.ndarray) -> dict[str, float]:
     """FaceMAE on held-out faces beside the mean of the training faces."""
     from simfle_jax.evaluation.reconstruction import reconstruction_errors
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Record(NamedTuple):
     label: int | None
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the pipeline needs of a data set. Without labels `classes` and `labels` (int32 [n]) are None."""
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from simfle_jax.arrays import AnyArray
 from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.linear import HOLDOUT, holdout_rows
 
@@ -34,16 +35,16 @@ class Neighbours(NamedTuple):
     k: int = NEIGHBOURS  # all, where there are fewer
     temperature: float = TEMPERATURE
 
-    def probabilities(self, features: jax.Array) -> jax.Array:
+    def probabilities(self, features: AnyArray) -> jax.Array:
         """Shares of the votes [m, K] for features [m, D]."""
         parts = [features[i : i + QUERIES_AT_ONCE] for i in range(0, len(features), QUERIES_AT_ONCE)]
         return jnp.concatenate([self._shares(jnp.asarray(part)) for part in parts])
 
-    def logits(self, features: jax.Array) -> jax.Array:
+    def logits(self, features: AnyArray) -> jax.Array:
         """Logarithms of the shares [m, K]."""
         return jnp.log(jnp.maximum(self.probabilities(features), LEAST))
 
-    def predict(self, features: jax.Array) -> jax.Array:
+    def predict(self, features: AnyArray) -> jax.Array:
         """The numbers of the classes with most votes [m]."""
         return jnp.argmax(self.probabilities(features), -1)
 
@@ -102,7 +103,7 @@ def nearest(bank: jax.Array, labels: jax.Array, queries: jax.Array, k: int) -> t
 
 
 @partial(jax.jit, static_argnames="n_classes")
-def _votes(cosines: jax.Array, labels: jax.Array, n_classes: int, temperature: float) -> jax.Array:
+def _votes(cosines: jax.Array, labels: jax.Array, n_classes: int, temperature: float | jax.Array) -> jax.Array:
     """Shares of the classes in the votes of the first 1, 2, ..., k neighbours: [m, k, K]."""
     votes = jnp.exp((cosines - cosines[:, :1]) / temperature)  # relative to the nearest: its vote is 1, and none overflows
     each = jnp.cumsum(votes[:, :, None] * jax.nn.one_hot(labels, n_classes), axis=1)

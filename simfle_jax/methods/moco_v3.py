@@ -9,6 +9,8 @@
 Numbers are the paper's. Negatives are those of the global batch, on any number of devices. T is heads.temperature.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -42,7 +44,7 @@ class MoCoV3(Method):
         k1 = target(views.first, train=True).projections
         return k1, target(views.second, train=True).projections
 
-    def loss(self, networks: Networks, views: Views, targets: Projections, draw: None) -> Outcome:
+    def loss(self, networks: Any, views: Views, targets: Projections, draw: None) -> Outcome:
         y1, z1 = networks.online(views.first, train=True)
         z2 = networks.online(views.second, train=True).projections
         q1, q2 = networks.predictor(z1, train=True), networks.predictor(z2, train=True)

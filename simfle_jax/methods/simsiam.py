@@ -37,7 +37,7 @@ class SimSiam(Method):
     def networks(self, rngs: nnx.Rngs) -> Networks:
         return Networks(self.config, rngs)
 
-    def loss(self, networks: Networks, views: Views, targets: None, draw: None) -> Outcome:
+    def loss(self, networks: Any, views: Views, targets: None, draw: None) -> Outcome:
         y1, z1 = networks.online(views.first, train=True)
         z2 = networks.online(views.second, train=True).projections
         p1, p2 = networks.predictor(z1, train=True), networks.predictor(z2, train=True)

@@ -13,7 +13,7 @@ import small
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/extending.md").read_text()
-FILES = dict(re.findall(r"as `([\w/]+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL))
+FILES = dict(re.findall(r"as\s`([\w/]+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL))
 
 
 def test_a_method_is_one_file_of_under_80_lines_and_a_config(tmp_path):

@@ -11,13 +11,15 @@ import pytest
 from small_probe import write_encoder, write_split
 
 from configs import probe as probe_config
-from simfle_jax import compare, demo, embed
+from simfle_jax.commands import compare, demo, embed
+from simfle_jax.commands.faces import write_faces
+from simfle_jax.data.decode import decode
 from simfle_jax.data.synthetic_faces import DEMO
 from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
-from simfle_jax.faces import write_faces
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"blue": 12, "green": 12, "red": 12}
@@ -92,6 +94,18 @@ def test_predictions_tell_the_images_that_are_wrong(settings, data, tmp_path):
     assert np.mean(right) == pytest.approx(results["accuracy"])
     sure = np.array([float(row["probability"]) for row in rows])
     assert ((sure > 1 / 3) & (sure <= 1)).all()
+
+
+def test_a_vote_of_neighbours_predicts_single_images_and_is_no_layer_to_convert(settings, data, tmp_path):
+    run_probe(settings(protocol="knn", knn={"k": (30,)}), str(tmp_path / "p"))
+    classifier = load_classifier(tmp_path / "p")
+    rows = predictions(tmp_path / "p" / "predictions.csv")
+    images = np.stack([decode((data / "val" / row["name"]).read_bytes(), 24) for row in rows])
+    found = classifier.probabilities(images)
+    assert [classifier.classes[number] for number in found.argmax(1)] == [row["predicted"] for row in rows]
+    np.testing.assert_allclose(found.max(1), [float(row["probability"]) for row in rows], atol=1e-4)
+    with pytest.raises(UserError, match="a vote of neighbours, not a linear layer"):
+        classifier.torch_arrays()
 
 
 def test_two_probes_are_compared_image_by_image(settings, data, tmp_path, capsys):

@@ -10,7 +10,7 @@ from small_probe import COLOURS, write_split
 
 import simfle_jax
 from configs import probe as probe_config
-from simfle_jax import convert, embed
+from simfle_jax.commands import convert, embed
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.probe import run_probe

@@ -63,6 +63,18 @@ def test_a_planted_feature_gives_all_and_noise_gives_chance(settings, tmp_path, 
         np.testing.assert_array_equal(shares.argmax(1), fit.predictor.predict(val.features))
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_wrong_labels_cost_their_share_and_no_more(settings, tmp_path, protocol):
+    """A fifth of all labels is wrong: the predictor still finds the true classes, so a fifth of val is missed."""
+    sets = {}
+    for name, seed in (("train", 1), ("val", 2)):
+        clean = labelled(800, seed, 20.0)
+        wrong = np.arange(800) % 5 == 0
+        sets[name] = clean._replace(labels=jnp.where(wrong, (clean.labels + 1) % CLASSES, clean.labels))
+    fit = fitted(settings(protocol, lr=0.01), sets["train"], {"val": sets["val"]}, tmp_path)
+    assert accuracy(fit, sets["val"]) == pytest.approx(0.8, abs=0.02)
+
+
 @pytest.mark.parametrize("protocol", ["cached", "logistic", "knn", "lowlabel"])
 def test_nothing_is_chosen_on_val(settings, tmp_path, protocol):
     """Another val set changes no predictor; the sweep, k, temperature and strength are chosen on train."""
