@@ -56,6 +56,7 @@ def _facemae() -> ConfigDict:
     facemae.decoder_width = 512
     facemae.decoder_depth = 8
     facemae.decoder_heads = 16
+    facemae.tie = "published"
     return facemae
 
 

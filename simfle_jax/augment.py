@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, Key, Real, Shaped, UInt8
 
 from simfle_jax.arrays import AnyArray
 from simfle_jax.canvases import Canvases, apart
-from simfle_jax.colour import ORDERS, Images, blur, jitter, luma, per_image, to_images
+from simfle_jax.colour import LUMA, ORDERS, Images, blur, jitter, luma, per_image, to_images
 from simfle_jax.config import ViewSettings
 
 CROP_TRIES = 10
@@ -73,6 +73,29 @@ def two_views(keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewS
     both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(pixels), 2, axis=0), sides, views)
     both = both.reshape(-1, 2, *both.shape[1:])
     return both[:, 0], both[:, 1]
+
+
+def crops_of_first(
+    keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewSettings
+) -> Float[Array, "batch 4"]:
+    """Where the first of `two_views` lies in its image: centre down, centre across, height, width.
+
+    Shares of the image; the centre is measured from the image's, and across in the view's own direction after a flip.
+    """
+    draws, size = Draws(*(draw[::2] for draw in Draws.of(keys, 2))), _image_size(*apart(images))
+    sides = jnp.broadcast_to(jnp.concatenate([jnp.atleast_2d(side) for side in size * 2], axis=1), (len(images), 4))
+    top, left, height, width = (crop_boxes(draws, size, views.scale, views.ratio) / sides).T
+    across = (left + width / 2 - 0.5) * jnp.where(draws.flip[:, 0] < views.flip, -1, 1)
+    return jnp.stack([top + height / 2 - 0.5, across, height, width], axis=1)
+
+
+def mean_colour(
+    images: Float[Array, "batch height width 3"],
+) -> tuple[Float[Array, "batch 1"], Float[Array, "batch 2"]]:
+    """The mean luma, and the mean red and blue less it."""
+    mean = images.mean((1, 2))
+    grey = (mean * jnp.asarray(LUMA, images.dtype)).sum(1, keepdims=True)
+    return grey, mean[:, ::2] - grey
 
 
 def plain_view(images: Bytes | Canvases, size: int) -> Resized:

@@ -14,12 +14,21 @@ from simfle_jax.config import Config
 Pixels = UInt8[AnyArray, "batch height width channel"]  # each image fills its square
 
 
+class Facts(NamedTuple):
+    """What the first views are like apart from their faces, before they are normalised; for instruments alone."""
+
+    brightness: Float[Array, "batch 1"]  # mean luma
+    colour: Float[Array, "batch 2"]  # mean red and blue less it
+    place: Float[Array, "batch 4"]  # of the crop in the canvas: centre and size
+
+
 class Views(NamedTuple):
     """Normalised images of one batch, in the compute type."""
 
     first: Float[Array, "batch height width channel"]  # strongly augmented
     second: Float[Array, "batch height width channel"]  # the same images augmented anew
     plain: Float[Array, "batch height width channel"]  # resized only
+    facts: Facts | None = None
 
 
 def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " {batch}"]:
@@ -30,8 +39,9 @@ def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " 
 
 def make_views(keys: Key[Array, " batch"], images: Pixels | Canvases, config: Config) -> Views:
     """The two augmented views and the plain image of canvases."""
-    first, second = (_normalised(x, config) for x in augment.two_views(keys, images, config.views))
-    return Views(first, second, plain_images(images, config))
+    first, second = augment.two_views(keys, images, config.views)
+    facts = Facts(*augment.mean_colour(first), augment.crops_of_first(keys, images, config.views))
+    return Views(_normalised(first, config), _normalised(second, config), plain_images(images, config), facts)
 
 
 def plain_images(

@@ -123,6 +123,12 @@ def _check_facemae(c: Config) -> None:
         require(getattr(m, name) >= 0, f"facemae.{name} = {getattr(m, name)} must not be negative")
     require(m.temperature > 0, f"facemae.temperature = {m.temperature} must be positive")
     one_of("facemae.masking", m.masking, ("semantic", "random"))
+    one_of("facemae.tie", m.tie, ("published", "variance", "target", "patch"))
+    require(
+        m.tie == "published" or c.method == "simfle",
+        f"facemae.tie = {m.tie!r} ties FaceMAE to the encoder, and method = {c.method!r} has no FaceMAE beside an encoder: "
+        "give method = 'simfle', or leave the tie 'published'",
+    )
     one_of("facemae.grouping_init", m.grouping_init, ("grouped", "he", "constant"))
     _check_tokens("facemae", m.width, m.heads)
     _check_tokens("facemae", m.decoder_width, m.decoder_heads, ("decoder_width", "decoder_heads"))

@@ -49,7 +49,7 @@ class FaceMAESettings:
     grouping_init: str  # start of the channel grouping: 'grouped', 'he', or 'constant' as published
     mask_ratio: float  # share of the patches that are hidden
     n_groups: int  # of channels
-    alpha: float  # weight of the distillation loss; 0 turns distillation off
+    alpha: float  # weight of the distillation loss, whatever the tie; 0 turns it off
     beta: float  # weight of the grouping loss
     temperature: float  # of the distillation
     patch: int  # side of a patch in pixels
@@ -59,6 +59,7 @@ class FaceMAESettings:
     decoder_width: int
     decoder_depth: int
     decoder_heads: int
+    tie: str = "published"  # between FaceMAE and the encoder, or 'variance', 'target' or 'patch' (docs/learning.md)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,10 @@ from jaxtyping import Array, Float, Key
 from simfle_jax import losses
 from simfle_jax.config import Config
 from simfle_jax.methods.base import Method, Outcome, weighted
-from simfle_jax.methods.simfle import Restored, random_order
+from simfle_jax.methods.simfle import random_order
 from simfle_jax.models.facemae import Decoder, patchify
 from simfle_jax.models.semantic_masking import mask_by_scores
+from simfle_jax.models.simfle import Restored
 from simfle_jax.models.trunks import make_trunk
 from simfle_jax.views import Views
 

@@ -36,6 +36,7 @@ from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.stop import Stop
+from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
@@ -139,6 +140,7 @@ class Run:
         if self.main:
             self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
+            self.warnings = Warnings(self.config, self.log.earlier)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
@@ -215,6 +217,7 @@ class Run:
             self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
+            self.warnings.look(line)
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )

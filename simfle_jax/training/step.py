@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from simfle_jax import parallel
+from simfle_jax import instruments, parallel
 from simfle_jax.canvases import Images
 from simfle_jax.config import Config
 from simfle_jax.methods import find_method
@@ -81,6 +81,7 @@ class TrainStep:
         differentiated = jax.value_and_grad(self.loss, has_aux=True)
         (_, (outcome, online_stats)), grads = differentiated(state.params, stats.online, views, targets, draw)
         metrics = outcome.terms | self.method.instruments(outcome.outputs)
+        metrics |= instruments.of_features(outcome.features, views.facts) if outcome.features is not None else {}
         return (grads, metrics), Statistics(online_stats, target_stats)
 
     def targets(self, params: Tree, stats: Tree, views: Views) -> tuple[Any, Tree]:

@@ -26,7 +26,7 @@ class Given:
 
     def online(self, view, train):
         assert train
-        return Projected(None, jnp.where(view == 0, Z1, Z2))
+        return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, Z1, Z2))
 
     def predictor(self, z, train):
         """P1 of Z1 and P2 of Z2, each times its input over itself, so that gradients pass as through a network."""
@@ -48,7 +48,7 @@ def test_simsiam_stops_the_gradient_at_the_projections_that_are_predicted():
     def loss(z1, z2):
         class Traced(Given):
             def online(self, view, train):
-                return Projected(None, jnp.where(view == 0, z1, z2))
+                return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, z1, z2))
 
         return find_method(small.config(method="simsiam")).loss(Traced(), VIEWS, None, None).loss
 
