@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import timing
 from benchmarks.train_step import jitted, prepare, settings
-from simfle_jax import compilation
+from simfle_jax import canvases, compilation
 from simfle_jax.config import Config
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
@@ -103,13 +103,13 @@ def perturbed(state: Any) -> Any:
     return state.replace(params=jax.tree.map(change, state.params))
 
 
-def batches(options: argparse.Namespace, config: Config) -> Iterator[np.ndarray]:
+def batches(options: argparse.Namespace, config: Config) -> Iterator[Any]:
     """The batches that training sees, one for each step."""
     source = open_source("folder", options.images)
-    canvas = config.data.canvas
-    with TrainBatches(source, seed=config.seed, batch_size=options.batch_size, canvas=canvas) as stream:
+    sides = {"canvas": config.canvas, "least": config.least_side}
+    with TrainBatches(source, seed=config.seed, batch_size=options.batch_size, **sides) as stream:
         for _ in range(options.steps):
-            yield next(stream)["image"]
+            yield canvases.of_batch(next(stream))
 
 
 def windowed(rows: list[dict[str, Any]]) -> Losses:

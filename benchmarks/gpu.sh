@@ -16,10 +16,10 @@ mkdir -p "$out" "$runs"
 
 if [ -n "${SMALL:-}" ]; then
     config=configs/demo.py batches=(32) dtypes=(float32) training=float32 batch=32 epochs=${EPOCHS:-1} rounds=3 steps=100
-    pipeline=(--canvas 40 --rounds 1 --seconds 0.5) probe=(--size 40 --limit 200 --measured-epochs 1)
+    pipeline=(--size 40 --rounds 1 --seconds 0.5) probe=(--size 40 --limit 200 --measured-epochs 1)
 else
     config=configs/simfle.py batches=(64 256 512) dtypes=(float32 bfloat16) training=bfloat16 batch=256 epochs=${EPOCHS:-20}
-    rounds=10 steps=200 pipeline=(--threads 1 2 "$(nproc)") probe=()
+    rounds=10 steps=200 pipeline=(--threads "$(nproc)") probe=()
 fi
 
 for size in "${batches[@]}"; do

@@ -67,7 +67,7 @@ def first_images(folder: str, config: Config, steps: int) -> np.ndarray:
     """Batches [n, B, S, S, 3] in an order by chance: of the whole folder, or as many as there are steps."""
     source = open_source("folder", folder)
     size = config.batch_size
-    batches = eval_batches(source, batch_size=size, canvas=config.data.canvas)
+    batches = eval_batches(source, batch_size=size, canvas=config.canvas)
     images = np.concatenate([batch["image"][batch["valid"]] for batch in batches])
     chosen = np.random.default_rng(0).permutation(len(images))[: min(steps, len(images) // size) * size]
     if not len(chosen):

@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import step_flops, step_parts, timing
-from simfle_jax import compilation, parallel
+from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config, pretraining
 from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.training import loop
@@ -79,13 +79,15 @@ def prepare(config: Config) -> tuple[TrainStep, Any, jax.Array]:
     """The train_step, a fresh state and a batch of noise."""
     train_step = TrainStep(config, steps_per_epoch=1000)
     state = jax.jit(train_step.fresh_state, compiler_options=compilation.once())()
-    return train_step, state, jax.numpy.asarray(noise(config))
+    return train_step, state, jax.tree.map(jax.numpy.asarray, noise(config))
 
 
-def noise(config: Config) -> np.ndarray:
-    """A batch of images of noise."""
-    shape = (config.batch_size, config.data.canvas, config.data.canvas, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+def noise(config: Config) -> Any:
+    """A batch of images of noise, of the canvas's size."""
+    shape = (config.batch_size, config.canvas, config.canvas, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    sides = np.full(config.batch_size, config.canvas, np.int32)
+    return canvases.Canvases(pixels, sides) if config.own_sizes else pixels
 
 
 def jitted(train_step: TrainStep) -> Any:

@@ -56,6 +56,7 @@ def _facemae() -> ConfigDict:
     facemae.decoder_width = 512
     facemae.decoder_depth = 8
     facemae.decoder_heads = 16
+    facemae.tie = "published"
     return facemae
 
 
@@ -99,7 +100,7 @@ def _data() -> ConfigDict:
     data.path = ""
     data.source = "folder"
     data.sources = ()
-    data.canvas = 224
+    data.canvas = 0
     data.mean = (0.5795, 0.4522, 0.3957)
     data.std = (0.2769, 0.2473, 0.2412)
     data.threads = 0

@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     """The demo's network on larger views, whole faces and stronger crops."""
     config = demo.get_config()
     config.epochs = 40
-    config.views.update(size=48, plain_size=48, scale=(0.4, 1.0))
-    config.data.canvas = 56
+    config.views.update(size=48, plain_size=48, scale=(0.4, 1.0), standardise="dataset")
+    config.data.canvas = 0
     return config

@@ -4,14 +4,11 @@ Images are float32 [B, H, W, 3] RGB in [0, 1] (uint8 where a docstring says so).
 comes from its own key, keys [B], so a view depends on (seed, step, index in the global batch) and on nothing
 else: not on the batch it is computed in, nor on the number of devices.
 
-Inside, colour operations run on planes [B, 3, H, W]: three channels as the last axis would leave most of a
-vector unit idle.
+Here are the draws and the geometry; colour.py has what happens to planes [B, 3, H, W] of the crops.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Concatenate, NamedTuple, ParamSpec
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +16,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32, Key, Real, Shaped, UInt8
 
 from simfle_jax.arrays import AnyArray
+from simfle_jax.canvases import Canvases, apart
+from simfle_jax.colour import LUMA, ORDERS, Images, blur, jitter, luma, per_image, to_images
 from simfle_jax.config import ViewSettings
 
 CROP_TRIES = 10
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-ORDERS = np.array(list(itertools.permutations(range(4))), np.int32)
-LUMA = (0.299, 0.587, 0.114)
 
 Bytes = UInt8[Array | np.ndarray, "batch height width channel"]
-Images = Float[Array, "batch height width channel"]
-Planes = Float[Array, "batch channel height width"]
 View = Float[Array, "batch {views.size} {views.size} channel"]
 Resized = Float[Array, "batch {size} {size} channel"]
 ResizedPlanes = Float[Array, "batch channel {size} {size}"]
 PerImage = Float[Array, " batch"]
 Range = tuple[float, float]  # lowest and highest
-Arguments = ParamSpec("Arguments")
+Sides = Int[AnyArray, " batch"]
+Lengths = int | Int[AnyArray, "batch 1"]  # in pixels, of all images or of each
 
 
 # ---------------------------------------------------------------- views
@@ -65,30 +60,65 @@ class Draws(NamedTuple):
         return cls(*jnp.split(uniform.reshape(-1, shape[1]), ends[:-1], axis=1))
 
 
-def two_views(keys: Key[Array, " batch"], images: Bytes, views: ViewSettings) -> tuple[View, View]:
+def two_views(keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewSettings) -> tuple[View, View]:
     """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
-    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL.
+    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL. `images` may be
+    Canvases: an image is then cropped as if it were alone, at its own size.
     """
     # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded
     # over devices stays where it is.
-    both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(images), 2, axis=0), views)
+    pixels, sides = apart(images)
+    sides = None if sides is None else jnp.repeat(sides, 2)
+    both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(pixels), 2, axis=0), sides, views)
     both = both.reshape(-1, 2, *both.shape[1:])
     return both[:, 0], both[:, 1]
 
 
-def plain_view(images: Bytes, size: int) -> Resized:
-    """uint8 images [B, S, S, 3] resized to [B, size, size, 3], antialiased."""
-    return resize(to_float(images), size)
+def crops_of_first(
+    keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewSettings
+) -> Float[Array, "batch 4"]:
+    """Where the first of `two_views` lies in its image: centre down, centre across, height, width.
+
+    Shares of the image; the centre is measured from the image's, and across in the view's own direction after a flip.
+    """
+    draws, size = Draws(*(draw[::2] for draw in Draws.of(keys, 2))), _image_size(*apart(images))
+    sides = jnp.broadcast_to(jnp.concatenate([jnp.atleast_2d(side) for side in size * 2], axis=1), (len(images), 4))
+    top, left, height, width = (crop_boxes(draws, size, views.scale, views.ratio) / sides).T
+    across = (left + width / 2 - 0.5) * jnp.where(draws.flip[:, 0] < views.flip, -1, 1)
+    return jnp.stack([top + height / 2 - 0.5, across, height, width], axis=1)
+
+
+def mean_colour(
+    images: Float[Array, "batch height width 3"],
+) -> tuple[Float[Array, "batch 1"], Float[Array, "batch 2"]]:
+    """The mean luma, and the mean red and blue less it."""
+    mean = images.mean((1, 2))
+    grey = (mean * jnp.asarray(LUMA, images.dtype)).sum(1, keepdims=True)
+    return grey, mean[:, ::2] - grey
+
+
+def plain_view(images: Bytes | Canvases, size: int) -> Resized:
+    """uint8 images [B, S, S, 3], or Canvases, resized to [B, size, size, 3], antialiased."""
+    pixels, sides = apart(images)
+    if sides is None:
+        return resize(to_float(pixels), size)
+    weights = _resize_weights(jnp.zeros(len(sides)), jnp.asarray(sides, jnp.float32), pixels.shape[1], size)
+    return to_images(_resample(to_float(pixels), weights, weights))
 
 
 def random_crop_and_flip(
-    keys: Key[Array, " batch"], images: Bytes, size: int, scale: Range, ratio: Range, flip: float | Float[Array, ""]
+    keys: Key[Array, " batch"],
+    images: Bytes | Canvases,
+    size: int,
+    scale: Range,
+    ratio: Range,
+    flip: float | Float[Array, ""],
 ) -> Resized:
-    """The probe's training view of uint8 images [B, S, S, 3]: random crop and flip, [B, size, size, 3]."""
-    draws = Draws.of(keys)
-    boxes = crop_boxes(draws, images.shape[1:3], scale, ratio)
-    return _interleaved(_crop_planes(to_float(images), boxes, size, draws.flip[:, 0] < flip))
+    """The probe's training view of uint8 images [B, S, S, 3] or Canvases: random crop and flip, [B, size, size, 3]."""
+    draws, (pixels, sides) = Draws.of(keys), apart(images)
+    boxes = crop_boxes(draws, _image_size(pixels, sides), scale, ratio)
+    return to_images(_crop_planes(to_float(pixels), boxes, size, draws.flip[:, 0] < flip))
 
 
 def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> Images:
@@ -120,18 +150,24 @@ def blur_kernel(size: int) -> int:
     return 2 * (int(0.1 * size) // 2) + 1
 
 
-def _strong_view(draws: Draws, images: Images, views: ViewSettings) -> View:
-    boxes = crop_boxes(draws, images.shape[1:3], views.scale, views.ratio)
+def _image_size(pixels: Shaped[AnyArray, "batch height width channel"], sides: Sides | None) -> tuple[Lengths, Lengths]:
+    """Height and width: of all images, or [B, 1] of each."""
+    height, width = pixels.shape[1:3] if sides is None else (sides[:, None], sides[:, None])
+    return height, width
+
+
+def _strong_view(draws: Draws, images: Images, sides: Sides | None, views: ViewSettings) -> View:
+    boxes = crop_boxes(draws, _image_size(images, sides), views.scale, views.ratio)
     planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
     if views.jitter:
-        planes = _jitter(planes, *_jitter_settings(draws, views))
+        planes = jitter(planes, *_jitter_settings(draws, views))
     if views.gray:
-        planes = jnp.where(_per_image(draws.gray[:, 0] < views.gray), _luma(planes), planes)
+        planes = jnp.where(per_image(draws.gray[:, 0] < views.gray), luma(planes), planes)
     if max(views.blur):
         low, high = views.blur
-        planes = _blur(planes, low + (high - low) * draws.sigma[:, 0], blur_kernel(views.size))
+        planes = blur(planes, low + (high - low) * draws.sigma[:, 0], blur_kernel(views.size))
     # The products of the crop may leave [0, 1] by a rounding error.
-    return _interleaved(jnp.clip(planes, 0, 1))
+    return to_images(jnp.clip(planes, 0, 1))
 
 
 def _jitter_settings(draws: Draws, views: ViewSettings) -> tuple[Float[Array, "batch 4"], Int[Array, "batch 4"]]:
@@ -142,14 +178,16 @@ def _jitter_settings(draws: Draws, views: ViewSettings) -> tuple[Float[Array, "b
     high = neutral + amplitude
     factors = low + (high - low) * draws.factors
     factors = jnp.where(draws.jitter < views.jitter, factors, neutral)
-    return factors, jnp.asarray(ORDERS)[_integer_below(draws.order[:, 0], len(ORDERS))]
+    return factors, jnp.asarray(ORDERS)[_integer_below(draws.order, len(ORDERS))[:, 0]]
 
 
 # ---------------------------------------------------------------- geometry
 
 
-def crop_boxes(draws: Draws, image_size: tuple[int, ...], scale: Range, ratio: Range) -> Float[Array, "batch 4"]:
+def crop_boxes(draws: Draws, image_size: tuple[Lengths, Lengths], scale: Range, ratio: Range) -> Float[Array, "batch 4"]:
     """Boxes [B, 4] (top, left, height, width; whole pixels) of a random resized crop of [H, W] images.
+
+    H and W are whole numbers, or [B, 1] where images differ.
 
     Area share uniform in `scale`, aspect (width / height) log-uniform in `ratio`; of ten draws the first that
     fits, else the largest centred box with an allowed aspect.
@@ -162,27 +200,28 @@ def crop_boxes(draws: Draws, image_size: tuple[int, ...], scale: Range, ratio: R
     fits = (widths > 0) & (widths <= image_width) & (heights > 0) & (heights <= image_height)
 
     first = jnp.argmax(fits, axis=1, keepdims=True)
-    found = fits.any(axis=1)
+    found = fits.any(axis=1, keepdims=True)
     fallback_height, fallback_width = _fallback_size(image_height, image_width, ratio)
-    height = jnp.where(found, jnp.take_along_axis(heights, first, 1)[:, 0], fallback_height)
-    width = jnp.where(found, jnp.take_along_axis(widths, first, 1)[:, 0], fallback_width)
+    height = jnp.where(found, jnp.take_along_axis(heights, first, 1), fallback_height)
+    width = jnp.where(found, jnp.take_along_axis(widths, first, 1), fallback_width)
 
-    top = _integer_below(draws.place[:, 0], image_height - height + 1)
-    left = _integer_below(draws.place[:, 1], image_width - width + 1)
+    top = _integer_below(draws.place[:, :1], image_height - height + 1)
+    left = _integer_below(draws.place[:, 1:], image_width - width + 1)
     top = jnp.where(found, top, (image_height - fallback_height) // 2)
     left = jnp.where(found, left, (image_width - fallback_width) // 2)
-    return jnp.stack([top, left, height, width], axis=1).astype(jnp.float32)
+    return jnp.concatenate([top, left, height, width], axis=1).astype(jnp.float32)
 
 
-def _fallback_size(height: int, width: int, ratio: Range) -> tuple[int, int]:
-    if width / height < min(ratio):
-        return round(width / min(ratio)), width
-    if width / height > max(ratio):
-        return height, round(height * max(ratio))
-    return height, width
+def _fallback_size(height: Lengths, width: Lengths, ratio: Range) -> tuple[Array, Array]:
+    """The largest size with an allowed aspect."""
+    tall, wide = width < height * min(ratio), width > height * max(ratio)
+    return (
+        jnp.where(tall, jnp.round(width / min(ratio)), height),
+        jnp.where(wide, jnp.round(height * max(ratio)), width),
+    )
 
 
-def _integer_below(uniform: PerImage, n: PerImage | int) -> Int32[Array, " batch"]:
+def _integer_below(uniform: Float[Array, "batch 1"], n: Real[Array, "batch 1"] | int) -> Int32[Array, "batch 1"]:
     """Uniform [0, 1) numbers to whole numbers 0..n-1 (int32)."""
     return jnp.minimum(jnp.floor(uniform * n), n - 1).astype(jnp.int32)
 
@@ -192,7 +231,7 @@ def crop_and_resize(images: Images, boxes: Real[AnyArray, "batch 4"], size: int)
 
     Antialiased bilinear as in PIL: crop first, so no pixel from outside the box bleeds in.
     """
-    return _interleaved(_crop_planes(images, boxes, size, jnp.zeros(len(boxes), bool)))
+    return to_images(_crop_planes(images, boxes, size, jnp.zeros(len(boxes), bool)))
 
 
 def _crop_planes(
@@ -245,7 +284,7 @@ def resize(images: Images, size: int) -> Resized:
     shorter = min(height, width)
     rows = _central_weights(height, int(size * height / shorter), size)
     columns = _central_weights(width, int(size * width / shorter), size)
-    return _interleaved(_resample(images, rows, columns))
+    return to_images(_resample(images, rows, columns))
 
 
 def _central_weights(source: int, resized: int, size: int) -> Float[Array, "1 {size} {source}"]:
@@ -253,162 +292,3 @@ def _central_weights(source: int, resized: int, size: int) -> Float[Array, "1 {s
     first = round((resized - size) / 2)
     weights = _resize_weights(jnp.zeros(1), jnp.full(1, source, jnp.float32), source, resized)
     return weights[:, first : first + size]
-
-
-# ---------------------------------------------------------------- colour, on planes
-
-
-def _planes(images: Images) -> Planes:
-    return images.transpose(0, 3, 1, 2)
-
-
-def _interleaved(planes: Planes) -> Images:
-    return planes.transpose(0, 2, 3, 1)
-
-
-def _per_image(values: Shaped[AnyArray, " batch"]) -> Shaped[Array, "batch 1 1 1"]:
-    """[B] to a shape that broadcasts against planes."""
-    return jnp.asarray(values)[:, None, None, None]
-
-
-def _luma(planes: Planes) -> Float[Array, "batch 1 height width"]:
-    """ITU-R 601-2 luma, [B, 1, H, W]."""
-    red, green, blue = (weight * planes[:, c : c + 1] for c, weight in enumerate(LUMA))
-    return red + green + blue
-
-
-def _jitter(planes: Planes, factors: Float[AnyArray, "batch 4"], orders: Int[AnyArray, "batch 4"]) -> Planes:
-    """The four operations in each image's own order, factors and orders [B, 4].
-
-    Hue is the expensive one and every image needs it once, so it has one fixed place. The other three are one
-    blend with different partners; three slots before hue and three after hold them in any order, and unused
-    slots blend by 1, which changes nothing.
-    """
-    place_of_hue = jnp.argmax(orders == HUE, axis=1)
-    slots = jnp.arange(3)[:, None]
-    positions = slots + (slots >= place_of_hue)
-    operations = jnp.take_along_axis(orders.T, positions, 0)
-    strengths = jnp.take_along_axis(factors.T, operations, 0)
-
-    def blend_all(planes: Planes, used: Bool[Array, "slot batch"]) -> Planes:
-        # A loop, not three calls: XLA fuses those and computes each operation anew for the next one's mean.
-        step = (operations, jnp.where(used, strengths, 1))
-        return jax.lax.scan(lambda planes, slot: (_blend(planes, *slot), None), planes, step)[0]
-
-    planes = blend_all(planes, slots < place_of_hue)
-    planes = _hue(planes, factors[:, HUE])
-    return blend_all(planes, slots >= place_of_hue)
-
-
-def _blend(planes: Planes, operation: Int[Array, " batch"], factor: Float[AnyArray, " batch"]) -> Planes:
-    """factor * image + (1 - factor) * partner: black, mean luma (contrast) or luma (saturation)."""
-    luma = _luma(planes)
-    mean = luma.mean(axis=(1, 2, 3), keepdims=True)
-    rest, operation = _per_image(1 - factor), _per_image(operation)
-    constant = jnp.where(operation == CONTRAST, rest * mean, 0)
-    share = jnp.where(operation == SATURATION, rest, 0)
-    return jnp.clip(_per_image(factor) * planes + share * luma + constant, 0, 1)
-
-
-def _hue(planes: Planes, shift: Float[AnyArray, " batch"]) -> Planes:
-    """Rotate the hue by `shift` turns, keeping value and chroma: to HSV and back, without a branch."""
-    red, green, blue = planes[:, 0], planes[:, 1], planes[:, 2]
-    value = jnp.maximum(jnp.maximum(red, green), blue)
-    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-    per_chroma = 1 / jnp.where(chroma > 0, chroma, 1)
-    sixths = jnp.where(
-        value == red,
-        (green - blue) * per_chroma,
-        jnp.where(value == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma),
-    )
-    sixths = sixths + 6 * shift[:, None, None]
-
-    def channel(offset: int) -> Float[Array, "batch height width"]:
-        k = sixths + offset
-        k = k - 6 * jnp.floor(k * np.float32(1 / 6))
-        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
-
-    return jnp.stack([channel(5), channel(3), channel(1)], axis=1)
-
-
-def _blur(planes: Planes, sigmas: Float[AnyArray, " batch"], kernel: int) -> Planes:
-    """Separable, as shifted sums: `kernel` multiply-adds per pixel and axis, and the taps are symmetric."""
-    half = kernel // 2
-    distance = jnp.arange(half, -1, -1, dtype=jnp.float32)
-    taps = jnp.exp(-0.5 * (distance / sigmas[:, None]) ** 2)
-    taps = taps / (2 * taps[:, :half].sum(axis=1, keepdims=True) + taps[:, half:])
-    for axis in (2, 3):
-        planes = _filter(planes, taps, axis)
-    return planes
-
-
-def _filter(planes: Planes, taps: Float[Array, "batch tap"], axis: int) -> Planes:
-    """Reflect-pad `axis`, then sum pairs of equally distant neighbours; taps [B, half + 1], outermost first."""
-    half, length = taps.shape[1] - 1, planes.shape[axis]
-    widths = [(half, half) if a == axis else (0, 0) for a in range(4)]
-    padded = jnp.pad(planes, widths, mode="reflect")
-
-    def shifted(start: int) -> Planes:
-        return jax.lax.slice_in_dim(padded, start, start + length, axis=axis)
-
-    total = _per_image(taps[:, half]) * planes
-    for i in range(half):
-        total = total + _per_image(taps[:, i]) * (shifted(i) + shifted(2 * half - i))
-    return total
-
-
-# ---------------------------------------------------------------- single operations, on images
-
-
-def _on_images(
-    operation: Callable[Concatenate[Planes, Arguments], Planes],
-) -> Callable[Concatenate[Images, Arguments], Images]:
-    """A function of planes as a function of images."""
-
-    @wraps(operation)
-    def of_images(images: Images, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Images:
-        return _interleaved(operation(_planes(images), *args, **kwargs))
-
-    return of_images
-
-
-@_on_images
-def adjust_brightness(planes: Planes, factors: Float[AnyArray, " batch"]) -> Planes:
-    """Scale images by factors [B]: 0 black, 1 unchanged."""
-    return _blend(planes, jnp.full(len(planes), BRIGHTNESS), factors)
-
-
-@_on_images
-def adjust_contrast(planes: Planes, factors: Float[AnyArray, " batch"]) -> Planes:
-    """Scale the distance to the image's mean luma by factors [B]."""
-    return _blend(planes, jnp.full(len(planes), CONTRAST), factors)
-
-
-@_on_images
-def adjust_saturation(planes: Planes, factors: Float[AnyArray, " batch"]) -> Planes:
-    """Scale the distance to the luma of each pixel by factors [B]: 0 gray, 1 unchanged."""
-    return _blend(planes, jnp.full(len(planes), SATURATION), factors)
-
-
-@_on_images
-def adjust_hue(planes: Planes, shifts: Float[AnyArray, " batch"]) -> Planes:
-    """Rotate the hue by shifts [B] in turns, -0.5 to 0.5."""
-    return _hue(planes, shifts)
-
-
-@_on_images
-def color_jitter(planes: Planes, factors: Float[AnyArray, "batch 4"], orders: Int[AnyArray, "batch 4"]) -> Planes:
-    """Brightness, contrast, saturation, hue (0 to 3) by factors [B, 4], in each image's own orders [B, 4]."""
-    return _jitter(planes, factors, orders)
-
-
-@_on_images
-def grayscale(planes: Planes) -> Planes:
-    """Luma in all three channels."""
-    return jnp.broadcast_to(_luma(planes), planes.shape)
-
-
-@_on_images
-def gaussian_blur(planes: Planes, sigmas: Float[AnyArray, " batch"], kernel: int) -> Planes:
-    """Gaussian of sigmas [B] pixels over `kernel` taps (odd, below twice the side), reflecting borders."""
-    return _blur(planes, sigmas, kernel)

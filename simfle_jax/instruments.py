@@ -1,16 +1,43 @@
-"""What a step tells besides its losses: whether the groups differ and whether the features stay spread."""
+"""What a step tells besides its losses: whether groups differ, features stay spread, and what they follow."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from simfle_jax import losses
+from simfle_jax.models.ties import centred_by_place
+from simfle_jax.views import Facts
 
 
 def of_projections(projections: Float[Array, "batch projection"]) -> dict[str, Float[Array, ""]]:
     """`features/std` and `features/effective_rank` of projections."""
     found = {"features/std": spread(projections), "features/effective_rank": effective_rank(projections)}
     return jax.lax.stop_gradient(found)
+
+
+def of_features(features: Float[Array, "batch feature"], facts: Facts | None) -> dict[str, Float[Array, ""]]:
+    """`features/pooled_rank` of the first views' pooled features, and `shortcut/*`: what `facts` explain of them."""
+    found = {"features/pooled_rank": directions(features)}
+    if facts is not None:
+        found |= {f"shortcut/{name}": explained(known, features) for name, known in facts._asdict().items()}
+    return jax.lax.stop_gradient(found)
+
+
+def of_tie(
+    vectors: tuple[Float[Array, "batch *kept feature"], ...], kept: Int[Array, "batch kept"], patches: int
+) -> dict[str, Float[Array, ""]]:
+    """`tie/spread` and `tie/agreement` of the encoder's first and FaceMAE's last vectors, of images or of kept patches.
+
+    Spread: standard deviation over the images of what the encoder gives. Agreement: how alike the two are in what tells
+    images apart; the mean over images of the cosine of the vectors less their means. 0: unrelated, or all constant.
+    """
+    first, last = vectors[0], vectors[-1]
+    if first.ndim == 2:
+        first, last, kept, patches = first[:, None], last[:, None], jnp.zeros((len(first), 1), jnp.int32), 1
+    a, b = (centred_by_place(x, kept, patches) for x in (first, last))
+    lengths = jnp.sqrt(jnp.square(a).sum((1, 2)) * jnp.square(b).sum((1, 2)))
+    cosines = (a * b).sum((1, 2)) / jnp.maximum(lengths, 1e-12)
+    return jax.lax.stop_gradient({"tie/spread": jnp.sqrt(jnp.square(a).mean()), "tie/agreement": cosines.mean()})
 
 
 def of_groups(
@@ -31,15 +58,45 @@ def spread(projections: Float[Array, "batch projection"]) -> Float[Array, ""]:
 
 
 def effective_rank(projections: Float[Array, "batch projection"]) -> Float[Array, ""]:
-    """Participation ratio of the normalised projections' covariance: (sum of eigenvalues)^2 / sum of squares.
+    """`directions` of the normalised projections; it falls when dimensions collapse."""
+    return directions(_unit(projections))
 
-    How many directions carry the variance, from 1 to min(batch - 1, projection). It falls when dimensions collapse. Needs no
-    eigenvalues: both sums are traces, taken on the smaller of the two Gram matrices.
+
+def directions(x: Float[Array, "batch feature"]) -> Float[Array, ""]:
+    """How many directions carry the variance of vectors, from 1 to min(batch - 1, feature).
+
+    The participation ratio of the covariance: (sum of eigenvalues)^2 / sum of their squares. Needs no eigenvalues: both
+    sums are traces, taken on the smaller of the two Gram matrices.
     """
-    unit = _unit(projections)
-    centred = unit - unit.mean(0)
+    x = losses.at_least_float32(x)
+    centred = x - x.mean(0)
     gram = centred @ centred.T if len(centred) < centred.shape[-1] else centred.T @ centred
     return jnp.square(jnp.trace(gram)) / jnp.maximum(jnp.square(gram).sum(), 1e-30)
+
+
+def explained(known: Float[Array, "batch known"], features: Float[Array, "batch feature"]) -> Float[Array, ""]:
+    """The share of the variance of features that a linear function of what is known of each image explains.
+
+    Less what as many unrelated numbers would explain of so few images (the adjusted R^2), so that it is about 0, also
+    a little below, where there is nothing. 0 where the batch is too small to tell. Least squares by Gram-Schmidt on the
+    few columns: one that is constant or follows from the others adds nothing.
+    """
+    images, columns = known.shape
+    if images <= columns + 1:
+        return jnp.zeros(())
+    known, features = (losses.at_least_float32(x) for x in (known, features))
+    features = features - features.mean(0)
+    axes: list[jax.Array] = []
+    for column in known.T:
+        length = jnp.linalg.norm(column - column.mean())
+        rest = column - column.mean()
+        for axis in axes:
+            rest = rest - axis * (axis @ rest)
+        left = jnp.linalg.norm(rest)
+        axes.append(jnp.where(left > jnp.maximum(1e-3 * length, 1e-5), rest / jnp.maximum(left, 1e-12), 0))
+    found = sum(jnp.square(axis @ features).sum() for axis in axes)
+    share = found / jnp.maximum(jnp.square(features).sum(), 1e-30)
+    return 1 - (1 - share) * (images - 1) / (images - 1 - columns)
 
 
 def agreement(scores: Float[Array, "batch group patch"], keep: int) -> Float[Array, ""]:

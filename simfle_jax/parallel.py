@@ -82,9 +82,9 @@ def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
         raise UserError(f"config: batch_size = {batch_size} cannot be divided among {parts}; the nearest are {near}")
 
 
-def to_devices(batch: np.ndarray, mesh: Mesh) -> jax.Array:
-    """This process's rows of a batch, as a part of the global array split along `data`."""
-    return jax.make_array_from_process_local_data(over_data(mesh), batch)
+def to_devices(batch: Any, mesh: Mesh) -> Any:
+    """This process's rows of a batch, an array or a tree of them, as a part of the global one split along `data`."""
+    return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, over_data(mesh)), batch)
 
 
 def on_every_process(arrays: Any, mesh: Mesh) -> Any:
@@ -92,12 +92,12 @@ def on_every_process(arrays: Any, mesh: Mesh) -> Any:
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(arrays) if jax.process_count() > 1 else arrays
 
 
-def ahead(batches: Iterator[np.ndarray], mesh: Mesh, count: int, depth: int = 2) -> Iterator[jax.Array]:
+def ahead(batches: Iterator[Any], mesh: Mesh, count: int, depth: int = 2) -> Iterator[Any]:
     """The next `count` batches on the devices, sent `depth` batches before they are asked for; reads none beyond.
 
     What is waiting holds no state: batches are a function of the step, so a run that stops here goes on exactly.
     """
-    waiting: deque[jax.Array] = deque()
+    waiting: deque[Any] = deque()
     for _ in range(count):
         waiting.append(to_devices(next(batches), mesh))
         if len(waiting) > depth:

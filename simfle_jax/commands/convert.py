@@ -151,14 +151,12 @@ def _import_run(args: argparse.Namespace) -> str:
 
 def run_settings(file: str, changes: list[str], data: str) -> Any:
     """The checked settings in a config file with KEY=VALUE changes, and `data` as their images."""
-    from simfle_jax.config import pretraining
-    from simfle_jax.config.schema import MOVED
+    from simfle_jax.config import pretraining, today
 
     settings = load_config(file)
     settings.data.path = data or settings.data.path
     for change in changes:
-        key, _, text = change.partition("=")
-        key = MOVED.get(key, key)
+        key, _, text = today(f"--config.{change}").removeprefix("--config.").partition("=")
         try:
             settings.update_from_flattened_dict({key: _value(text)})
         except (KeyError, AttributeError, TypeError, ValueError) as error:

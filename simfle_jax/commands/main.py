@@ -14,6 +14,8 @@ COMMANDS = {
     "compare": "two probes, image by image",
     "predict": "expressions of faces, by a trained probe",
     "embed": "features of images as one file",
+    "report": "curves, masks, confusions and features on one page",
+    "masks": "what each group of channels keeps of an image, as a picture",
     "prepare": "prepare, check or pack a data set",
     "convert": "weights in and out of PyTorch, ONNX, model cards",
     "faces": "write a data set of generated faces",

@@ -30,7 +30,7 @@ def make_plan(config: Any, name: str) -> Any:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the hardware of this machine is not asked for
     import jax
 
-    from simfle_jax import compilation, parallel
+    from simfle_jax import canvases, compilation, parallel
     from simfle_jax.kernels.backend import tracing_for
     from simfle_jax.planning import expected, targets
     from simfle_jax.planning.collectives import collectives
@@ -44,8 +44,7 @@ def make_plan(config: Any, name: str) -> Any:
     train_step = TrainStep(config, 1, mesh)
     state = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(mesh, state, config.shard_state)
-    canvas = config.data.canvas
-    images = jax.ShapeDtypeStruct((config.batch_size, canvas, canvas, 3), "uint8")
+    images = canvases.shapes(config.batch_size, config.canvas, config.own_sizes)
     with tracing_for(target.chip.platform):
         traced = train_step.jitted(shardings).trace(state, images)
     compiled = _compile(traced, target)
@@ -54,7 +53,7 @@ def make_plan(config: Any, name: str) -> Any:
         target=target,
         batch_size=config.batch_size,
         dtype=config.dtype,
-        memory=_memory(compiled.memory_analysis(), state, shardings, images.size // mesh.size),
+        memory=_memory(compiled.memory_analysis(), state, shardings, config.batch_size * config.canvas**2 * 3 // mesh.size),
         collectives=collectives(text, mesh.size, config.accumulate),
         expected=expected.exchanged(config, state),
         flops=expected.products(traced.jaxpr) / mesh.size,

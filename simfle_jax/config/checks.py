@@ -60,7 +60,7 @@ def _check_optimizer(c: Config) -> None:
 
 def _check_views(c: Config) -> None:
     v = c.views
-    for name, size in (("views.size", v.size), ("views.plain_size", v.plain_size), ("data.canvas", c.data.canvas)):
+    for name, size in (("views.size", v.size), ("views.plain_size", v.plain_size)):
         require(size >= 8, f"{name} = {size} must be at least 8 pixels")
     require(0 < v.scale[0] <= v.scale[1] <= 1, f"views.scale = {v.scale} must rise within 0..1")
     require(0 < v.ratio[0] <= v.ratio[1], f"views.ratio = {v.ratio} must be positive and rise")
@@ -75,6 +75,8 @@ def _check_views(c: Config) -> None:
 
 def _check_data(c: Config) -> None:
     d = c.data
+    require(d.canvas == 0 or d.canvas >= 8, f"data.canvas = {d.canvas} must be at least 8 pixels, or 0 to fit the data")
+    require(d.fitted >= 0, f"data.fitted = {d.fitted} must not be negative")
     require(min(d.std) > 0, f"data.std = {d.std} must be positive")
     require(0 <= d.max_bad_fraction <= 1, f"data.max_bad_fraction = {d.max_bad_fraction} must lie in 0..1")
     require(d.threads >= 0, f"data.threads = {d.threads} must not be negative")
@@ -121,6 +123,12 @@ def _check_facemae(c: Config) -> None:
         require(getattr(m, name) >= 0, f"facemae.{name} = {getattr(m, name)} must not be negative")
     require(m.temperature > 0, f"facemae.temperature = {m.temperature} must be positive")
     one_of("facemae.masking", m.masking, ("semantic", "random"))
+    one_of("facemae.tie", m.tie, ("published", "variance", "target", "patch"))
+    require(
+        m.tie == "published" or c.method == "simfle",
+        f"facemae.tie = {m.tie!r} ties FaceMAE to the encoder, and method = {c.method!r} has no FaceMAE beside an encoder: "
+        "give method = 'simfle', or leave the tie 'published'",
+    )
     one_of("facemae.grouping_init", m.grouping_init, ("grouped", "he", "constant"))
     _check_tokens("facemae", m.width, m.heads)
     _check_tokens("facemae", m.decoder_width, m.decoder_heads, ("decoder_width", "decoder_heads"))

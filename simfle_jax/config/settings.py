@@ -49,7 +49,7 @@ class FaceMAESettings:
     grouping_init: str  # start of the channel grouping: 'grouped', 'he', or 'constant' as published
     mask_ratio: float  # share of the patches that are hidden
     n_groups: int  # of channels
-    alpha: float  # weight of the distillation loss; 0 turns distillation off
+    alpha: float  # weight of the distillation loss, whatever the tie; 0 turns it off
     beta: float  # weight of the grouping loss
     temperature: float  # of the distillation
     patch: int  # side of a patch in pixels
@@ -59,6 +59,7 @@ class FaceMAESettings:
     decoder_width: int
     decoder_depth: int
     decoder_heads: int
+    tie: str = "published"  # between FaceMAE and the encoder, or 'variance', 'target' or 'patch' (docs/learning.md)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +106,13 @@ class DataSettings:
     path: str
     source: str  # 'folder', 'array_record', or 'tfds:NAME[/CONFIG][:SPLIT]...' (docs/data.md)
     sources: tuple[str, ...]  # several mixed, each 'SOURCE@PATH=WEIGHT', in place of source and path; () for one
-    canvas: int  # side of the uint8 square that the host hands to the device
+    canvas: int  # side of the uint8 squares for the device, which images are resized to; 0: one that fits the data
     mean: tuple[float, float, float]  # RGB in [0, 1]
     std: tuple[float, float, float]
     threads: int  # decoding threads per process; 0: one per core
     max_bad_fraction: float  # share of unreadable images above which a run stops
     cache: str  # '' or a file to keep decoded canvases in
+    fitted: int = 0  # the side that a run with canvas 0 found for its data; recorded and not to be set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,26 @@ class Config:
     data: DataSettings
     method: str = "simfle"  # or 'byol', 'simsiam', 'moco_v3', 'mae'
     monitor: MonitorSettings = MonitorSettings()
+
+    @property
+    def canvas(self) -> int:
+        """Side of the squares that the device gets; before a run has seen its data, that of the views."""
+        return self.data.canvas or self.data.fitted or self.largest_view
+
+    @property
+    def own_sizes(self) -> bool:
+        """Whether images lie in their squares at their own size; otherwise each is resized to fill its square."""
+        return self.data.canvas == 0
+
+    @property
+    def least_side(self) -> int:
+        """Pixels that an image keeps which is too large for its square and halved; 0: images fill their squares."""
+        return self.largest_view if self.own_sizes else 0
+
+    @property
+    def largest_view(self) -> int:
+        """Side of the largest image that the networks see."""
+        return max(self.views.size, self.views.plain_size)
 
     @property
     def image_size(self) -> int:

@@ -1,6 +1,7 @@
 """Decoded canvases kept in one memory-mapped file, for data sets that are read a hundred times.
 
-The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the list of unreadable images as JSON. It is
+The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the sides, int32 [n], and the list of unreadable
+images as JSON. It is
 built under a name of its own, PATH.partial, and takes its place by renaming: a run that is killed leaves the old file.
 One process builds it, which holds the lock PATH.lock; all others that want it wait.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -28,10 +29,18 @@ from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
-FORMAT = "simfle canvases 2"  # the number changes with the layout of the file and with the numbers that decode gives
+FORMAT = "simfle canvases 3"  # the number changes with the layout of the file and with the numbers that decode gives
 PAGE = 4096
 ROWS = 64  # images written at a time
 LOOK = 0.2  # seconds between two looks at the lock
+
+
+class Decoding(NamedTuple):
+    """How images are decoded: the side of their squares, and `least` and threads as for `TrainBatches`."""
+
+    canvas: int
+    least: int
+    threads: int
 
 
 class Interrupted(Exception):
@@ -39,10 +48,10 @@ class Interrupted(Exception):
 
 
 class CachedSource:
-    """A source whose records hold the canvas, uint8 [S, S, 3], in place of the bytes of the file."""
+    """A source whose records hold the decoded image, uint8 [side, side, 3], in place of the bytes of the file."""
 
-    def __init__(self, source: Source, canvases: np.ndarray, bad: dict[int, str]):
-        self._source, self._canvases, self._bad = source, canvases, bad
+    def __init__(self, source: Source, canvases: np.ndarray, sides: np.ndarray, bad: dict[int, str]):
+        self._source, self._canvases, self._sides, self._bad = source, canvases, sides, bad
         self.classes, self.labels = source.classes, source.labels
 
     @property
@@ -59,11 +68,12 @@ class CachedSource:
         if index in self._bad:
             raise BadImage(self._bad[index])
         label = None if self.labels is None else int(self.labels[index])
-        return Record(self.name(index), self._canvases[index], label)
+        side = int(self._sides[index])
+        return Record(self.name(index), self._canvases[index, :side, :side], label)
 
 
 def cached(
-    source: Source, canvas: int, path: str, threads: int = 0, stopped: Callable[[], bool] = lambda: False
+    source: Source, canvas: int, path: str, threads: int = 0, stopped: Callable[[], bool] = lambda: False, least: int = 0
 ) -> Source:
     """The same source read from the cache at `path`, which is built or replaced when it is not that of the source.
 
@@ -75,12 +85,13 @@ def cached(
         path: the file; a folder gets one file for each data set and canvas.
         threads: for decoding; 0: one per core.
         stopped: asked now and then while the cache is built or waited for, whether to give that up.
+        least: as for `TrainBatches`.
 
     Raises:
         UserError: `path` is a file of another kind, or an image cannot be read now.
         Interrupted: `stopped` said so; what was built is removed.
     """
-    key = hashlib.sha256(f"{FORMAT}\n{source.fingerprint}\n{canvas}".encode()).hexdigest()
+    key = hashlib.sha256(f"{FORMAT}\n{source.fingerprint}\n{canvas}\n{least}".encode()).hexdigest()
     if os.path.isdir(path):
         path = os.path.join(path, f"canvases-{key[:16]}")
     _check_replaceable(path)
@@ -91,7 +102,7 @@ def cached(
         with _alone(path, stopped):
             if (found := _open(path, source, canvas, key)) is not None:
                 return found  # another process has built it meanwhile
-            _build(path, source, canvas, key, threads, stopped)
+            _build(path, source, Decoding(canvas, least, threads), key, stopped)
     except OSError as error:
         logging.warning("cannot write the cache %s (%s): decoding every time instead", path, error.strerror)
         return source
@@ -106,8 +117,9 @@ def _open(path: str, source: Source, canvas: int, key: str) -> CachedSource | No
         return None
     with open(path, "rb") as file:
         file.seek(PAGE + pixels)
+        sides = np.frombuffer(file.read(4 * len(source)), np.int32)
         bad = {int(index): reason for index, reason in json.load(file).items()}
-    return CachedSource(source, np.memmap(path, np.uint8, "r", PAGE, shape), bad)
+    return CachedSource(source, np.memmap(path, np.uint8, "r", PAGE, shape), sides, bad)
 
 
 def _read_header(path: str) -> dict[str, Any]:
@@ -159,12 +171,12 @@ def _wait_for(lock: int, stopped: Callable[[], bool]) -> None:
         time.sleep(LOOK)
 
 
-def _build(path: str, source: Source, canvas: int, key: str, threads: int, stopped: Callable[[], bool]) -> None:
+def _build(path: str, source: Source, how: Decoding, key: str, stopped: Callable[[], bool]) -> None:
     temporary = f"{path}.partial"  # one of a process that was killed is of no use
     file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        tail = _write_canvases(file, source, canvas, threads, stopped)
-        header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": canvas, "tail": tail})
+        tail = _write_canvases(file, source, how, stopped)
+        header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": how.canvas, "tail": tail})
         _write(file, header.encode().ljust(PAGE), 0)
         os.fsync(file)
         os.replace(temporary, path)
@@ -174,19 +186,22 @@ def _build(path: str, source: Source, canvas: int, key: str, threads: int, stopp
             os.unlink(temporary)
 
 
-def _write_canvases(file: int, source: Source, canvas: int, threads: int, stopped: Callable[[], bool]) -> int:
-    """Writes the pixels and the list of bad images; returns the length of the latter in bytes."""
-    size, count, bad = canvas * canvas * 3, len(source), dict[int, str]()
+def _write_canvases(file: int, source: Source, how: Decoding, stopped: Callable[[], bool]) -> int:
+    """Writes the pixels, the sides and the list of bad images; returns the length of the latter two in bytes."""
+    size, count, bad = how.canvas**2 * 3, len(source), dict[int, str]()
+    sides = np.full(count, how.canvas, np.int32)
     progress = Progress(count, "decoding into the cache")
     _reserve(file, PAGE + count * size)
-    with contextlib.closing(decoded_in_order(source, ROWS, canvas, threads)) as batches:
+    with contextlib.closing(decoded_in_order(source, ROWS, how.canvas, how.threads, how.least)) as batches:
         for batch, indices, found in batches:
             _write(file, batch["image"][: len(indices)].reshape(-1).data, PAGE + int(indices[0]) * size)
             bad |= found
+            if "side" in batch:
+                sides[indices] = batch["side"][: len(indices)]
             progress.update(int(indices[-1]) + 1)
             if stopped():
                 raise Interrupted
-    tail = json.dumps(bad).encode()
+    tail = sides.tobytes() + json.dumps(bad).encode()
     _write(file, tail, PAGE + count * size)
     return len(tail)
 

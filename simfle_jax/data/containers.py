@@ -10,6 +10,7 @@ from PIL import Image
 ORIENTATION = 0x0112  # Exif's tag
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+APP1 = b"\xff\xe1"  # begins the segments of both
 SCAN = 0xDA  # the marker before the pixels
 END = b"\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,6 +34,8 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def jpeg_orientation(data: bytes) -> int:
     """Exif's orientation, 1 to 8, or XMP's where Exif has none; 1 where neither tells."""
+    if APP1 not in data:  # which no compressed pixels hold: most small files are done with here
+        return 1
     exif, xmp = b"", 1
     for marker, start, end in jpeg_segments(data):
         if marker != 0xE1:

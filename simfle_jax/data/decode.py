@@ -63,6 +63,81 @@ def decode(data: bytes | np.ndarray, canvas: int, out: np.ndarray | None = None)
     return out
 
 
+def decode_at_own_size(data: bytes | np.ndarray, canvas: int, least: int, out: np.ndarray) -> int:
+    """Decodes an image file into the corner of a canvas, at its own size; never enlarges.
+
+    The central square counts. A larger one than the canvas is halved (other files than JPEG: divided by a whole number)
+    until it fits; where that would leave less than `least` pixels it is resized to the canvas as by `decode`. What is
+    read, converted and refused is the same as there.
+
+    Args:
+        data: the bytes of the file, or pixels, uint8 [H, W, 3] RGB.
+        canvas: side of `out`, in pixels.
+        least: pixels that an image has after it was halved.
+        out: uint8 [canvas, canvas, 3], contiguous; filled, with 0 beside and below the image.
+
+    Returns:
+        The side of the image in `out`.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    if isinstance(data, np.ndarray):
+        return _place(data if min(data.shape[:2]) <= canvas else _reduced(Image.fromarray(data), canvas, least), out)
+    if not data:
+        raise BadImage("empty file")
+    if data[:2] == b"\xff\xd8" and (side := _jpeg_at_own_size(data, canvas, least, out)):
+        return side
+    return _place(_reduced(open_rgb(data), canvas, least), out)
+
+
+def reduction(side: int, canvas: int, least: int) -> int:
+    """By how much a JPEG's decoder divides an image of this shorter side: 1, 2, 4, 8, or 0 where none of them fits."""
+    if side <= canvas:
+        return 1
+    return next((factor for factor in (2, 4, 8) if least <= -(-side // factor) <= canvas), 0)
+
+
+def _jpeg_at_own_size(data: bytes, canvas: int, least: int, out: np.ndarray) -> int:
+    """The side in `out`; 0 when Pillow must convert or judge."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height)
+        if colours not in ("YCbCr", "Gray", "RGB") or jpeg_orientation(data) != 1:
+            return 0
+        factor = reduction(min(height, width), canvas, least)
+        if height == width == canvas:
+            simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+            return canvas
+        if factor == 1:
+            return _place(simplejpeg.decode_jpeg(data, "RGB"), out)
+        if factor:
+            high, wide = -(-height // factor), -(-width // factor)
+            return _place(simplejpeg.decode_jpeg(data, "RGB", min_height=high, min_width=wide), out)
+    except ValueError:
+        return 0
+    return canvas if _decode_plain_jpeg(data, canvas, out) else 0
+
+
+def _reduced(image: Image.Image, canvas: int, least: int) -> np.ndarray:
+    side = min(image.size)
+    factor = -(-side // canvas)
+    if -(-side // factor) < min(side, least):
+        return _fit(image, canvas)
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
+
+
+def _place(pixels: np.ndarray, out: np.ndarray) -> int:
+    """Puts the central square of uint8 [H, W, 3] into the corner of `out`, 0 around it; returns its side."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    out[:side, :side] = pixels[top : top + side, left : left + side]
+    out[side:] = 0
+    out[:side, side:] = 0
+    return side
+
+
 def _decode_plain_jpeg(data: bytes, canvas: int, out: np.ndarray) -> bool:
     """Fills `out` by libjpeg-turbo; False when Pillow must convert (CMYK, rotated) or judge (damaged)."""
     try:

@@ -22,8 +22,8 @@ BATCHES_AHEAD = 2  # decoded batches that wait, besides the one that each thread
 class TrainBatches:
     """Endless training batches of one process, from any step on.
 
-    Each is a dict of `image` uint8 [b, S, S, 3], `index` int32 [b] (the image's number in the listing) and,
-    from a labelled source, `label` int32 [b], with b = batch_size / process_count. Process p holds the rows
+    Each is a dict of `image` uint8 [b, S, S, 3], `index` int32 [b] (the image's number in the listing), with `least`
+    `side` int32 [b], and, from a labelled source, `label` int32 [b], with b = batch_size / process_count. Process p holds the rows
     [p*b, (p+1)*b) of the global batch, as a sharding over the first axis wants them. Use it in a `with`, or
     close it.
 
@@ -35,6 +35,8 @@ class TrainBatches:
         seed: of the order.
         batch_size: images of the global batch.
         canvas: side S in pixels.
+        least: 0: every image is resized to S; otherwise it lies in a corner of its square at its own size, as
+            `decode_at_own_size` tells.
         start_step: the first step to give; takes no time to go to.
         process_index, process_count: which part of the global batch to give.
         threads: decoding threads; 0: one per core.
@@ -54,6 +56,7 @@ class TrainBatches:
         seed: int,
         batch_size: int,
         canvas: int,
+        least: int = 0,
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
@@ -69,7 +72,7 @@ class TrainBatches:
         self._bad: dict[int, str] = {}
         self._drawn = np.zeros(len(source), bool)
         self._max_bad_fraction = max_bad_fraction
-        self._reader = Reader(source, canvas, local)
+        self._reader = Reader(source, canvas, local, least)
         self._iterator = _prefetched(TrainBatch(self._reader, seed, batch_size, rows), threads)
         self._iterator.set_state({"next_index": start_step})
 
@@ -114,6 +117,7 @@ def eval_batches(
     *,
     batch_size: int,
     canvas: int,
+    least: int = 0,
     threads: int = 0,
     max_bad_fraction: float = 1.0,
     bad: dict[str, str] | None = None,
@@ -128,7 +132,7 @@ def eval_batches(
         UserError: at the end, when no image or too few of them could be read.
     """
     found: dict[int, str] = {}
-    with contextlib.closing(decoded_in_order(source, batch_size, canvas, threads)) as batches:
+    with contextlib.closing(decoded_in_order(source, batch_size, canvas, threads, least)) as batches:
         for decoded in batches:
             found |= decoded.bad
             if bad is not None:
@@ -139,9 +143,11 @@ def eval_batches(
     _check_bad(source, found, len(found), len(source), max_bad_fraction)
 
 
-def decoded_in_order(source: Source, batch_size: int, canvas: int, threads: int) -> Generator[Decoded, None, None]:
+def decoded_in_order(
+    source: Source, batch_size: int, canvas: int, threads: int, least: int = 0
+) -> Generator[Decoded, None, None]:
     """The batches of one pass with the indices of their bad images; closing the generator stops the threads."""
-    reader = Reader(source, canvas, batch_size)
+    reader = Reader(source, canvas, batch_size, least)
     iterator = _prefetched(EvalBatch(reader, batch_size), threads)
     try:
         yield from iterator

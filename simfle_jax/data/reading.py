@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simfle_jax.data.buffers import Buffers
-from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.decode import BadImage, decode, decode_at_own_size
 from simfle_jax.data.files import patiently
 from simfle_jax.data.order import global_batch
 from simfle_jax.data.sources import Source
@@ -32,24 +32,27 @@ class Decoded(NamedTuple):
 class Reader:
     """Reads single images of a source into a canvas; all threads share what it knows about the bad ones.
 
-    `buffers` holds the memory of batches of `rows` canvases.
+    `buffers` holds the memory of batches of `rows` canvases. `least` 0: every image fills its canvas, as by `decode`;
+    otherwise it has its own size, as by `decode_at_own_size`, and batches hold `side`.
     """
 
-    def __init__(self, source: Source, canvas: int, rows: int):
-        self.source, self.canvas = source, canvas
+    def __init__(self, source: Source, canvas: int, rows: int, least: int = 0):
+        self.source, self.canvas, self.least = source, canvas, least
         self.buffers = Buffers((rows, canvas, canvas, 3), KEEP)
         self.stopped = threading.Event()
         self._reasons: dict[int, str] = {}
 
-    def read(self, index: int, out: np.ndarray) -> str | None:
-        """Fills `out`, uint8 [S, S, 3], with image `index`; returns the reason when that is impossible.
+    def read(self, index: int, out: np.ndarray) -> int | str:
+        """Fills `out`, uint8 [S, S, 3], with image `index`; returns its side, or the reason when that is impossible.
 
         Raises UserError when the image cannot be read now: it may be good, so no other one may take its place.
         """
         if index not in self._reasons:
             try:
+                if self.least:
+                    return decode_at_own_size(self._data(index), self.canvas, self.least, out)
                 decode(self._data(index), self.canvas, out)
-                return None
+                return self.canvas
             except BadImage as error:
                 self._reasons[index] = str(error)
         return self._reasons[index]
@@ -62,7 +65,11 @@ class Reader:
                 lambda: self.source[index].data, f"{self.source.name(index)} cannot be read", self.stopped.wait
             )
 
-    def labels(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def beside(self, indices: np.ndarray, sides: np.ndarray) -> dict[str, np.ndarray]:
+        """What a batch holds beside the images: their numbers, sides and labels, as far as they have them."""
+        return {"index": indices.astype(np.int32)} | ({"side": sides} if self.least else {}) | self._labels(indices)
+
+    def _labels(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return {} if self.source.labels is None else {"label": self.source.labels[indices].astype(np.int32)}
 
 
@@ -77,23 +84,26 @@ class TrainBatch:
 
     def __getitem__(self, step: int) -> Decoded:
         wanted = global_batch(len(self.reader.source), self.seed, step, self.batch_size)[self.rows]
-        images, used = self.reader.buffers.take(), wanted.copy()
+        images, used, sides = self.reader.buffers.take(), wanted.copy(), np.zeros(len(wanted), np.int32)
         bad: dict[int, str] = {}
         for row, index in enumerate(wanted):
             if self.reader.stopped.is_set():
                 break
-            used[row] = self._read_next_readable(int(index), images[row], bad)
-        batch = {"image": images, "index": used.astype(np.int32)} | self.reader.labels(used)
-        return Decoded(batch, wanted, bad)
+            used[row], sides[row] = self._read_next_readable(int(index), images[row], bad)
+        return Decoded({"image": images} | self.reader.beside(used, sides), wanted, bad)
 
-    def _read_next_readable(self, first: int, out: np.ndarray, bad: dict[int, str]) -> int:
-        """Fills `out` with image `first` or the next readable one of the listing: only the data decide."""
+    def _read_next_readable(self, first: int, out: np.ndarray, bad: dict[int, str]) -> tuple[int, int]:
+        """Fills `out` with image `first` or the next readable one of the listing, and returns which, and its side.
+
+        Only the data decide.
+        """
         count = len(self.reader.source)
-        for index in (number % count for number in range(first, first + count)):
-            reason = self.reader.read(index, out)
-            if reason is None:
-                return index
-            bad[index] = reason
+        for further in range(count):
+            index = (first + further) % count
+            side = self.reader.read(index, out)
+            if isinstance(side, int):
+                return index, side
+            bad[index] = side
         raise UserError(f"none of the {count} images can be read: {examples(self.reader.source, bad)}")
 
 
@@ -109,18 +119,22 @@ class EvalBatch:
     def __getitem__(self, number: int) -> Decoded:
         first = number * self.batch_size
         rows = np.arange(first, min(first + self.batch_size, len(self.reader.source)))
-        images, valid = self.reader.buffers.take(), np.zeros(self.batch_size, bool)
+        images, sides = self.reader.buffers.take(), np.ones(self.batch_size, np.int32)  # a side of 0 would divide by 0
+        valid = np.zeros(self.batch_size, bool)
         bad: dict[int, str] = {}
         for row, index in enumerate(rows.tolist()):
             if self.reader.stopped.is_set():
                 break
-            reason = self.reader.read(index, images[row])
-            valid[row] = reason is None
-            if reason is not None:
-                bad[index], images[row] = reason, 0
+            side = self.reader.read(index, images[row])
+            if isinstance(side, int):
+                sides[row], valid[row] = side, True
+            else:
+                bad[index], images[row] = side, 0
         images[len(rows) :] = 0
-        batch = {"index": rows.astype(np.int32)} | self.reader.labels(rows)
+        batch = self.reader.beside(rows, sides[: len(rows)])
         padded = {key: np.pad(value, (0, self.batch_size - len(rows))) for key, value in batch.items()}
+        if self.reader.least:
+            padded["side"] = sides
         return Decoded({"image": images, "valid": valid} | padded, rows, bad)
 
 

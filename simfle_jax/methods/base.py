@@ -26,6 +26,7 @@ class Outcome(NamedTuple):
     loss: Float[Array, ""]  # to be minimised
     terms: Metrics  # `loss/*`: the parts of the loss, unweighted, and `loss/total`
     outputs: Any  # what `Method.instruments` looks at
+    features: Float[Array, "batch feature"] | None = None  # pooled, of the first view, for `instruments.of_features`
 
 
 class Method(ABC):

@@ -9,41 +9,15 @@ Numbers are the paper's equations. As in SimFLE's published program each view is
 target network runs in training mode and keeps statistics of its own.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from simfle_jax import losses
-from simfle_jax.config import Config
 from simfle_jax.methods.base import Method, Metrics, Outcome, weighted
-from simfle_jax.models.heads import MLPHead
-from simfle_jax.models.network import Network
+from simfle_jax.models.network import Network, OnlineSide, Projections
 from simfle_jax.views import Views
-
-Projections = tuple[Float[Array, "batch projection"], Float[Array, "batch projection"]]  # of the two views
-
-
-class Seen(NamedTuple):
-    """What the online network makes of the two views."""
-
-    features: tuple[Float[Array, "batch feature"], Float[Array, "batch feature"]]
-    projections: Projections
-    predictions: Projections
-
-
-class OnlineSide(nnx.Module):
-    """The online network and its predictor."""
-
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.online = Network(config, rngs)
-        self.predictor = MLPHead(config.heads.out, config.heads.hidden, config.heads.out, rngs)
-
-    def see(self, views: Views) -> Seen:
-        """Both views through trunk, projector and predictor, in training mode."""
-        y1, z1 = self.online(views.first, train=True)
-        y2, z2 = self.online(views.second, train=True)
-        return Seen((y1, y2), (z1, z2), (self.predictor(z1, train=True), self.predictor(z2, train=True)))
 
 
 def exchanged_projections(target: Network, views: Views) -> Projections:
@@ -71,7 +45,7 @@ class BYOL(Method):
     def loss(self, networks: Any, views: Views, targets: Projections, draw: Any) -> Outcome:
         seen = networks.see(views)
         outcome = weighted({"similarity": similarity(seen.predictions, targets)})
-        return outcome._replace(outputs=seen)
+        return outcome._replace(outputs=seen, features=seen.features[0])
 
     def instruments(self, outputs: Any) -> Metrics:
         return super().instruments(outputs.projections[0])

@@ -18,6 +18,7 @@ from simfle_jax.methods.base import Method, Outcome, weighted
 from simfle_jax.methods.simfle import random_order
 from simfle_jax.models.facemae import Decoder, patchify
 from simfle_jax.models.semantic_masking import mask_by_scores
+from simfle_jax.models.simfle import Restored
 from simfle_jax.models.trunks import make_trunk
 from simfle_jax.views import Views
 
@@ -35,6 +36,16 @@ class Networks(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.online = Online(config, rngs)
         self.decoder = Decoder(config, config.trunk.width, rngs)
+        self.config = config
+
+    def restore(
+        self, plain: Float[Array, "batch height width 3"], draw: Float[Array, "batch patch"], train: bool = True
+    ) -> Restored:
+        """Plain images from the patches that `draw` keeps; there is no BatchNorm that `train` could change."""
+        masking = mask_by_scores(-draw, self.config.kept_patches)
+        latent = self.online.encoder.tokens(plain, masking.kept)
+        patches = patchify(plain, self.config.facemae.patch)
+        return Restored(patches, self.decoder.decode(latent, masking), masking, latent, None, None)
 
 
 class MAE(Method):
@@ -49,12 +60,9 @@ class MAE(Method):
         return random_order(keys, self.config.grid**2)
 
     def loss(self, networks: Any, views: Views, targets: None, draw: Float[Array, "batch patch"]) -> Outcome:
-        masking = mask_by_scores(-draw, self.config.kept_patches)
-        latent = networks.online.encoder.tokens(views.plain, masking.kept)
-        predicted = networks.decoder.decode(latent, masking)
-        patches = patchify(views.plain, self.config.facemae.patch)
-        reconstruction = losses.reconstruction(predicted, patches, masking.masked)
-        return weighted({"reconstruction": reconstruction})._replace(outputs=latent[:, 1:].mean(1))
+        restored = networks.restore(views.plain, draw)
+        reconstruction = losses.reconstruction(restored.predicted, restored.patches, restored.masking.masked)
+        return weighted({"reconstruction": reconstruction})._replace(outputs=restored.latent[:, 1:].mean(1))
 
 
 METHOD = MAE

@@ -45,12 +45,12 @@ class MoCoV3(Method):
         return k1, target(views.second, train=True).projections
 
     def loss(self, networks: Any, views: Views, targets: Projections, draw: None) -> Outcome:
-        z1 = networks.online(views.first, train=True).projections
+        y1, z1 = networks.online(views.first, train=True)
         z2 = networks.online(views.second, train=True).projections
         q1, q2 = networks.predictor(z1, train=True), networks.predictor(z2, train=True)
         temperature = self.config.heads.temperature
         contrast = losses.contrast(q1, targets[1], temperature) + losses.contrast(q2, targets[0], temperature)
-        return weighted({"contrast": jnp.asarray(contrast)})._replace(outputs=z1)
+        return weighted({"contrast": jnp.asarray(contrast)})._replace(outputs=z1, features=y1)
 
 
 METHOD = MoCoV3

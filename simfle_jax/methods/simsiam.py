@@ -38,13 +38,14 @@ class SimSiam(Method):
         return Networks(self.config, rngs)
 
     def loss(self, networks: Any, views: Views, targets: None, draw: None) -> Outcome:
-        z1 = networks.online(views.first, train=True).projections
+        y1, z1 = networks.online(views.first, train=True)
         z2 = networks.online(views.second, train=True).projections
         p1, p2 = networks.predictor(z1, train=True), networks.predictor(z2, train=True)
         pairs = (p1, jax.lax.stop_gradient(z2)), (p2, jax.lax.stop_gradient(z1))
         # losses.similarity is 2 - 2 cos, so this is (2) with 1 added: 0 where the views agree.
         similarity = sum(losses.similarity(p, z).mean() for p, z in pairs) / 4
-        return weighted({"similarity": similarity})._replace(outputs=z1)  # type: ignore[dict-item]
+        outcome = weighted({"similarity": similarity})  # type: ignore[dict-item]
+        return outcome._replace(outputs=z1, features=y1)
 
     def instruments(self, outputs: Any) -> Metrics:
         return super().instruments(outputs)

@@ -1,4 +1,4 @@
-"""The online network and the target network: a trunk and its projector."""
+"""The online network and the target network: a trunk and its projector; and the predictor on the online side."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +10,9 @@ from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
 from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.trunks import make_trunk
+from simfle_jax.views import Views
+
+Projections = tuple[Float[Array, "batch projection"], Float[Array, "batch projection"]]  # of the two views
 
 
 class Projected(NamedTuple):
@@ -30,3 +33,25 @@ class Network(nnx.Module):
         """The images are normalised."""
         features = self.encoder(images, train).pooled
         return Projected(features, self.projection(features, train))
+
+
+class Seen(NamedTuple):
+    """What the online network makes of the two views."""
+
+    features: tuple[Float[Array, "batch feature"], Float[Array, "batch feature"]]
+    projections: Projections
+    predictions: Projections
+
+
+class OnlineSide(nnx.Module):
+    """The online network and its predictor."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        self.online = Network(config, rngs)
+        self.predictor = MLPHead(config.heads.out, config.heads.hidden, config.heads.out, rngs)
+
+    def see(self, views: Views) -> Seen:
+        """Both views through trunk, projector and predictor, in training mode."""
+        y1, z1 = self.online(views.first, train=True)
+        y2, z2 = self.online(views.second, train=True)
+        return Seen((y1, y2), (z1, z2), (self.predictor(z1, train=True), self.predictor(z2, train=True)))

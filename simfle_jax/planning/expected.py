@@ -67,7 +67,12 @@ def exchanged(config: Config, state: TrainState) -> dict[str, int]:
     )
     both_ways += _floats(trained.get("distil_ffl")) + _floats(trained.get("facemae"))
     semantic = config.method == "simfle" and config.facemae.masking == "semantic"
-    forward = 2 * _floats(target) + (_floats(trained["online"]["encoder"]) if semantic else 0)
+    forward = 2 * _floats(target)
+    trunk = _floats(trained["online"]["encoder"])
+    if "distil_map" in trained:  # a tie that trains the trunk's map of the plain image
+        both_ways += trunk + _floats(trained["distil_map"])
+    elif semantic:
+        forward += trunk
     matrix = config.trunk.features**2 if semantic else 0
     # Every micro-batch has statistics and a matrix of its own; gradients are reduced in each as well.
     parts = config.accumulate

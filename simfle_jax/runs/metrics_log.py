@@ -10,12 +10,15 @@ from simfle_jax.runs.files import or_warn, write_whole
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off."""
+    """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off.
+
+    earlier: the lines that were there and stay; seconds: of training at the last of them.
+    """
 
     def __init__(self, folder: Path, resume_step: int, writers: tuple[Any, ...] = ()):
         self.path, self.writers = folder / "metrics.jsonl", writers
         kept = [line for line in self._lines() if line["step"] <= resume_step]
-        self.seconds = kept[-1]["seconds"] if kept else 0.0
+        self.earlier, self.seconds = kept, kept[-1]["seconds"] if kept else 0.0
         text = "".join(json.dumps(line) + "\n" for line in kept)
         try:
             write_whole(self.path, text)

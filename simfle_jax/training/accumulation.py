@@ -5,15 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, Shaped, UInt8
+from jaxtyping import Array, Key, Shaped
+
+from simfle_jax.canvases import Images
 
 
 def in_parts(
-    gradients: Callable[[Any, jax.Array, jax.Array], tuple[Any, Any]],
+    gradients: Callable[[Any, jax.Array, Images], tuple[Any, Any]],
     parts: int,
     stats: Any,
     keys: Key[Array, " batch"],
-    images: UInt8[Array, "batch height width channel"],
+    images: Images,
 ) -> tuple[Any, Any]:
     """`gradients(stats, keys, images) -> (sums, stats)` over `parts` micro-batches: the mean of sums, the last stats.
 
@@ -27,13 +29,13 @@ def in_parts(
     def split(x: Shaped[Array, " batch *rest"]) -> Shaped[Array, "part row *rest"]:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], None]:
+    def body(carry: tuple[Any, Any], chunk: tuple[jax.Array, Images]) -> tuple[tuple[Any, Any], None]:
         sums, stats = carry
         new, stats = gradients(stats, *chunk)
         return (jax.tree.map(jnp.add, sums, new), stats), None
 
-    chunks = split(keys), split(images)
-    shapes = jax.eval_shape(gradients, stats, *(chunk[0] for chunk in chunks))[0]
+    chunks = jax.tree.map(split, (keys, images))
+    shapes = jax.eval_shape(gradients, stats, *jax.tree.map(lambda chunk: chunk[0], chunks))[0]
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (sums, stats), _ = jax.lax.scan(body, (zeros, stats), chunks)
     return jax.tree.map(lambda x: x / parts, sums), stats

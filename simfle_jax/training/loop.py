@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from simfle_jax import compilation, parallel
+from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
@@ -29,12 +29,14 @@ from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.writers import optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
+from simfle_jax.training.fitting import with_canvas
 from simfle_jax.training.program import step_program
 from simfle_jax.training.restore import identity, upgraded_identity
 from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.stop import Stop
+from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
@@ -56,6 +58,7 @@ def train(config: Config, workdir: str, peer_timeout: float = 300, monitor: Moni
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     source = same_data(source)
+    config = with_canvas(config, source, workdir)
 
     # ---------------------------------------------------------------- devices and run folder
     mesh = parallel.data_mesh()
@@ -137,13 +140,14 @@ class Run:
         if self.main:
             self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
             self.progress = Progress(self.total, "pre-training", start)
+            self.warnings = Warnings(self.config, self.log.earlier)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
         elif start and self.main:
             print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
         with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
-            on_devices = parallel.ahead((batch["image"] for batch in batches), self.mesh, self.total - start)
+            on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
             for step, images in enumerate(on_devices, start):
                 state, metrics = step_function(state, images)
                 self._after_step(step + 1, state, metrics)
@@ -157,8 +161,8 @@ class Run:
     def _batches(self, start: int, stop: Stop) -> TrainBatches:
         c = self.config
         return TrainBatches(
-            keeping.kept(self.source, c.data, stop),
-            seed=c.seed, batch_size=c.batch_size, canvas=c.data.canvas, start_step=start,
+            keeping.kept(self.source, c, stop),
+            seed=c.seed, batch_size=c.batch_size, canvas=c.canvas, least=c.least_side, start_step=start,
             process_index=jax.process_index(), process_count=jax.process_count(), threads=c.data.threads,
             max_bad_fraction=c.data.max_bad_fraction,
         )  # fmt: skip
@@ -213,6 +217,7 @@ class Run:
             self.verify()
             self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
             line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
+            self.warnings.look(line)
             self.log.write(
                 line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
             )

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import export
 
-from simfle_jax import compilation, parallel, traced
+from simfle_jax import canvases, compilation, parallel, traced
 from simfle_jax.config import as_dict
 from simfle_jax.training.state import TrainState
 from simfle_jax.training.step import Metrics, TrainStep
@@ -19,24 +18,25 @@ def step_program(step: TrainStep, shapes: TrainState, shardings: TrainState) -> 
     """
     assert step.mesh is not None
     config, over, everywhere = step.config, parallel.over_data(step.mesh), parallel.replicated(step.mesh)
-    images = jax.ShapeDtypeStruct((config.batch_size, config.data.canvas, config.data.canvas, 3), jnp.uint8)
+    images = canvases.shapes(config.batch_size, config.canvas, config.own_sizes)
     leaves, structure = jax.tree.flatten(shapes)
+    image_leaves, image_structure = jax.tree.flatten(images)
 
-    def on_leaves(leaves: list[jax.Array], images: jax.Array) -> tuple[list[jax.Array], Metrics]:
-        state, metrics = step(jax.tree.unflatten(structure, leaves), images)
+    def on_leaves(leaves: list[jax.Array], images: list[jax.Array]) -> tuple[list[jax.Array], Metrics]:
+        state, metrics = step(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(image_structure, images))
         return jax.tree.leaves(state), metrics
 
     def trace() -> export.Exported:
-        # A state is made of classes that a file cannot name, a list of arrays is not.
+        # State and images are of classes that a file cannot name, lists of arrays are not.
         placed = jax.tree.leaves(shardings)
         program = jax.jit(on_leaves, in_shardings=(placed, over), out_shardings=(placed, everywhere))
-        return export.export(program)(leaves, images)
+        return export.export(program)(leaves, image_leaves)
 
     identity = as_dict(config), step.steps_per_epoch, images, leaves, str(structure), shardings
     program = traced.kept(trace, identity)
 
-    def train_step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
-        leaves, metrics = program.call(jax.tree.leaves(state), images)
+    def train_step(state: TrainState, images: canvases.Images) -> tuple[TrainState, Metrics]:
+        leaves, metrics = program.call(jax.tree.leaves(state), jax.tree.leaves(images))
         return jax.tree.unflatten(structure, leaves), metrics
 
     return step.jitted(shardings, compilation.training_options(), train_step)

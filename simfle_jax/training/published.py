@@ -61,7 +61,11 @@ def read_published(path: str | Path) -> Published:
 
 
 def check_published(config: Config) -> None:
-    """Raises UserError unless the published program knows this method and this trunk."""
+    """Raises UserError unless the published program knows this method, its tie and this trunk."""
+    if config.facemae.tie != "published":
+        raise UserError(
+            f"the published program knows no facemae.tie = {config.facemae.tie!r}: the trunk alone goes to .safetensors or .onnx"
+        )
     if config.trunk.kind != "bottleneck" or config.method not in ("simfle", "byol"):
         raise UserError(
             f"the published program's checkpoints hold simfle or byol on bottleneck ResNets, not {config.method} on "

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key
 
-from simfle_jax import parallel
+from simfle_jax import instruments, parallel
+from simfle_jax.canvases import Images
 from simfle_jax.config import Config
 from simfle_jax.methods import find_method
 from simfle_jax.methods.base import Metrics, Outcome, Tree
@@ -51,10 +52,8 @@ class TrainStep:
         """The state at step 0, from config.seed; `trunk` as for `init_state`."""
         return init_state(self.method, self.tx, trunk)
 
-    def __call__(
-        self, state: TrainState, images: UInt8[Array, "batch height width channel"]
-    ) -> tuple[TrainState, Metrics]:
-        """One step on canvases: the next state and the metrics of this step.
+    def __call__(self, state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
+        """One step on uint8 canvases [B, S, S, 3], or Canvases: the next state and the metrics of this step.
 
         In float32 products are exact on every backend; accelerators would round their factors by default.
         """
@@ -67,11 +66,7 @@ class TrainStep:
         return self.update(state, grads, stats), metrics
 
     def gradients_of_images(
-        self,
-        state: TrainState,
-        stats: Statistics,
-        keys: Key[Array, " batch"],
-        images: UInt8[Array, "batch height width channel"],
+        self, state: TrainState, stats: Statistics, keys: Key[Array, " batch"], images: Images
     ) -> tuple[tuple[Tree, Metrics], Statistics]:
         """`gradients` of images, augmented and masked by their keys."""
         views = make_views(keys, images, self.config)
@@ -86,6 +81,7 @@ class TrainStep:
         differentiated = jax.value_and_grad(self.loss, has_aux=True)
         (_, (outcome, online_stats)), grads = differentiated(state.params, stats.online, views, targets, draw)
         metrics = outcome.terms | self.method.instruments(outcome.outputs)
+        metrics |= instruments.of_features(outcome.features, views.facts) if outcome.features is not None else {}
         return (grads, metrics), Statistics(online_stats, target_stats)
 
     def targets(self, params: Tree, stats: Tree, views: Views) -> tuple[Any, Tree]:
@@ -133,7 +129,7 @@ class TrainStep:
         """
         assert self.mesh is not None
 
-        def train_step(state: TrainState, images: jax.Array) -> tuple[TrainState, Metrics]:
+        def train_step(state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
             return self(state, images)
 
         return jax.jit(

@@ -29,8 +29,8 @@ def export_onnx(
 
     ours: the same network in this package, normalised images [B, S, S, 3] to its outputs.
 
-    Input `images`: float32 [batch, 3, size, size], normalised by `mean` and `std` of the metadata, which are in the
-    file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds a classifier.
+    Input `images`: float32 [batch, 3, size, size], normalised by `mean` and `std` of the metadata, or by each image's
+    own where `standardise` says 'image' (`augment.standardise`); the metadata are in the file. Output `features` [batch, dim], or `logits` [batch, classes] when `arrays` holds a classifier.
 
     Raises:
         UserError: the packages are not installed, the path cannot be written, or the outputs differ.

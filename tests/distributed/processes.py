@@ -30,7 +30,7 @@ def environment(devices: int = 2) -> dict[str, str]:
 def command(images: Path, workdir: Path, *flags: str) -> list[str]:
     return [
         sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'tests/distributed/small_config.py'}",
-        f"--config.data.path={images}", f"--workdir={workdir}", "--config.batch_size=8",
+        f"--config.data.path={images}", f"--workdir={workdir}", "--config.batch_size=8", "--config.data.canvas=0",
         "--config.model.facemae=False", *flags,  # BYOL alone compiles in a third of the time
     ]  # fmt: skip
 

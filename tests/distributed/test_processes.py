@@ -16,7 +16,10 @@ LOST = ("lost another process of the run", "saw no step for", "Terminating proce
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
+    folder = tmp_path_factory.mktemp("data") / "images"
+    for size in (16, 24):  # so that the canvas, which is found from the data, holds images of their own sizes
+        small.write_images(folder / f"{size}", 20, size)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def test_different_settings_stop_both_and_are_named(images, tmp_path):
     ended = processes.finish(processes.start(images, tmp_path / "run", own={1: ["--config.lr=0.1"]}))
     for status, text in ended:
         assert status == 2
-        assert "process 1 has config.lr = 0.1, process 0 has 0.05: start all processes with the same" in text
+        assert "process 1 has config.optimizer.lr = 0.1, process 0 has 0.05: start all processes with the same" in text
 
 
 def test_other_data_of_one_stops_both(images, tmp_path):

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from simfle_jax import augment
+from simfle_jax import augment, colour
+from simfle_jax.canvases import Canvases
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,28 @@ def test_crop_and_resize(values):
     assert np.abs(np.asarray(images) * 255 - values["crop"]).max() < 1.6
 
 
+def test_crop_of_an_image_in_the_corner_of_a_larger_canvas(values):
+    """As the host hands over images that are smaller than the canvas; torchvision crops the stored image."""
+    stored = values["images"]
+    canvas = np.full((len(stored), 2 * stored.shape[1], 2 * stored.shape[2], 3), 255, np.uint8)
+    canvas[:, : stored.shape[1], : stored.shape[2]] = stored
+    images = augment.crop_and_resize(augment.to_float(canvas), values["boxes"], 64)
+    assert np.abs(np.asarray(images) * 255 - values["crop"]).max() < 1.6
+
+
+@pytest.mark.parametrize("image, size", [(0, 112), (1, 48)])
+def test_plain_view_of_an_image_in_the_corner_of_a_larger_canvas(values, image, size):
+    stored = values["images"][image]
+    canvas = np.full((1, 2 * len(stored), 2 * len(stored), 3), 255, np.uint8)
+    canvas[0, : len(stored), : len(stored)] = stored
+    plain = augment.plain_view(Canvases(canvas, np.array([len(stored)], np.int32)), size)
+    assert mean_levels(plain, values[f"eval_resize{size}"][None], np.round) < 1
+
+
 def test_flip(values):
     flip = np.ones(len(values["boxes"]), bool)
     planes = augment._crop_planes(augment.to_float(values["images"]), values["boxes"], 64, flip)
-    assert mean_levels(augment._interleaved(planes), values["flip"], np.round) < 1
+    assert mean_levels(colour.to_images(planes), values["flip"], np.round) < 1
 
 
 @pytest.mark.parametrize(
@@ -42,23 +61,23 @@ def test_flip(values):
 )
 def test_colour(values, crop, name, column, levels):
     factors = values["factors"][:, column].astype(np.float32)
-    images = getattr(augment, f"adjust_{name}")(crop, factors)
+    images = getattr(colour, f"adjust_{name}")(crop, factors)
     assert mean_levels(images, values[name], np.floor) < levels
 
 
 def test_gray(values, crop):
-    assert mean_levels(augment.grayscale(crop), values["gray"], np.round) < 1
+    assert mean_levels(colour.grayscale(crop), values["gray"], np.round) < 1
 
 
 def test_blur(values, crop):
-    images = augment.gaussian_blur(crop, values["sigmas"].astype(np.float32), 7)
+    images = colour.gaussian_blur(crop, values["sigmas"].astype(np.float32), 7)
     assert mean_levels(images, values["blur"], np.floor) < 1
 
 
 def test_chain_in_every_images_own_order(values):
     flipped = augment.to_float(values["flip"])
-    images = augment.color_jitter(flipped, values["factors"].astype(np.float32), values["orders"])
-    images = augment.gaussian_blur(images, values["sigmas"].astype(np.float32), 7)
+    images = colour.color_jitter(flipped, values["factors"].astype(np.float32), values["orders"])
+    images = colour.gaussian_blur(images, values["sigmas"].astype(np.float32), 7)
     assert mean_levels(images, values["chain"], np.floor) < 2
 
 

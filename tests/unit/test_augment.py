@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simfle_jax import augment
+from simfle_jax import augment, colour
 from simfle_jax.config import ViewSettings
 
 SIZE, BATCH = 24, 6
@@ -20,7 +20,7 @@ NEUTRAL = dataclasses.replace(STRONG, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0
 
 two_views = jax.jit(augment.two_views, static_argnums=2)
 crop_and_resize = jax.jit(augment.crop_and_resize, static_argnums=2)
-adjust = {name: jax.jit(getattr(augment, f"adjust_{name}")) for name in ("brightness", "contrast", "saturation", "hue")}
+adjust = {name: jax.jit(getattr(colour, f"adjust_{name}")) for name in ("brightness", "contrast", "saturation", "hue")}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_hue_turns_primaries_and_closes_the_circle(floats):
 
 
 def test_saturation_zero_is_gray(floats):
-    gray = augment.grayscale(floats)
+    gray = colour.grayscale(floats)
     np.testing.assert_allclose(adjust["saturation"](floats, jnp.zeros(BATCH)), gray, atol=1e-6)
     np.testing.assert_allclose(gray[..., 1], np.asarray(floats) @ np.array([0.299, 0.587, 0.114]), atol=1e-6)
 
@@ -155,8 +155,8 @@ def test_jitter_is_the_single_operations_in_order(floats):
     factors = np.random.RandomState(1).uniform(0.2, 1.8, (24, 4)).astype(np.float32)
     factors[:, 3] = (factors[:, 3] - 1) / 4
     image = floats[:1]
-    together = jax.jit(augment.color_jitter)(jnp.repeat(image, 24, axis=0), factors, augment.ORDERS)
-    for order, factor, result in zip(augment.ORDERS, factors, together):
+    together = jax.jit(colour.color_jitter)(jnp.repeat(image, 24, axis=0), factors, colour.ORDERS)
+    for order, factor, result in zip(colour.ORDERS, factors, together):
         expected = image
         for operation in order:
             expected = operations[operation](expected, factor[operation : operation + 1])
@@ -171,7 +171,7 @@ def test_every_order_is_drawn_equally_often():
 
 
 def test_blur_keeps_constants_and_is_a_gaussian(floats):
-    blur = jax.jit(augment.gaussian_blur, static_argnums=2)
+    blur = jax.jit(colour.gaussian_blur, static_argnums=2)
     sigmas = jnp.linspace(0.1, 2, BATCH)
     np.testing.assert_allclose(blur(jnp.full_like(floats, 0.3), sigmas, 9), 0.3, atol=1e-6)
     impulse = jnp.zeros((1, 21, 21, 3)).at[0, 10, 10].set(1)

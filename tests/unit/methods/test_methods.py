@@ -8,7 +8,7 @@ import small
 
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
-from simfle_jax.methods import find_method
+from simfle_jax.methods import find_method, mae
 from simfle_jax.models.network import Projected
 from simfle_jax.views import Views
 
@@ -26,7 +26,7 @@ class Given:
 
     def online(self, view, train):
         assert train
-        return Projected(None, jnp.where(view == 0, Z1, Z2))
+        return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, Z1, Z2))
 
     def predictor(self, z, train):
         """P1 of Z1 and P2 of Z2, each times its input over itself, so that gradients pass as through a network."""
@@ -48,7 +48,7 @@ def test_simsiam_stops_the_gradient_at_the_projections_that_are_predicted():
     def loss(z1, z2):
         class Traced(Given):
             def online(self, view, train):
-                return Projected(None, jnp.where(view == 0, z1, z2))
+                return Projected(jnp.zeros((5, 3)), jnp.where(view == 0, z1, z2))
 
         return find_method(small.config(method="simsiam")).loss(Traced(), VIEWS, None, None).loss
 
@@ -96,6 +96,9 @@ def test_mae_is_the_error_on_hidden_patches_normalised_within_each():
                 assert latent.shape == (3, 5, 16)
                 return jnp.asarray(predicted)
 
+        restore = mae.Networks.restore
+
+    Networks.config = config
     outcome = find_method(config).loss(Networks(), Views(None, None, jnp.asarray(plain)), None, jnp.asarray(draw))
     np.testing.assert_array_equal(seen["images"], plain)
     smallest = np.argsort(draw, 1)[:, :4]

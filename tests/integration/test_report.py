@@ -1,0 +1,184 @@
+"""The report of real runs: what it says is what the runs wrote, whatever state and names they have."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import small
+from pages import Page
+from small_probe import write_split
+
+from configs import probe as probe_config
+from simfle_jax.commands import masks, report
+from simfle_jax.evaluation.probe import run_probe
+from simfle_jax.evaluation.settings import probing
+from simfle_jax.reporting.images import LIMIT
+from simfle_jax.training.loop import train
+
+CLASSES = {"blue": "<b>\"q\" & 'a'", "green": "\U0001f600", "red": "\u05e9\u05dc\u05d5\u05dd"}
+
+WRONG = {"blue": "' onerror='alert(1).jpg", "green": "\" onload=\"alert(1).jpg"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Coloured squares in class folders with difficult names, said to be generated."""
+    folder = tmp_path_factory.mktemp("report") / "faces"
+    for seed, split in enumerate(("train", "val")):
+        write_split(folder / split, dict.fromkeys(CLASSES, 8), seed)
+        for plain, name in CLASSES.items():
+            (folder / split / plain).rename(folder / split / name)
+    # In the wrong class: whatever the probe is like, it is mistaken about one of them.
+    for name in WRONG:
+        shutil.copy(folder / "val" / CLASSES["red"] / "000.jpg", folder / "val" / CLASSES[name] / WRONG[name])
+    (folder / "faces.json").write_text('{"size": 32}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    """A run of six steps with the checkpoints of three of them, in a folder with a difficult name."""
+    place = data.parent / "<img src=x onerror=alert(1)>"
+    train(small.config(data={"path": str(data / "train")}, checkpoint_steps=2, keep_checkpoints=3), str(place))
+    return place
+
+
+@pytest.fixture(scope="module")
+def probe(data, run):
+    """A probe of that run."""
+    config = probe_config.get_config()
+    config.update(encoder=str(run), epochs=2, batch_size=8, protocol="cached")
+    config.data.path = str(data)
+    run_probe(probing(config), str(data.parent / "probe"))
+    return data.parent / "probe"
+
+
+@pytest.fixture(scope="module")
+def whole(run, probe):
+    """The report of both, as a file."""
+    out = run.parent / "report.html"
+    assert small.status(report, [str(run), "--probe", str(probe), "--out", str(out)]) == 0
+    return out
+
+
+def made(out: Path, *arguments) -> Page:
+    assert small.status(report, [*map(str, arguments), "--out", str(out)]) == 0
+    return Page(out.read_text())
+
+
+def copied(run: Path, place: Path, without: tuple[str, ...] = ()) -> Path:
+    shutil.copytree(run, place, ignore=shutil.ignore_patterns(*without, "lock*"))
+    return place
+
+
+def test_curves_are_the_metrics_and_tables_the_results(whole, run, probe):
+    page = Page(whole.read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name in set(lines[0]) - {"step", "epoch", "seconds"}:
+        (curve,) = page.curve(name)
+        assert curve["x"] == [line["step"] for line in lines], name
+        assert curve["y"] == [line[name] for line in lines], name
+        assert lines[-1][name] in page.numbers
+    results = json.loads((probe / "results.json").read_text())
+    for score in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert {results[score], *results["intervals_95"][score]} <= set(page.numbers), score
+    assert {count for row in results["confusion"] for count in row} <= set(page.numbers)
+    assert all(name in page.text for name in [*CLASSES.values(), run.name])
+
+
+def test_difficult_names_are_text_and_images_are_few_and_inside(whole):
+    page = Page(whole.read_text())
+    assert not {"onerror", "onload"} & page.attributes and "b" not in page.elements
+    assert 20 < len(page.images) < 2 * LIMIT
+    assert all(image["src"].startswith("data:image/") and "alt" in image for image in page.images)
+    assert any(name in page.text for name in WRONG.values())
+    for step in (2, 4, 6):
+        assert f"Reconstructions at step {step}" in page.text
+    assert "Group maps" in str(page.images) and "Worst mistakes" in page.text and "nearest visible patch" in page.text
+
+
+def test_images_of_people_are_left_out_unless_asked(run, data, tmp_path):
+    other = shutil.copytree(data / "train", tmp_path / "people")
+    page = made(tmp_path / "a.html", run, "--data", other)
+    assert not page.images and "--images embeds them" in page.text and "Nearest neighbours" in page.text
+    assert made(tmp_path / "b.html", run, "--data", other, "--images").images
+    assert not made(tmp_path / "c.html", run, "--no-images").images
+
+
+def test_a_run_half_way_with_a_torn_line_and_nan(run, tmp_path):
+    half = copied(run, tmp_path / "half", ("checkpoints", "encoder.safetensors"))
+    lines = (half / "metrics.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {"loss/total": float("nan")})
+    (half / "metrics.jsonl").write_text("\n".join(lines)[:-20])
+    page = made(tmp_path / "a.html", half)
+    values = page.curve("loss/total")[0]["y"]
+    assert len(values) == len(lines) - 1 and values[1] is None
+    for note in ("could not be read", "not finite", "no checkpoint yet", "No probe was given", "encoder.safetensors"):
+        assert note in page.text, note
+
+
+def test_runs_of_other_methods_and_lengths_side_by_side(run, data, tmp_path):
+    settings = dict(data={"path": str(data / "train")}, epochs=1)
+    train(small.config(method="byol", **settings), str(tmp_path / "byol"))
+    train(small.config(facemae={"masking": "random"}, **settings), str(tmp_path / "random"))
+    page = made(tmp_path / "a.html", run, tmp_path / "byol", tmp_path / "random")
+    assert [len(trace["x"]) for trace in page.curve("loss/total")] == [6, 3, 3]
+    assert [trace["name"] for trace in page.curve("loss/grouping")] == ["&lt;img src=x onerror=alert(1)&gt;"]
+    assert "byol: nothing to show of masks" in page.text and "This run masks at random" in page.text
+    assert "≠ method" in page.text and "≠ seed" not in page.text
+    figures = [tmp_path / "figures" / f"curve_loss_total.{ending}" for ending in ("png", "pdf")]
+    made(tmp_path / "b.html", run, tmp_path / "byol", "--figures", tmp_path / "figures")
+    assert all(file.stat().st_size > 1000 for file in figures)
+    assert (tmp_path / "figures" / "masks_1.png").exists()
+
+
+def test_data_that_are_gone_cost_their_part_alone(run, probe, data, tmp_path):
+    page = made(tmp_path / "a.html", run, "--probe", probe, "--data", tmp_path / "gone")
+    assert "is not shown: no folder" in page.text.replace("\n", " ") and page.curve("loss/total") and not page.images
+
+
+def test_what_is_no_run_is_told_in_one_line(tmp_path, capsys):
+    assert small.status(report, [str(tmp_path), "--out", str(tmp_path / "a.html")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "holds no config.json" in error and len(error.splitlines()) == 1
+
+
+def test_the_atlas_of_any_image(run, data, tmp_path, capsys):
+    out = tmp_path / "masks.png"
+    assert small.status(masks, [str(data / "val"), "--encoder", str(run), str(run), "--out", str(out), "--step", "4"]) == 0
+    assert out.stat().st_size > 1000
+    assert small.status(masks, [str(data / "val"), "--encoder", str(run), "--out", "masks.txt"]) == 2
+    assert "must end in .png" in capsys.readouterr().err
+
+
+def opened(file: Path, home: Path) -> tuple[str, list[str]]:
+    """The document as Chromium leaves it, and what it told on its console; skips where there is no Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home}", "--enable-logging=stderr",
+             "--disable-background-networking", "--virtual-time-budget=20000", "--dump-dom"]  # fmt: skip
+    environment = os.environ | {"HOME": str(home)}
+    done = subprocess.run([chromium, *flags, file.as_uri()], capture_output=True, text=True, timeout=120, env=environment)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_in_a_browser_without_errors_and_without_requests(whole, tmp_path):
+    """The page's policy forbids all requests, and Chromium tells on the console of each that it stops."""
+    document, told = opened(whole, tmp_path)
+    assert not told, told[:3]
+    assert 'data-ready="yes"' in document[:500], "the page's script did not come to its end"
+    assert document.count('class="main-svg"') >= len(Page(whole.read_text()).figures), "some charts were not drawn"
+    leaking = tmp_path / "leaking.html"
+    leaking.write_text(whole.read_text().replace("<main", '<img src="http://localhost:9/x.png" alt=""><main', 1))
+    assert "violates" in str(opened(leaking, tmp_path)[1])
+
+
+def test_every_control_is_native_and_named(whole):
+    """Selects in labels and links are reached by Tab; Plotly's own buttons are not, and are left out."""
+    content = whole.read_text()
+    assert content.count("<select") == content.count("<label>") == 3 and "displayModeBar: false" in content
+    assert content.count('class="wide"') == content.count('role="region" tabindex="0" aria-label=')

@@ -1,0 +1,77 @@
+"""Each illness is told once, of a run that has it and of no other."""
+
+import json
+import re
+from unittest import mock
+
+import pytest
+import small
+
+from simfle_jax.runs.metrics_log import MetricsLog
+from simfle_jax.training import warnings
+from simfle_jax.training.warnings import Warnings
+
+WELL = {
+    "shortcut/brightness": 0.05, "features/pooled_rank": 2.2, "loss/distillation": 0.4, "tie/agreement": 0.5, "loss/total": 1.0,
+}  # fmt: skip
+ILL = {
+    "brightness": ({"shortcut/brightness": 0.35}, "how bright a view is .*views.standardise=image"),
+    "directions": ({"features/pooled_rank": 1.15}, "one direction .*pooled_rank.*optimizer.lr"),
+    "tie": ({"loss/distillation": 3e-5, "tie/agreement": -0.03}, "teaches the encoder nothing .*facemae.tie=target"),
+}
+
+
+def lines(count: int = 30, first: int = 50, **changes: float) -> list[dict[str, float]]:
+    return [{"step": first + 50 * i} | WELL | changes for i in range(count)]
+
+
+def told(metrics, config=None, earlier=()) -> list[str]:
+    watch = Warnings(config or small.config(), earlier)
+    with mock.patch.object(warnings.logging, "warning") as warning:
+        for line in metrics:
+            watch.look(line)
+    return [call.args[0] % call.args[1:] for call in warning.call_args_list]
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_an_ill_run_is_told_of_once_with_the_setting_that_helps(name):
+    changes, message = ILL[name]
+    (text,) = told(lines(**changes))
+    assert re.search(message, text) and "\n" not in text and text.startswith("step 650: ")
+
+
+def test_a_well_run_is_not_told_of():
+    assert told(lines()) == []
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_an_illness_that_passes_is_none(name):
+    """Every network begins with brightness, and one bad batch among good ones is chance."""
+    ill = WELL | ILL[name][0]
+    begins = [line | (ill if line["step"] < 400 else {}) | {"step": line["step"]} for line in lines()]
+    now_and_then = [line | (ill if i % 7 == 0 else {}) | {"step": line["step"]} for i, line in enumerate(lines())]
+    assert told(begins) == told(now_and_then) == []
+
+
+def test_a_tie_that_agrees_is_alive_however_small_its_loss():
+    assert told(lines(**{"loss/distillation": 3e-5})) == []
+    assert told(lines(**{"tie/agreement": 0.0})) == []
+
+
+def test_metrics_of_a_method_without_the_instruments_say_nothing():
+    assert told([{"step": line["step"], "loss/total": 1.0} for line in lines()]) == []
+
+
+def test_standardised_views_get_another_advice():
+    (text,) = told(lines(**ILL["brightness"][0]), small.config(views={"standardise": "image"}))
+    assert "standardise=image" not in text and "already" in text
+
+
+def test_a_run_that_goes_on_is_not_told_again_and_its_earlier_lines_count(tmp_path):
+    ill = lines(**ILL["brightness"][0])
+    assert told(ill[20:], earlier=ill[:20]) == []
+    assert len(told(ill[10:], earlier=ill[:10])) == 1
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line | {"seconds": 1.0}) + "\n" for line in ill))
+    log = MetricsLog(tmp_path, resume_step=1000)
+    assert [line["step"] for line in log.earlier][-1] == 1000
+    assert told(ill[20:], earlier=log.earlier) == []
