@@ -39,7 +39,8 @@ def make_views(
 ) -> Views:
     """The two augmented views and the plain image of canvases."""
     first, second = augment.two_views(keys, images, config.views)
-    facts = Facts(*augment.mean_colour(first), augment.crops_of_first(keys, images.shape[1:3], config.views))
+    height, width = images.shape[1:3]
+    facts = Facts(*augment.mean_colour(first), augment.crops_of_first(keys, (height, width), config.views))
     return Views(_normalised(first, config), _normalised(second, config), plain_images(images, config), facts)
 
 

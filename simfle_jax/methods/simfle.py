@@ -70,7 +70,8 @@ class Networks(byol.OnlineSide):
 
     def restore(self, plain: Float[Array, "batch height width 3"], draw: Draw) -> Restored:
         """FaceMAE on plain images; `draw` as `SimFLE.draw` gives it."""
-        scores = matrix = cells = None
+        scores = matrix = None
+        cells: Any = None
         facemae = self.config.facemae
         if facemae.masking == "semantic" or hasattr(self, "distil_map"):
             cells = self.online.encoder(plain, train=True).map
@@ -107,6 +108,7 @@ class Networks(byol.OnlineSide):
         if self.config.facemae.alpha == 0:
             return ()
         if self.config.facemae.tie == "patch":
+            assert restored.map is not None
             everywhere = patch_scores(restored.map, self.config.grid, self.config.facemae.patch).swapaxes(1, 2)
             cells = jnp.take_along_axis(everywhere, restored.masking.kept[:, :, None], axis=1)
             rows = self.distil_map(cells.reshape(-1, cells.shape[-1]), train=True)
@@ -148,7 +150,8 @@ class SimFLE(byol.BYOL):
         """L_d of the vectors of `Networks.tied`, by the tie that the settings name."""
         facemae = self.config.facemae
         if facemae.tie == "patch":
-            return ties.patch(*vectors, restored.masking.kept, self.config.grid**2)
+            cells, tokens = vectors
+            return ties.patch(cells, tokens, restored.masking.kept, self.config.grid**2)
         return ties.POOLED[facemae.tie](vectors, targets, facemae.temperature)
 
     def instruments(self, outputs: Outputs) -> Metrics:
