@@ -53,7 +53,9 @@ def make_plan(config: Any, name: str) -> Any:
         target=target,
         batch_size=config.batch_size,
         dtype=config.dtype,
-        memory=_memory(compiled.memory_analysis(), state, shardings, config.batch_size * config.canvas**2 * 3 // mesh.size),
+        memory=_memory(
+            compiled.memory_analysis(), state, shardings, config.batch_size * config.canvas**2 * 3 // mesh.size
+        ),
         collectives=collectives(text, mesh.size, config.accumulate),
         expected=expected.exchanged(config, state),
         flops=expected.products(traced.jaxpr) / mesh.size,

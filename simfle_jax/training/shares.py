@@ -33,5 +33,7 @@ def encoder_share(
         return tie if of_tie else total - tie
 
     encoder = state.params["online"]["encoder"]
-    through, rest = (optax.tree.norm(jax.grad(functools.partial(part, of_tie=which))(encoder)) for which in (True, False))
+    through, rest = (
+        optax.tree.norm(jax.grad(functools.partial(part, of_tie=which))(encoder)) for which in (True, False)
+    )
     return through / rest
