@@ -38,6 +38,7 @@ def make_plan(config: Any, name: str) -> Any:
     from simfle_jax.training.step import TrainStep
 
     target = targets.find(name)
+    target.announce()
     compilation.require_device()
     mesh = parallel.mesh_of(target.devices())
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
