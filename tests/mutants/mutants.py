@@ -44,7 +44,7 @@ METHOD = [
            "sum(students[1:], students[0]) / len(students)", "sum(students[1:], students[0])",
            "test_the_teacher_of_mutual_distillation_gets_no_gradient"),
     Mutant("stop-gradient missing: the trunk in front of the grouping", "simfle.py",
-           "jax.lax.stop_gradient(self.online.encoder(plain, train))", "self.online.encoder(plain, train)", RECORDED),
+           "jax.lax.stop_gradient(cells)", "cells", RECORDED),
     Mutant("distillation without the square of its temperature", "losses.py", "temperature**2 * divergence",
            "divergence", "test_units.py::test_losses"),
     Mutant("distillation the other way round", "losses.py",
