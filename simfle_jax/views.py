@@ -57,7 +57,7 @@ def _normalised(
     return augment.preprocess(images, config.views.standardise, config.data.mean, config.data.std).astype(config.dtype)
 
 
-def in_pixels(normalised: jax.Array, images: jax.Array, config: Config) -> jax.Array:
+def in_pixels(normalised: AnyArray, images: AnyArray, config: Config) -> jax.Array:
     """Undoes the normalisation of `plain_images(images)`: float [B, P, P, 3] to 0..1, cut off at both ends."""
     plain = augment.plain_view(images, config.views.plain_size)
     # Normalising is affine in each channel of each image, so that its zero and its scale tell all of it.
