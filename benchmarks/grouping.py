@@ -53,7 +53,8 @@ def main() -> None:
         for start in STARTS:
             begun = dataclasses.replace(weighted, facemae=dataclasses.replace(weighted.facemae, grouping_init=start))
             fresh = [
-                TrainStep(dataclasses.replace(begun, seed=seed), options.steps).fresh_state() for seed in range(options.seeds)
+                TrainStep(dataclasses.replace(begun, seed=seed), options.steps).fresh_state()
+                for seed in range(options.seeds)
             ]
             found = [trained(step, state, images) for state in fresh]
             rows.append({"beta": beta, "start": start, "seeds": found})

@@ -218,7 +218,17 @@ def recipe(source: FolderSource, size: int) -> Callable[[], int]:
 
 
 def heading(options: argparse.Namespace) -> str:
-    columns = ("canvas", "decode", "pipeline", "of decode", "pack", "recipe", "times", "resized", f"{options.threads} threads")
+    columns = (
+        "canvas",
+        "decode",
+        "pipeline",
+        "of decode",
+        "pack",
+        "recipe",
+        "times",
+        "resized",
+        f"{options.threads} threads",
+    )
     return f"{'images/s per core':18}" + "".join(f"{name:>10}" for name in columns)
 
 

@@ -41,7 +41,9 @@ def parts(train_step: TrainStep, state: TrainState, images: jax.Array) -> dict[s
         found["FaceMAE forward and backward"] = lambda: facemae(state.params)
     if config.method == "simfle" and config.facemae.masking == "semantic":
         grouping = jit(
-            jax.value_and_grad(lambda params: _grouping_loss(train_step, params, state.stats, views.plain), has_aux=True)
+            jax.value_and_grad(
+                lambda params: _grouping_loss(train_step, params, state.stats, views.plain), has_aux=True
+            )
         )
         found["grouping"] = lambda: grouping(state.params)
     return found

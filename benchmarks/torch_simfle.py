@@ -15,9 +15,7 @@ from simfle_jax.weights.torch_resnet import ResNet
 
 def head(inputs: int, config: Config) -> nn.Sequential:
     m = config.heads
-    return nn.Sequential(
-        nn.Linear(inputs, m.hidden), nn.BatchNorm1d(m.hidden), nn.ReLU(), nn.Linear(m.hidden, m.out)
-    )
+    return nn.Sequential(nn.Linear(inputs, m.hidden), nn.BatchNorm1d(m.hidden), nn.ReLU(), nn.Linear(m.hidden, m.out))
 
 
 def transformer(width: int, depth: int, heads: int) -> nn.TransformerEncoder:

@@ -184,7 +184,9 @@ def _jitter_settings(draws: Draws, views: ViewSettings) -> tuple[Float[Array, "b
 # ---------------------------------------------------------------- geometry
 
 
-def crop_boxes(draws: Draws, image_size: tuple[Lengths, Lengths], scale: Range, ratio: Range) -> Float[Array, "batch 4"]:
+def crop_boxes(
+    draws: Draws, image_size: tuple[Lengths, Lengths], scale: Range, ratio: Range
+) -> Float[Array, "batch 4"]:
     """Boxes [B, 4] (top, left, height, width; whole pixels) of a random resized crop of [H, W] images.
 
     H and W are whole numbers, or [B, 1] where images differ.

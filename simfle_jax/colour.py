@@ -24,7 +24,6 @@ Planes = Float[Array, "batch channel height width"]
 Arguments = ParamSpec("Arguments")
 
 
-
 def to_planes(images: Images) -> Planes:
     return images.transpose(0, 3, 1, 2)
 

@@ -217,7 +217,9 @@ def _recorded_trunk(metadata: dict[str, str], where: str | Path) -> TrunkSetting
 
 def _of_run(folder: Path, branch: str, step: int | None) -> Encoder:
     config, state = run_state(folder, step)
-    return Encoder(jax.device_get(trunk_of(state, branch)), config.trunk, describe(config, branch) | recorded_facts(folder, state))
+    return Encoder(
+        jax.device_get(trunk_of(state, branch)), config.trunk, describe(config, branch) | recorded_facts(folder, state)
+    )
 
 
 DEFAULT_METADATA = {

@@ -78,24 +78,23 @@ def explained(known: Float[Array, "batch known"], features: Float[Array, "batch 
     """The share of the variance of features that a linear function of what is known of each image explains.
 
     Less what as many unrelated numbers would explain of so few images (the adjusted R^2), so that it is about 0, also
-    a little below, where there is nothing. 0 where the batch is too small to tell. Least squares by Gram-Schmidt on the
-    few columns: one that is constant or follows from the others adds nothing.
+    a little below, where there is nothing. 0 where the batch is too small to tell. Least squares by elimination on the
+    few second moments: a column that is constant or follows from those before it adds nothing.
     """
     images, columns = known.shape
     if images <= columns + 1:
         return jnp.zeros(())
     known, features = (losses.at_least_float32(x) for x in (known, features))
-    features = features - features.mean(0)
-    axes: list[jax.Array] = []
-    for column in known.T:
-        length = jnp.linalg.norm(column - column.mean())
-        rest = column - column.mean()
-        for axis in axes:
-            rest = rest - axis * (axis @ rest)
-        left = jnp.linalg.norm(rest)
-        axes.append(jnp.where(left > jnp.maximum(1e-3 * length, 1e-5), rest / jnp.maximum(left, 1e-12), 0))
-    found = sum(jnp.square(axis @ features).sum() for axis in axes)
-    share = found / jnp.maximum(jnp.square(features).sum(), 1e-30)
+    known, features = known - known.mean(0), features - features.mean(0)
+    own, cross, total = known.T @ known, known.T @ features, jnp.square(features).sum()
+    smallest = 1e-4 * jnp.diagonal(own) + 1e-8
+    found = jnp.zeros(())
+    for i in range(columns):
+        weight = jnp.where(own[i, i] > smallest[i], 1 / jnp.maximum(own[i, i], smallest[i]), 0)
+        found += weight * jnp.square(cross[i]).sum()
+        follows = weight * own[:, i : i + 1]
+        cross, own = cross - follows * cross[i], own - follows * own[i]
+    share = found / jnp.maximum(total, 1e-30)
     return 1 - (1 - share) * (images - 1) / (images - 1 - columns)
 
 

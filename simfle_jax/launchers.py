@@ -92,7 +92,9 @@ def _slurm(environ: Mapping[str, str]) -> Decision | None:
         return None
     host = re.sub(r"\[(\w+).*", r"\1", re.split(r",(?![^\[]*\])", environ["SLURM_STEP_NODELIST"])[0])
     devices = _devices(environ, local, _tasks_here(environ, count))
-    return Decision(True, f"Slurm step of {_counted(count, 'task')}", f"{host}:{_port(str(job))}", count, index, devices)
+    return Decision(
+        True, f"Slurm step of {_counted(count, 'task')}", f"{host}:{_port(str(job))}", count, index, devices
+    )
 
 
 def _tasks_here(environ: Mapping[str, str], count: int) -> int:

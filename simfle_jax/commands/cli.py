@@ -97,7 +97,9 @@ def _check_overrides(argv: list[str], known: dict[str, Any]) -> None:
 
 def _help(description: str, argv: list[str]) -> str:
     """What the command does, its flags, and the settings of the config that is given, with their values."""
-    own = (name for name in flags.FLAGS if str(flags.FLAGS.find_module_defining_flag(name, "")).startswith("simfle_jax"))
+    own = (
+        name for name in flags.FLAGS if str(flags.FLAGS.find_module_defining_flag(name, "")).startswith("simfle_jax")
+    )
     lines = [description.strip(), "", "Flags:"] + [f"  --{name}: {flags.FLAGS[name].help}" for name in sorted(own)]
     if _config_of(argv):
         settings = flatten(load_config(_config_of(argv)))

@@ -69,7 +69,9 @@ def _read(folder: Path) -> dict[str, tuple[str, str]]:
 
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
-        raise UserError(f"{folder} holds no {FILES[0]}: probe.py with --config.eval_only=True writes the one of a probe")
+        raise UserError(
+            f"{folder} holds no {FILES[0]}: probe.py with --config.eval_only=True writes the one of a probe"
+        )
     return {row["name"]: (row["label"], row["predicted"]) for row in read_predictions(file)}
 
 
@@ -77,7 +79,9 @@ def _check_same(a: Path, one: dict[str, tuple[str, str]], b: Path, other: dict[s
     for folder, lacking, more in ((b, other, one), (a, one, other)):
         missing = [name for name in more if name not in lacking]
         if missing:
-            raise UserError(f"{folder} has no prediction for {missing[0]} ({len(missing)} in all): compare the same images")
+            raise UserError(
+                f"{folder} has no prediction for {missing[0]} ({len(missing)} in all): compare the same images"
+            )
     for name, (label, _) in one.items():
         if other[name][0] != label:
             raise UserError(f"{name} is {label} in {a} and {other[name][0]} in {b}: compare the same classes")

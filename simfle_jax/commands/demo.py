@@ -75,7 +75,14 @@ def pretrain(workdir: Path, seed: int) -> Running:
     for i, (method, flags) in enumerate(METHODS.items()):
         mine = {cores[(i * share + j) % len(cores)] for j in range(share)} if cores else set()
         log = workdir / f"{method.lower()}.log"
-        command = [sys.executable, "-m", "simfle_jax", "train", *flags, f"--config.data.path={(workdir / 'faces' / 'train').absolute()}"]
+        command = [
+            sys.executable,
+            "-m",
+            "simfle_jax",
+            "train",
+            *flags,
+            f"--config.data.path={(workdir / 'faces' / 'train').absolute()}",
+        ]
         command += [f"--config.seed={seed}", f"--workdir={(workdir / method.lower()).absolute()}"]
         running[method] = start(command, mine, None if i == 0 else log), log
     return running

@@ -1,8 +1,8 @@
 """simfle: every command of SimFLE-JAX by its name.
 
-    simfle train --config=simfle --config.data.path=FACES --workdir=RUN
-    simfle probe --config=probe --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
-    simfle COMMAND --help
+simfle train --config=simfle --config.data.path=FACES --workdir=RUN
+simfle probe --config=probe --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
+simfle COMMAND --help
 """
 
 import importlib

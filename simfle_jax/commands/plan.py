@@ -38,6 +38,7 @@ def make_plan(config: Any, name: str) -> Any:
     from simfle_jax.training.step import TrainStep
 
     target = targets.find(name)
+    target.announce()
     compilation.require_device()
     mesh = parallel.mesh_of(target.devices())
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
@@ -53,7 +54,9 @@ def make_plan(config: Any, name: str) -> Any:
         target=target,
         batch_size=config.batch_size,
         dtype=config.dtype,
-        memory=_memory(compiled.memory_analysis(), state, shardings, config.batch_size * config.canvas**2 * 3 // mesh.size),
+        memory=_memory(
+            compiled.memory_analysis(), state, shardings, config.batch_size * config.canvas**2 * 3 // mesh.size
+        ),
         collectives=collectives(text, mesh.size, config.accumulate),
         expected=expected.exchanged(config, state),
         flops=expected.products(traced.jaxpr) / mesh.size,

@@ -28,7 +28,9 @@ def load_config(text: str) -> Any:
     file, variant = text[:end], [text[end + 1 :]] * (end < len(text))
     preset = FOLDER / f"{file}.py"
     try:
-        return runpy.run_path(str(preset) if re.fullmatch(r"\w+", file) and preset.is_file() else file)["get_config"](*variant)
+        return runpy.run_path(str(preset) if re.fullmatch(r"\w+", file) and preset.is_file() else file)["get_config"](
+            *variant
+        )
     except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         names = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
         near = difflib.get_close_matches(Path(file).stem, names, n=1)

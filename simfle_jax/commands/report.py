@@ -54,5 +54,3 @@ def report(args: argparse.Namespace) -> None:
 
         for file in write_figures(found, args.figures, args.images):
             print(file)
-
-

@@ -8,7 +8,9 @@ from simfle_jax.config.settings import Config
 from simfle_jax.config.typed import check_seed, one_of, require, typed
 
 # Seen by the names of their files, because importing them imports JAX.
-METHODS = tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "methods").glob("[a-z]*.py") if path.stem != "base"))
+METHODS = tuple(
+    sorted(path.stem for path in (Path(__file__).parents[1] / "methods").glob("[a-z]*.py") if path.stem != "base")
+)
 
 
 def pretraining(settings: Mapping[str, Any]) -> Config:

@@ -66,7 +66,9 @@ def with_defaults(cls: Any, recorded: Mapping[str, Any]) -> dict[str, Any]:
         if field.name in found and dataclasses.is_dataclass(field.type):
             found[field.name] = with_defaults(field.type, found[field.name])
         elif field.name not in found and not _required(field):
-            found[field.name] = as_dict(field.default) if dataclasses.is_dataclass(field.type) else _plain(field.default)
+            found[field.name] = (
+                as_dict(field.default) if dataclasses.is_dataclass(field.type) else _plain(field.default)
+            )
     return found
 
 

@@ -73,7 +73,12 @@ class CachedSource:
 
 
 def cached(
-    source: Source, canvas: int, path: str, threads: int = 0, stopped: Callable[[], bool] = lambda: False, least: int = 0
+    source: Source,
+    canvas: int,
+    path: str,
+    threads: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
+    least: int = 0,
 ) -> Source:
     """The same source read from the cache at `path`, which is built or replaced when it is not that of the source.
 

@@ -32,7 +32,9 @@ def fitting_canvas(source: Source, largest: int, least: int) -> int:
     sample = np.random.default_rng(0).choice(count, min(count, SAMPLE), replace=False)
     with ThreadPoolExecutor(THREADS) as pool:
         shorter = np.array(list(pool.map(lambda index: _shorter_side(source, int(index)), sample)))
-    needed = [min(largest, -(-side // (reduction(side, largest, least) or 1))) for side in shorter[shorter > 0].tolist()]
+    needed = [
+        min(largest, -(-side // (reduction(side, largest, least) or 1))) for side in shorter[shorter > 0].tolist()
+    ]
     if not needed:
         return largest
     return max(SMALLEST, int(np.quantile(needed, SHARE, method="higher")))

@@ -91,7 +91,9 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Record:
         name = self.name(index)
-        if self.nowhere and os.fsencode(name) in self.nowhere:  # also when something is there by now: every run sees the same images
+        if (
+            self.nowhere and os.fsencode(name) in self.nowhere
+        ):  # also when something is there by now: every run sees the same images
             raise BadImage("a link to nowhere")
         return Record(name, read_file(f"{self.root}/{name}"), None if self.labels is None else int(self.labels[index]))
 

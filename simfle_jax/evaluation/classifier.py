@@ -57,9 +57,7 @@ class Classifier(NamedTuple):
         return self.encoder.metadata | own
 
 
-def load_classifier(
-    path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = ""
-) -> Classifier:
+def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = "") -> Classifier:
     """The classifier in a probe's folder, or in one file that holds trunk and `fc` (a ViT: `head`).
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.

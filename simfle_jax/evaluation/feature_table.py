@@ -72,9 +72,13 @@ class FeatureTable:
         Which model they come from is not known: features of other images are to be from the same one.
         """
         if not probe.encoder_hash.startswith(PREFIX):
-            raise UserError(f"the probe in {folder} belongs to encoder {probe.encoder_hash}: give --config.encoder instead")
+            raise UserError(
+                f"the probe in {folder} belongs to encoder {probe.encoder_hash}: give --config.encoder instead"
+            )
         if probe.dim != self.dim:
-            raise UserError(f"the probe in {folder} takes {probe.dim} features, {self.file} holds {self.dim} of an image")
+            raise UserError(
+                f"the probe in {folder} takes {probe.dim} features, {self.file} holds {self.dim} of an image"
+            )
 
     def plain(self, source: Source, name: str) -> Labelled:
         """Features of the images of a set, in the order of its listing.

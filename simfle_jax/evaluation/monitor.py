@@ -44,7 +44,9 @@ class Monitor:
     def __init__(self, config: Config):
         self.config, self.metadata = config, describe(config)
         try:
-            sources = [open_source("folder", config.monitor.path, labelled=True, split=name) for name in ("train", "val")]
+            sources = [
+                open_source("folder", config.monitor.path, labelled=True, split=name) for name in ("train", "val")
+            ]
             self.classes = sources[0].classes or ()
             self.train = self._decoded(sources[0])
             self.val = self._decoded(with_classes(sources[1], self.classes, "val"))

@@ -72,7 +72,11 @@ def knn(
 
 
 def choose_vote(
-    train: tuple[np.ndarray, np.ndarray], n_classes: int, ks: tuple[int, ...], temperatures: tuple[float, ...], seed: int
+    train: tuple[np.ndarray, np.ndarray],
+    n_classes: int,
+    ks: tuple[int, ...],
+    temperatures: tuple[float, ...],
+    seed: int,
 ) -> tuple[int, float]:
     """The k and temperature that do best, in balanced accuracy, on a fifth of the training images kept apart.
 
@@ -105,7 +109,9 @@ def nearest(bank: jax.Array, labels: jax.Array, queries: jax.Array, k: int) -> t
 @partial(jax.jit, static_argnames="n_classes")
 def _votes(cosines: jax.Array, labels: jax.Array, n_classes: int, temperature: float | jax.Array) -> jax.Array:
     """Shares of the classes in the votes of the first 1, 2, ..., k neighbours: [m, k, K]."""
-    votes = jnp.exp((cosines - cosines[:, :1]) / temperature)  # relative to the nearest: its vote is 1, and none overflows
+    votes = jnp.exp(
+        (cosines - cosines[:, :1]) / temperature
+    )  # relative to the nearest: its vote is 1, and none overflows
     each = jnp.cumsum(votes[:, :, None] * jax.nn.one_hot(labels, n_classes), axis=1)
     return each / each.sum(-1, keepdims=True)
 

@@ -82,8 +82,12 @@ def check_encoder(folder: Path, probe: TrainedProbe, encoder: Encoder, place: st
     if not problem and probe.encoder_hash != encoder.hash:
         # A hash of before says nothing of the preprocessing, but what was recorded beside it does.
         recorded = (read_results(folder) or {}).get("encoder_metadata", {})
-        differing = [key for key in PREPROCESSING if key in recorded and _meant(key, recorded) != _meant(key, encoder.metadata)]
-        problem = "; ".join(f"an encoder of {key} {recorded[key]}, {place} has {encoder.metadata[key]}" for key in differing)
+        differing = [
+            key for key in PREPROCESSING if key in recorded and _meant(key, recorded) != _meant(key, encoder.metadata)
+        ]
+        problem = "; ".join(
+            f"an encoder of {key} {recorded[key]}, {place} has {encoder.metadata[key]}" for key in differing
+        )
     if problem:
         raise UserError(f"the probe in {folder} belongs to {problem}: give the encoder that it was trained on")
 

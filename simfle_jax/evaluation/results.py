@@ -88,7 +88,9 @@ def prediction_lines(found: Predicted, source: Source, rows: np.ndarray, classes
 
 def summary(results: Results) -> str:
     """The scores with their intervals as a few lines of text."""
-    lines = [f"{results['count']} images, {len(results['classes'])} classes, protocol {results['protocol'] or 'unknown'}"]
+    lines = [
+        f"{results['count']} images, {len(results['classes'])} classes, protocol {results['protocol'] or 'unknown'}"
+    ]
     for name in scores.SUMMARY:
         low, high = results["intervals_95"][name]
         lines.append(f"{name.replace('_', ' '):18}{results[name]:.4f}  (95 % {low:.4f} to {high:.4f})")

@@ -64,7 +64,11 @@ def intervals(matrix: Int[np.ndarray, "class class"], seed: int) -> dict[str, li
 
 
 def paired(
-    labels: Int[np.ndarray, " image"], first: Int[np.ndarray, " image"], second: Int[np.ndarray, " image"], n_classes: int, seed: int
+    labels: Int[np.ndarray, " image"],
+    first: Int[np.ndarray, " image"],
+    second: Int[np.ndarray, " image"],
+    n_classes: int,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """The summary scores of two classifiers' predictions [n] for the same images, and their differences.
 

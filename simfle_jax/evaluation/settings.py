@@ -15,7 +15,9 @@ from simfle_jax.errors import UserError
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
 # Seen by the names of their files, because importing them imports JAX.
-PROTOCOLS = tuple(sorted(path.stem for path in (Path(__file__).parent / "protocols").glob("[a-z]*.py") if path.stem != "base"))
+PROTOCOLS = tuple(
+    sorted(path.stem for path in (Path(__file__).parent / "protocols").glob("[a-z]*.py") if path.stem != "base")
+)
 OLD_NAMES = {"paper": "linear"}  # of protocols
 
 

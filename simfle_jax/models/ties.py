@@ -53,7 +53,7 @@ def target(vectors: Sequence[Vectors], targets: Sequence[Vectors], temperature: 
     known = jax.lax.stop_gradient(_centred(kp))
     terms = [losses.similarity(kp, _centred(q)) for q in targets]
     terms += [losses.similarity(k, known) for k in (k1, k2)]
-    return sum((term.mean() for term in terms), start=jnp.zeros(())) / 2
+    return jnp.stack(terms).mean(1).sum() / 2
 
 
 POOLED: dict[str, PooledTie] = {"published": published, "variance": variance, "target": target}

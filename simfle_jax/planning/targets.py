@@ -103,6 +103,11 @@ class Target:
             return 2, 2, 1
         return tuple(2 ** ((power + i) // axes) for i in range(axes))
 
+    def announce(self) -> None:
+        """Tells JAX how many devices a CPU is to be; only before it has any."""
+        if self.chip.platform == "cpu":
+            jax.config.update("jax_num_cpu_devices", self.count)
+
     def devices(self) -> Sequence[Any]:
         """The devices, which can be compiled for but not used (those of `cpu-N` can).
 
@@ -110,7 +115,6 @@ class Target:
             UserError: the package that knows this hardware is not installed.
         """
         if self.chip.platform == "cpu":
-            jax.config.update("jax_num_cpu_devices", self.count)
             return jax.devices("cpu")[: self.count]
         try:
             return self._topology().devices

@@ -122,7 +122,9 @@ def reconstructions(seen: Look, side: int = 72) -> Image.Image:
     cells = []
     for i, image in enumerate(seen.images):
         difference = np.abs(seen.restored[i] - image).mean(-1, keepdims=True)
-        drawn = [heat(seen.scores[i, seen.drawn[i]], image)] if seen.scores is not None and seen.drawn is not None else []
+        drawn = (
+            [heat(seen.scores[i, seen.drawn[i]], image)] if seen.scores is not None and seen.drawn is not None else []
+        )
         shown = np.repeat(np.clip(difference * 3, 0, 1), 3, axis=-1)
         cells.append([image, *drawn, masked(image, seen.kept[i]), seen.restored[i], shown])
     heads = ["input", *(["map"] if seen.scores is not None else []), "kept", "restored", "error x3"]

@@ -78,7 +78,9 @@ def build(found: Gathered, show: bool | None) -> str:
 
 def _privacy(album: Album, show: bool | None, generated: bool) -> str:
     if album.allowed:
-        kind = "generated faces, which show nobody" if generated else "images of the data set: mind whose faces they are"
+        kind = (
+            "generated faces, which show nobody" if generated else "images of the data set: mind whose faces they are"
+        )
         return f"This page holds {len(album.shown)} (at most {LIMIT}) {kind}."
     asked = "as was asked" if show is False else "because they may show people; --images embeds them"
     return f"This page holds no images, {asked}."
@@ -90,14 +92,18 @@ def _looks(found: Gathered, album: Album) -> Section:
 
 
 def _masks(found: Gathered, album: Album) -> Section:
-    return _by_run("masks", "Mask atlas", found, lambda name: sections.masks(name, found.seen[name], _material(found), album))
+    return _by_run(
+        "masks", "Mask atlas", found, lambda name: sections.masks(name, found.seen[name], _material(found), album)
+    )
 
 
 def _by_run(anchor: str, title: str, found: Gathered, part: Callable[[str], str]) -> Section:
     body = "".join(part(name) for name in found.seen)
     blind = [run for run in found.runs if run.name not in found.seen and run.steps]
     body += "".join(
-        page.note(f"{run.name}: nothing to show of masks and reconstructions (method {run.settings.get('method', 'simfle')}).")
+        page.note(
+            f"{run.name}: nothing to show of masks and reconstructions (method {run.settings.get('method', 'simfle')})."
+        )
         for run in blind
     )
     return Section(anchor, title, body or page.note("There is no checkpoint to look at."))

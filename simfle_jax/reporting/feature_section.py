@@ -23,7 +23,13 @@ def _map(answers: Answers, material: Material, names: list[str], album: Album) -
     if len(answers.features) < 3:
         return page.note("A map needs more than two images.")
     places, shares = features.pca(answers.features)
-    maps = [("principal components", places, [f"axis {i}, {100 * share:.0f} % of the variance" for i, share in enumerate(shares, 1)])]
+    maps = [
+        (
+            "principal components",
+            places,
+            [f"axis {i}, {100 * share:.0f} % of the variance" for i, share in enumerate(shares, 1)],
+        )
+    ]
     by_umap = features.umap(answers.features)
     maps += [("UMAP", by_umap, ["", ""])] if by_umap is not None else []
     thumbnails, hidden = _thumbnails(answers, material, names, album)

@@ -19,7 +19,9 @@ def pca(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(centred.T @ centred)
     order = np.argsort(-values)[:2]
     main = vectors[:, order]
-    main *= np.where(main[np.abs(main).argmax(0), range(main.shape[1])] < 0, -1, 1)  # a sign that does not hang on LAPACK
+    main *= np.where(
+        main[np.abs(main).argmax(0), range(main.shape[1])] < 0, -1, 1
+    )  # a sign that does not hang on LAPACK
     return centred @ main, values[order] / max(values.sum(), 1e-12)
 
 

@@ -50,7 +50,11 @@ def faces_folder(path: str | Path) -> Path | None:
 
 def spread_rows(count: int, wanted: int) -> np.ndarray:
     """At most `wanted` of `count` row numbers, evenly spread: of a listing by classes some of each class."""
-    return np.unique(np.linspace(0, max(count - 1, 0), min(wanted, count)).round().astype(int)) if count else np.zeros(0, int)
+    return (
+        np.unique(np.linspace(0, max(count - 1, 0), min(wanted, count)).round().astype(int))
+        if count
+        else np.zeros(0, int)
+    )
 
 
 def sample(source: Source, rows: np.ndarray, canvas: int) -> Sample:

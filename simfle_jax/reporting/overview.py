@@ -13,7 +13,18 @@ SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mac
 
 def trained_table(runs: list[RunRecord]) -> str:
     """A row for each run: method, trunk, images, steps, time, last loss."""
-    head = ["run", "method", "trunk", "images", "batch", "steps", "epochs", "hours", "checkpoints at", "last total loss"]
+    head = [
+        "run",
+        "method",
+        "trunk",
+        "images",
+        "batch",
+        "steps",
+        "epochs",
+        "hours",
+        "checkpoints at",
+        "last total loss",
+    ]
     return page.table("What was trained", head, [_trained(run) for run in runs])
 
 
@@ -66,7 +77,9 @@ def environment_table(runs: list[RunRecord]) -> str:
     """Versions, devices and commit of each run."""
     flat = [_flat(run.environment) for run in runs]
     keys = sorted({key for found in flat for key in found})
-    return page.table("Environment", ["", *(run.name for run in runs)], [[key, *(f.get(key) for f in flat)] for key in keys])
+    return page.table(
+        "Environment", ["", *(run.name for run in runs)], [[key, *(f.get(key) for f in flat)] for key in keys]
+    )
 
 
 def _flat(environment: dict[str, Any]) -> dict[str, str | None]:

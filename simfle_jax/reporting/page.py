@@ -141,4 +141,3 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         f'<main id="content" tabindex="-1">{bodies}</main>'
         f"<script>{plotly_script()}</script><script>{asset.joinpath('page.js').read_text()}</script></body></html>\n"
     )
-

@@ -25,7 +25,9 @@ CONTROLS = (
 def trained(runs: list[RunRecord], probes: list[ProbeRecord], notes: list[str]) -> Section:
     """What was trained on what, and how it scored."""
     body = overview.trained_table(runs)
-    body += overview.score_table(probes) if probes else page.note("No probe was given: add --probe PROBE to see scores.")
+    body += (
+        overview.score_table(probes) if probes else page.note("No probe was given: add --probe PROBE to see scores.")
+    )
     missing = [f"{run.name}: {message}" for run in runs for message in run.notes]
     missing += [f"{probe.name}: {message}" for probe in probes for message in probe.notes]
     return Section("trained", "What was trained, and how it scored", body + "".join(map(page.note, missing + notes)))
@@ -37,7 +39,9 @@ def learning(runs: list[RunRecord]) -> Section:
     names = curves.metric_names(list(metrics.values()))
     if not names:
         return Section("curves", "Did it collapse?", page.note("There are no metrics to draw."))
-    charts = "".join(page.chart(curves.draw(name, metrics), name, curves.MEANS.get(name, ""), "curve") for name in names)
+    charts = "".join(
+        page.chart(curves.draw(name, metrics), name, curves.MEANS.get(name, ""), "curve") for name in names
+    )
     last = page.table("Last values", ["metric", *metrics], curves.last_values(metrics, names))
     return Section("curves", "Did it collapse?", CONTROLS + f'<div class="grid">{charts}</div>' + last)
 
@@ -51,7 +55,9 @@ def looking(name: str, seen: Seen, material: Material, album: Album) -> str:
         body += _pictures(found, admitted)
     rows = [[{"facemae": "FaceMAE", "mean_image": "the mean image", "nearest_patch": "the nearest visible patch"}[key], value]
             for key, value in seen.errors.items()]  # fmt: skip
-    body += page.table("Squared error on masked patches (pixels normalised in each patch), last checkpoint", ["guess", "error"], rows)
+    body += page.table(
+        "Squared error on masked patches (pixels normalised in each patch), last checkpoint", ["guess", "error"], rows
+    )
     return body
 
 
@@ -66,10 +72,15 @@ def _pictures(found: Look, admitted: np.ndarray) -> str:
     described = f"step {found.step:,}: {len(found.images)} faces, {chosen}"
     restored = "visible patches pasted, contrast of each patch given back"
     body = page.picture(
-        atlas.reconstructions(found), f"Reconstructions at {described}", f"Reconstructions at {described}; {restored}", True
+        atlas.reconstructions(found),
+        f"Reconstructions at {described}",
+        f"Reconstructions at {described}; {restored}",
+        True,
     )
     if found.scores is not None:
-        body += page.picture(atlas.map_atlas(found), f"Group maps at {described}", f"Maps of all groups at step {found.step:,}", True)
+        body += page.picture(
+            atlas.map_atlas(found), f"Group maps at {described}", f"Maps of all groups at step {found.step:,}", True
+        )
     return f'<div class="pair">{body}</div>'
 
 
@@ -81,7 +92,9 @@ def masks(name: str, seen: Seen, material: Material, album: Album) -> str:
         body += page.note("This run masks at random: it has no groups of channels.")
     if album.admit([material.source.name(int(seen.rows[0]))])[0]:
         what = "What each group keeps on the same face; hidden patches are dark"
-        body += page.picture(atlas.all_groups(last, 0), f"{what}, step {last.step:,}", f"{what}. Step {last.step:,}", True)
+        body += page.picture(
+            atlas.all_groups(last, 0), f"{what}, step {last.step:,}", f"{what}. Step {last.step:,}", True
+        )
     if last.matrix is not None and last.scores is not None:
         body += _similarity(last.matrix, last.scores.shape[1])
     if seen.hits is not None:
@@ -96,7 +109,15 @@ def _similarity(matrix: np.ndarray, groups: int) -> str:
     """A heat map; neighbours of a large matrix are averaged, never across groups while these are fewer than CELLS."""
     block = next(size for size in range(1, len(matrix) + 1) if len(matrix) % size == 0 and len(matrix) // size <= CELLS)
     small = matrix.reshape(len(matrix) // block, block, -1, block).mean((1, 3))
-    data = [{"type": "heatmap", "z": [listed(row.round(4)) for row in small], "colorscale": "Viridis", "zmin": -1, "zmax": 1}]
+    data = [
+        {
+            "type": "heatmap",
+            "z": [listed(row.round(4)) for row in small],
+            "colorscale": "Viridis",
+            "zmin": -1,
+            "zmax": 1,
+        }
+    ]
     look = layout(x="channel, ordered by group", height=420, width=460)
     look["yaxis"] |= {"autorange": "reversed", "scaleanchor": "x"}
     told = f"Cosines between the {len(matrix)} channels, {groups} groups one after another; squares on the diagonal are groups."
@@ -127,7 +148,9 @@ def _mistakes(answers: Answers, material: Material, album: Album) -> str:
     items = []
     for number, (mistake, name) in enumerate(zip(found, names, strict=True)):
         true, predicted = answers.classes[mistake.true], answers.classes[mistake.predicted]
-        image = page.picture(shown[number], f"{true} taken for {predicted}", photograph=True) if admitted[number] else ""
+        image = (
+            page.picture(shown[number], f"{true} taken for {predicted}", photograph=True) if admitted[number] else ""
+        )
         told = f"{page.text(true)} taken for {page.text(predicted)}, {page.percent(mistake.probability)}<br>{page.text(name)}"
         items.append(f"<li>{image}<div>{told}</div></li>")
     why = "The wrong answers of which the probe was surest. On the right, the pixels that move its answer most (input gradients)."
@@ -140,7 +163,12 @@ def _with_saliency(answers: Answers, material: Material, rows: np.ndarray, predi
     strength = confusions.saliency(answers.classifier, found, np.array(predicted))
     shares = found / 255
     return [
-        atlas.sheet([[image, image.mean(-1, keepdims=True) * 0.4 + 0.6 * heat[..., None] * np.array([1, 0.8, 0.2])]], ["", ""], [""], 84)
+        atlas.sheet(
+            [[image, image.mean(-1, keepdims=True) * 0.4 + 0.6 * heat[..., None] * np.array([1, 0.8, 0.2])]],
+            ["", ""],
+            [""],
+            84,
+        )
         for image, heat in zip(shares, strength, strict=True)
     ]
 
@@ -152,7 +180,9 @@ def settings(runs: list[RunRecord], material: Material | None) -> Section:
     body += page.table("Data of the runs", ["run", "path", "fingerprint of the listing"], data)
     if material is not None:
         labels, classes = material.source.labels, material.source.classes
-        counts = [] if labels is None or classes is None else [[c, int((labels == i).sum())] for i, c in enumerate(classes)]
+        counts = (
+            [] if labels is None or classes is None else [[c, int((labels == i).sum())] for i, c in enumerate(classes)]
+        )
         kind = "generated faces" if material.generated else "images"
         body += page.paragraph(f"Looked at: {len(material.source):,} {kind}.") + (
             page.table("Images of each class", ["class", "images"], counts) if counts else ""

@@ -23,7 +23,9 @@ from simfle_jax.errors import UserError
 from simfle_jax.runs.peers import gather_texts
 
 NEEDED = ("meta/metadata", "state/_METADATA", "state/manifest.ocdbt")  # without these a checkpoint is not whole
-DAMAGED = re.compile("^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_")
+DAMAGED = re.compile(
+    "^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_"
+)
 REMEDY = "Start again in another --workdir with a lower lr, or with --config.dtype=float32 where it is bfloat16"
 
 State = Any  # a training state: a tree of arrays with a `step`

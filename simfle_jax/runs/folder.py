@@ -127,5 +127,3 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
             f"{folder} is a run with {key} = {before.get(key)!r}, now {now.get(key)!r}{more}; "
             "give the same settings to continue it, or another --workdir"
         )
-
-

@@ -133,7 +133,9 @@ def state_dict(state: TrainState, config: Config) -> dict[str, np.ndarray]:
 
 
 def _passes(name: str, config: Config) -> int:
-    if name.startswith("online_network.encoder") and not (config.method == "simfle" and config.facemae.masking == "semantic"):
+    if name.startswith("online_network.encoder") and not (
+        config.method == "simfle" and config.facemae.masking == "semantic"
+    ):
         return 2
     return next((count for part, count in PASSES.items() if name.startswith(part)), 2)
 
@@ -159,7 +161,9 @@ def write_published(
         "epoch": step // steps_per_epoch,
         "arch": "resnet50" if config.trunk.stage_sizes == (3, 4, 6, 3) and config.trunk.width == 64 else "resnet",
         "state_dict": state_dict(state, config),
-        "optimizer": torch_sgd.write_momentum(buffers, entries, lr, config.optimizer.momentum, config.optimizer.weight_decay),
+        "optimizer": torch_sgd.write_momentum(
+            buffers, entries, lr, config.optimizer.momentum, config.optimizer.weight_decay
+        ),
         "step": step,
         "metadata": metadata,
     }

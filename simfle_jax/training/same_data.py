@@ -35,9 +35,7 @@ def same_data(source: Source) -> Source:
     if jax.process_count() == 1:
         return source
     # Only sources that must ask every file have a quick one; in others the whole one is a few reads.
-    quick = peers.gather_texts(
-        peers.together(lambda: getattr(source, "quick_fingerprint", None) or source.fingerprint)
-    )
+    quick = peers.gather_texts(peers.together(lambda: getattr(source, "quick_fingerprint", None) or source.fingerprint))
     for index, other in enumerate(quick):
         if other != quick[0]:
             raise UserError(

@@ -66,7 +66,9 @@ def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
         settings = flatten(upgrade(config))
         data, start = config["data"], settings["trunk.init_from"]
         images = ", ".join(data["sources"]) or f"{data['path']} ({data['source']})"
-        facts.append(f"images: `{images}`, canvas {data['canvas'] or data.get('fitted')}, views {config['views']['size']}")
+        facts.append(
+            f"images: `{images}`, canvas {data['canvas'] or data.get('fitted')}, views {config['views']['size']}"
+        )
         facts.append(f"started from {f'the weights in `{start}`' if start else 'random weights'}")
         facts += [f"{name.split('.')[-1]}: {settings[name]}" for name in SETTINGS]
         has_facemae = settings["method"] == "simfle"

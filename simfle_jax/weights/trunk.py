@@ -76,7 +76,9 @@ def find_place(arrays: Arrays, branch: str, where: str | Path, held: str = "onli
 
 def _places(arrays: Arrays) -> list[str]:
     """What stands before every ResNet, named as by torchvision or numbered as its children, and before every ViT."""
-    starts = (re.fullmatch(r"((?:.*\.)?)(layer1\.0\.conv1|4\.0\.conv1|patch_embed\.proj)\.weight", name) for name in arrays)
+    starts = (
+        re.fullmatch(r"((?:.*\.)?)(layer1\.0\.conv1|4\.0\.conv1|patch_embed\.proj)\.weight", name) for name in arrays
+    )
     return [start[1] for start in starts if start and (start[2] != "4.0.conv1" or f"{start[1]}0.weight" in arrays)]
 
 
@@ -99,7 +101,11 @@ def _trunk_at(arrays: Arrays, place: str) -> Arrays:
         # What comes before or between the stages would change the features: it stays, and is refused as surplus.
         return {name: x for name, x in inside.items() if re.match(r"(conv|bn|norm|gn|layer|stem)", name)}
     if PATCHES in inside:
-        return {name: x for name, x in inside.items() if not re.match(r"(head|decoder|mask_token|projector|predictor)", name)}
+        return {
+            name: x
+            for name, x in inside.items()
+            if not re.match(r"(head|decoder|mask_token|projector|predictor)", name)
+        }
     if "4.0.conv1.weight" in inside:
         numbered = {name: name.partition(".")[0] for name in inside}
         kept = {n for n in numbered.values() if n in ("0", "1") or f"{n}.0.conv1.weight" in inside}
@@ -166,7 +172,9 @@ def _vit_sizes(arrays: Arrays) -> TrunkSettings:
 def _resnet_sizes(arrays: Arrays) -> TrunkSettings:
     stem = arrays.get("conv1.weight")
     last = 3 if "layer1.0.conv3.weight" in arrays else 2  # convolutions of a block
-    blocks = {(int(m[1]), int(m[2])) for name in arrays if (m := re.match(rf"layer(\d+)\.(\d+)\.conv{last}\.weight", name))}
+    blocks = {
+        (int(m[1]), int(m[2])) for name in arrays if (m := re.match(rf"layer(\d+)\.(\d+)\.conv{last}\.weight", name))
+    }
     stages = sorted({stage for stage, _ in blocks})
     if stem is None or stem.ndim != 4 or stages != list(range(1, len(stages) + 1)) or len(stages) < 2:
         return architecture({"stage_sizes": (3, 4, 6, 3), "width": 64, "last_stride": 2})

@@ -114,7 +114,9 @@ def test_mpirun_in_a_shell_of_slurm_is_one_run_that_is_killed_and_goes_on(slurm,
         subprocess.run(["scancel", "--signal=KILL", "--full", "--me"], env=slurm, check=True)
         assert job.wait(timeout=60) != 0
         reached, text = max(steps(workdir)), log.read_text()
-        said = re.findall(r"distributed: on \(mpirun of 2 processes, inside a Slurm step of 1 task\): process (\d) of 2", text)
+        said = re.findall(
+            r"distributed: on \(mpirun of 2 processes, inside a Slurm step of 1 task\): process (\d) of 2", text
+        )
         assert sorted(said) == ["0", "1"], text
         assert ("goes on from step" in text) == (turn == 1), text
         wait_until(lambda: not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, check=True).stdout)

@@ -68,7 +68,8 @@ def test_gradients_and_statistics_travel_combined():
     exchanges = plan()["exchanges"]
     kernels = sizes(state().params, matrices_only=True)
     carrying = [c for c in exchanges if any(size in kernels and size > 64 for _, size in c["arrays"])]
-    assert len(carrying) <= 6, "gradients travel one by one"
+    # One of the seven is the covariance of the pooled features, of which an instrument counts the directions.
+    assert len(carrying) <= 7, "gradients travel one by one"
     assert all(len(c["arrays"]) >= 2 for c in exchanges), "the two moments of a layer travel apart"
 
 

@@ -25,10 +25,19 @@ def test_a_method_is_one_file_of_under_80_lines_and_a_config(tmp_path):
     assert len(FILES["simfle_jax/methods/barlow_twins.py"].splitlines()) < 80
     small.write_images(tmp_path / "FACES" / "train", 64)
 
-    (command,) = re.findall(r"^    python (train.py --config=configs/barlow_twins.py --config.data.path=FACES/train .*)$", TEXT, re.MULTILINE)
+    (command,) = re.findall(
+        r"^    python (train.py --config=configs/barlow_twins.py --config.data.path=FACES/train .*)$",
+        TEXT,
+        re.MULTILINE,
+    )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, *shlex.split(command)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *shlex.split(command)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-800:]
     last = json.loads((tmp_path / "RUN" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -108,7 +108,10 @@ def test_a_run_goes_on_with_another_monitor_or_none(settings, plain, labelled, t
 
 
 def test_a_bad_path_is_told_before_training_begins(settings, images, labelled, tmp_path):
-    for path, message in ((tmp_path / "nowhere", "no folder"), (images, "labelled data are laid out as train/CLASS/IMAGE")):
+    for path, message in (
+        (tmp_path / "nowhere", "no folder"),
+        (images, "labelled data are laid out as train/CLASS/IMAGE"),
+    ):
         with pytest.raises(UserError, match=f"config: monitor.path: .*{message}"):
             make_monitor(settings(monitor={"path": str(path)}))
     write_split(tmp_path / "other" / "train", COUNTS)

@@ -88,7 +88,9 @@ def test_a_protocol_probes_is_read_again_and_evaluates_to_the_same(settings, tmp
 def test_predictions_tell_the_images_that_are_wrong(settings, data, tmp_path):
     results = run_probe(settings(protocol="knn", knn={"k": (30,)}), str(tmp_path / "p"))
     rows = predictions(tmp_path / "p" / "predictions.csv")
-    assert [row["name"] for row in rows] == sorted(f"{path.parent.name}/{path.name}" for path in (data / "val").rglob("*.jpg"))
+    assert [row["name"] for row in rows] == sorted(
+        f"{path.parent.name}/{path.name}" for path in (data / "val").rglob("*.jpg")
+    )
     assert all(row["label"] == row["name"].split("/")[0] for row in rows)
     right = [row["label"] == row["predicted"] for row in rows]
     assert np.mean(right) == pytest.approx(results["accuracy"])

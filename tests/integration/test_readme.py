@@ -63,7 +63,9 @@ def made(tmp_path_factory) -> dict[str, Path]:
 def test_the_commands_of_a_block_run(block, made, tmp_path):
     for name in ("train.py", "probe.py", "configs", "simfle_jax"):
         (tmp_path / name).symlink_to(ROOT / name)
-    outputs = {match[1] for words in block for match in re.finditer(r"--(?:out|workdir)[= ]([A-Z]+)\b", " ".join(words))}
+    outputs = {
+        match[1] for words in block for match in re.finditer(r"--(?:out|workdir)[= ]([A-Z]+)\b", " ".join(words))
+    }
     for name, path in made.items():
         if name not in outputs:
             (tmp_path / name).symlink_to(path)
@@ -81,7 +83,9 @@ def test_every_other_command_is_one_that_is_only_read():
     assert {words[0] for words in others} <= ONLY_READ | {"cd", "."}
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {words[1] for words in others if words[0] == "make"} <= set(targets)
-    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1], re.MULTILINE)
+    extras = re.findall(
+        r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1], re.MULTILINE
+    )
     assert set(re.findall(r"-e '\.\[(\w+)\]'", README)) <= set(extras)
 
 

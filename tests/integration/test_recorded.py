@@ -44,7 +44,12 @@ def flags(method: str) -> list[str]:
              "--config.checkpoint_steps=2", "--config.data.canvas=18", "--config.data.threads=1",
              "--config.data.path=data/train"]  # fmt: skip
     if method == "byol":
-        given += ["--config.model.facemae=False", "--config.optimizer=adam", "--config.lr=0.01", "--config.keep_checkpoints=1"]
+        given += [
+            "--config.model.facemae=False",
+            "--config.optimizer=adam",
+            "--config.lr=0.01",
+            "--config.keep_checkpoints=1",
+        ]
     return given
 
 

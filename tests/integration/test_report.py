@@ -20,7 +20,7 @@ from simfle_jax.training.loop import train
 
 CLASSES = {"blue": "<b>\"q\" & 'a'", "green": "\U0001f600", "red": "\u05e9\u05dc\u05d5\u05dd"}
 
-WRONG = {"blue": "' onerror='alert(1).jpg", "green": "\" onload=\"alert(1).jpg"}
+WRONG = {"blue": "' onerror='alert(1).jpg", "green": '" onload="alert(1).jpg'}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,9 @@ def test_what_is_no_run_is_told_in_one_line(tmp_path, capsys):
 
 def test_the_atlas_of_any_image(run, data, tmp_path, capsys):
     out = tmp_path / "masks.png"
-    assert small.status(masks, [str(data / "val"), "--encoder", str(run), str(run), "--out", str(out), "--step", "4"]) == 0
+    assert (
+        small.status(masks, [str(data / "val"), "--encoder", str(run), str(run), "--out", str(out), "--step", "4"]) == 0
+    )
     assert out.stat().st_size > 1000
     assert small.status(masks, [str(data / "val"), "--encoder", str(run), "--out", "masks.txt"]) == 2
     assert "must end in .png" in capsys.readouterr().err
@@ -162,7 +164,9 @@ def opened(file: Path, home: Path) -> tuple[str, list[str]]:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home}", "--enable-logging=stderr",
              "--disable-background-networking", "--virtual-time-budget=20000", "--dump-dom"]  # fmt: skip
     environment = os.environ | {"HOME": str(home)}
-    done = subprocess.run([chromium, *flags, file.as_uri()], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(
+        [chromium, *flags, file.as_uri()], capture_output=True, text=True, timeout=120, env=environment
+    )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

@@ -242,7 +242,9 @@ def test_a_run_whose_loss_is_not_finite_stops_and_keeps_the_last_good_checkpoint
         return diverge
 
     monkeypatch.setattr(loop, "step_program", diverging)
-    with pytest.raises(UserError, match=r"loss/grouping is nan at step 4; the last good checkpoint is kept\. Start again"):
+    with pytest.raises(
+        UserError, match=r"loss/grouping is nan at step 4; the last good checkpoint is kept\. Start again"
+    ):
         train(config, str(tmp_path / "run"))
     assert saved(tmp_path / "run") == 3 and [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
 
@@ -277,7 +279,9 @@ def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(images, finish
     workdir = tmp_path / "run"
     process = start(images, workdir)
     wait_for_line(process, workdir, 1)
-    with pytest.raises(UserError, match=rf"run is in use by process {process.pid} on .*: wait until that ends, stop it"):
+    with pytest.raises(
+        UserError, match=rf"run is in use by process {process.pid} on .*: wait until that ends, stop it"
+    ):
         train(small.config(data={"path": str(images)}), str(workdir))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors

@@ -20,7 +20,18 @@ TINY = [
 def installed(tmp_path_factory) -> Path:
     """The content of the wheel, as pip would lay it into site-packages."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder), "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        ".",
+    ]
     copy = folder / "checkout"  # building leaves files behind
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in listed.stdout.splitlines():
@@ -44,14 +55,18 @@ def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProces
 
 
 def test_every_preset_is_in_it(installed):
-    assert {path.name for path in (ROOT / "configs").glob("*.py")} <= {path.name for path in (installed / "simfle_jax" / "configs").iterdir()}
+    assert {path.name for path in (ROOT / "configs").glob("*.py")} <= {
+        path.name for path in (installed / "simfle_jax" / "configs").iterdir()
+    }
     names = (next(installed.glob("*.dist-info")) / "entry_points.txt").read_text()
     assert "simfle = simfle_jax.commands.main:main" in names
 
 
 def test_it_trains_and_embeds_in_an_empty_folder(installed, tmp_path):
     small.write_images(tmp_path / "faces", 8)
-    trained = run(installed, tmp_path, "train", "--config=demo_byol", "--config.data.path=faces", "--workdir=run", *TINY)
+    trained = run(
+        installed, tmp_path, "train", "--config=demo_byol", "--config.data.path=faces", "--workdir=run", *TINY
+    )
     assert trained.returncode == 0, trained.stderr
     embedded = run(installed, tmp_path, "embed", "faces", "--encoder", "run", "--out", "features.npz")
     assert embedded.returncode == 0 and embedded.stdout.startswith("8 images"), embedded.stderr

@@ -139,7 +139,9 @@ HALF = [
 @pytest.mark.parametrize("environ", HALF, ids=str)
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_several_processes_of_which_the_number_is_missing_are_refused(environ, mode):
-    with pytest.raises(UserError, match=r"process.* is not said: give --coordinator=HOST:PORT, .* or --distributed=off"):
+    with pytest.raises(
+        UserError, match=r"process.* is not said: give --coordinator=HOST:PORT, .* or --distributed=off"
+    ):
         decide(Options(mode), environ)
     assert not decide(Options("off"), environ).on
     assert decide(Options("auto", "host:99", 2, 0), environ).processes == 2

@@ -110,7 +110,9 @@ def test_the_method_s_symbols_are_where_the_document_says():
         if len(files) != 1:
             continue
         source = files[0].read_text()
-        parts = [part for name in names if re.fullmatch(r"[\w.]+", name) and "/" not in name for part in name.split(".")]
+        parts = [
+            part for name in names if re.fullmatch(r"[\w.]+", name) and "/" not in name for part in name.split(".")
+        ]
         lost += [f"{part} in {files[0].name}" for part in parts if not re.search(rf"\b{part}\b", source)]
     assert not lost
 

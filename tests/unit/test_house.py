@@ -80,11 +80,15 @@ def test_files_are_small():
 
 
 def functions() -> list[tuple[str, ast.FunctionDef]]:
-    return [(name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [
+        (name, node) for name, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    ]
 
 
 def test_functions_are_short():
-    too_long = [f"{name}.{node.name}" for name, node in functions() if node.end_lineno - node.lineno >= LONGEST_FUNCTION]
+    too_long = [
+        f"{name}.{node.name}" for name, node in functions() if node.end_lineno - node.lineno >= LONGEST_FUNCTION
+    ]
     assert too_long == []
 
 

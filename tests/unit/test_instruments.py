@@ -33,16 +33,24 @@ def test_the_explained_share_is_that_of_least_squares(weight):
 
 def test_all_of_a_linear_function_is_explained_and_nothing_of_chance():
     assert instruments.explained(jnp.asarray(KNOWN), jnp.asarray(KNOWN @ KNOWN[:3] + 7)) > 0.9999
-    chance = [instruments.explained(jnp.asarray(known), jnp.asarray(NOISE)) for known in RANDOM.normal(size=(200, 40, 3))]
+    chance = [
+        instruments.explained(jnp.asarray(known), jnp.asarray(NOISE)) for known in RANDOM.normal(size=(200, 40, 3))
+    ]
     assert abs(np.mean(chance)) < 0.02, "many images or few, unrelated numbers explain nothing on average"
 
 
-@pytest.mark.parametrize("known", [np.zeros((40, 2)), np.full((40, 1), 0.37), np.c_[KNOWN[:, :1], KNOWN[:, :1] * 2 + 1]])
+@pytest.mark.parametrize(
+    "known", [np.zeros((40, 2)), np.full((40, 1), 0.37), np.c_[KNOWN[:, :1], KNOWN[:, :1] * 2 + 1]]
+)
 def test_columns_that_say_nothing_new_add_nothing(known):
     """Grey photographs have no colour; a column twice is one."""
     known, features = known.astype("f4"), NOISE + KNOWN[:, :1]
     columns, images = known.shape[1], len(known)
-    alone = by_least_squares(KNOWN[:, :1], features) if columns == 2 and known.any() else by_least_squares(np.zeros((40, 1)), features)
+    alone = (
+        by_least_squares(KNOWN[:, :1], features)
+        if columns == 2 and known.any()
+        else by_least_squares(np.zeros((40, 1)), features)
+    )
     share = 1 - (1 - alone) * (images - 2) / (images - 1)
     expected = 1 - (1 - share) * (images - 1) / (images - 1 - columns)
     np.testing.assert_allclose(instruments.explained(jnp.asarray(known), jnp.asarray(features)), expected, atol=1e-4)
@@ -88,7 +96,9 @@ def test_the_place_of_a_crop_is_where_the_view_was_cut():
 
 def test_mean_colour_is_luma_and_what_red_and_blue_differ_by():
     grey = np.full((1, 4, 4, 3), 0.3, np.float32)
-    luma, colour = augment.mean_colour(jnp.asarray(np.concatenate([grey, grey * [2, 1, 1], grey * [1, 1, 2]]), jnp.float32))
+    luma, colour = augment.mean_colour(
+        jnp.asarray(np.concatenate([grey, grey * [2, 1, 1], grey * [1, 1, 2]]), jnp.float32)
+    )
     np.testing.assert_allclose(luma[:, 0], [0.3, 0.3 + 0.3 * 0.299, 0.3 + 0.3 * 0.114], rtol=1e-5)
     np.testing.assert_allclose(colour, [[0, 0], [0.2103, -0.0897], [-0.0342, 0.2658]], atol=1e-4)
 

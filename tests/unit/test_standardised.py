@@ -21,7 +21,9 @@ from simfle_jax.weights.card import model_card
 from simfle_jax.weights.encoder_file import export_encoder
 
 CONFIG = small.config(views={"standardise": "image"})
-PLAIN_COLOURS = np.stack([np.full((16, 16, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 255, 255), (9, 99, 250))])
+PLAIN_COLOURS = np.stack(
+    [np.full((16, 16, 3), colour, np.uint8) for colour in ((0, 0, 0), (255, 255, 255), (9, 99, 250))]
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,9 @@ def test_a_plain_colour_becomes_zeros():
 def test_a_plain_colour_spoils_no_view_no_feature_and_no_target(encoder):
     views = make_views(image_keys(0, jnp.asarray(0), len(PLAIN_COLOURS)), PLAIN_COLOURS, CONFIG)
     patches = patchify(views.plain, CONFIG.facemae.patch)
-    error, gradient = jax.value_and_grad(losses.reconstruction)(jnp.ones_like(patches), patches, jnp.ones(patches.shape[:2]))
+    error, gradient = jax.value_and_grad(losses.reconstruction)(
+        jnp.ones_like(patches), patches, jnp.ones(patches.shape[:2])
+    )
     for array in (views.first, views.second, views.plain, error, gradient, encoder(PLAIN_COLOURS)):
         assert np.isfinite(array).all()
     np.testing.assert_allclose(encoder(PLAIN_COLOURS), encoder(PLAIN_COLOURS[::-1]), atol=1e-3)
@@ -88,6 +92,3 @@ def test_photographs_keep_the_statistics_of_the_data_set(preset):
     """Only the generated faces of the demo are known to gain; `small` starts from the demo's settings."""
     assert preset.get_config().views.standardise == "dataset"
     assert demo.get_config().views.standardise == demo_byol.get_config().views.standardise == "image"
-
-
-

@@ -188,7 +188,9 @@ def _image_path(row: Row) -> str:
     return name
 
 
-def _add_face(result: Plan, split: str, face: tuple[str, str, Box], finders: list[layouts.Finder], margin: float) -> None:
+def _add_face(
+    result: Plan, split: str, face: tuple[str, str, Box], finders: list[layouts.Finder], margin: float
+) -> None:
     name, label, box = face
     path = next(filter(None, (finder.find(name) for finder in finders)), None)
     if path is None:

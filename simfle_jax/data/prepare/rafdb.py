@@ -43,7 +43,9 @@ def plan(source: Path, alignment: str = "aligned") -> Plan:
 
 def _is_root(source: Path, folder: Path) -> bool:
     """Whether the folder has the list; `compound`, which lies beside `basic`, has another of that name."""
-    return "compound" not in folder.relative_to(source).as_posix().lower().split("/") and _label_file(folder) is not None
+    return (
+        "compound" not in folder.relative_to(source).as_posix().lower().split("/") and _label_file(folder) is not None
+    )
 
 
 def _label_file(root: Path) -> Path | None:

@@ -33,7 +33,9 @@ def _require_images(plan: Plan, source: Path) -> None:
     skipped = plan.skipped.as_json().items()
     reasons = "; ".join(f"{entry['count']:,} {reason}, first {entry['first'][0]}" for reason, entry in skipped)
     where = f" for {' and '.join(empty)}" if plan.items else ""
-    raise UserError(f"{plan.dataset}: no usable image{where} in {source}" + (f" (skipped: {reasons})" if reasons else ""))
+    raise UserError(
+        f"{plan.dataset}: no usable image{where} in {source}" + (f" (skipped: {reasons})" if reasons else "")
+    )
 
 
 def check_apart(source: Path, out: Path) -> None:

@@ -13,7 +13,9 @@ def find_protocol(probe: Probe) -> ProbeProtocol:
     Raises:
         UserError: other settings do not go with it.
     """
-    protocol: ProbeProtocol = importlib.import_module(f"simfle_jax.evaluation.protocols.{probe.protocol}").PROTOCOL(probe)
+    protocol: ProbeProtocol = importlib.import_module(f"simfle_jax.evaluation.protocols.{probe.protocol}").PROTOCOL(
+        probe
+    )
     if protocol.needs_images and probe.features:
         raise UserError(
             f"config: protocol = {probe.protocol!r} takes new crops of the images in every epoch, and features hold "

@@ -25,7 +25,9 @@ cli.run(main, "What it does.")
 
 def start(*flags, folder=ROOT, program=PROGRAM):
     call = [sys.executable, "-c", program, *flags]
-    return subprocess.run(call, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        call, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_flags_become_the_config():
@@ -55,7 +57,9 @@ def test_a_setting_keeps_its_name_where_the_config_has_one_of_an_old_name():
 
 def test_a_flag_of_an_earlier_version_sets_what_it_set():
     program = PROGRAM.replace("config.data.path", "config.optimizer.lr, config.facemae.width")
-    done = start("--config=configs/simfle.py", "--config.lr=0.5", "--config.model.vit_width=8", "--workdir=w", program=program)
+    done = start(
+        "--config=configs/simfle.py", "--config.lr=0.5", "--config.model.vit_width=8", "--workdir=w", program=program
+    )
     assert (done.returncode, done.stdout) == (0, "0 0.5 8 w\n"), done.stderr
 
 

@@ -16,7 +16,9 @@ ALIASES = sorted(set(COMMANDS) - {"train", "probe"})
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_every_command_is_listed_and_there():
@@ -29,16 +31,21 @@ def test_every_command_is_listed_and_there():
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_of_each_needs_no_jax(name, tmp_path):
     """JAX takes seconds to import: what only tells how to call a command must do without."""
-    program = f"import sys; sys.argv = ['simfle', '{name}', '--help']\n" \
-        "from simfle_jax.commands.main import main\n" \
+    program = (
+        f"import sys; sys.argv = ['simfle', '{name}', '--help']\n"
+        "from simfle_jax.commands.main import main\n"
         "try: main()\nexcept SystemExit as end: print('status', end.code, 'jax' in sys.modules)"
+    )
     done = run(tmp_path, "-c", program)
     assert done.stdout.strip().endswith("status 0 False"), done.stdout[-300:] + done.stderr[-300:]
 
 
 @pytest.mark.parametrize("name", ALIASES)
 def test_the_old_module_is_the_same_command(name):
-    assert importlib.import_module(f"simfle_jax.{name}").main is importlib.import_module(f"simfle_jax.commands.{name}").main
+    assert (
+        importlib.import_module(f"simfle_jax.{name}").main
+        is importlib.import_module(f"simfle_jax.commands.{name}").main
+    )
 
 
 def test_an_unknown_command_and_none(capsys):
@@ -52,5 +59,9 @@ def test_an_unknown_command_and_none(capsys):
 
 def test_a_mistake_in_a_command_is_one_line(tmp_path):
     done = run(tmp_path, "-m", "simfle_jax", "train", "--config=smal", "--workdir=w")
-    assert done.returncode == 2 and done.stderr.startswith("error: no config in smal: ") and "did you mean small?" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: no config in smal: ")
+        and "did you mean small?" in done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1

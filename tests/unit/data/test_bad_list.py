@@ -4,7 +4,14 @@ import pytest
 
 from simfle_jax.data.bad_list import escaped, read_bad_list, unescaped, write_bad_list
 
-NAMES = ["a.jpg", "ümläut-日本.jpg", os.fsdecode(b"latin1-\xe9.jpg"), "line\nbreak.jpg", "tab\there\\x41.jpg", "bell\x07 \u2028.jpg"]
+NAMES = [
+    "a.jpg",
+    "ümläut-日本.jpg",
+    os.fsdecode(b"latin1-\xe9.jpg"),
+    "line\nbreak.jpg",
+    "tab\there\\x41.jpg",
+    "bell\x07 \u2028.jpg",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

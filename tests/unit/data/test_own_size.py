@@ -41,7 +41,9 @@ def never_resized(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize(("height", "width", "side"), [(32, 32, 32), (9, 9, 9), (20, 31, 20), (300, 18, 18), (1, 40, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(32, 32, 32), (9, 9, 9), (20, 31, 20), (300, 18, 18), (1, 40, 1)]
+)
 def test_the_central_square_keeps_its_pixels(kind, height, width, side, never_resized):
     options = {} if kind == "JPEG" else {"lossless": True}
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -50,7 +52,9 @@ def test_the_central_square_keeps_its_pixels(kind, height, width, side, never_re
     stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     top, left = round((height - side) / 2), round((width - side) / 2)
     assert found == side
-    assert np.abs(canvas[:side, :side] - stored[top : top + side, left : left + side]).max() <= (2 if kind == "JPEG" else 0)
+    assert np.abs(canvas[:side, :side] - stored[top : top + side, left : left + side]).max() <= (
+        2 if kind == "JPEG" else 0
+    )
     assert not canvas[side:].any() and not canvas[:, side:].any(), "the rest of the canvas is 0"
 
 
@@ -104,9 +108,9 @@ def test_what_decode_refuses_is_refused(name):
 
 def test_the_division_of_every_size():
     assert [reduction(side, 448, 224) for side in (1, 448, 449, 896, 897, 1024, 3584, 3585)] == [1, 1, 2, 2, 4, 4, 8, 0]
-    assert all(
-        224 <= -(-side // reduction(side, 448, 224)) <= 448 for side in range(449, 3585)
-    ), "every image has as many pixels as a view afterwards"
+    assert all(224 <= -(-side // reduction(side, 448, 224)) <= 448 for side in range(449, 3585)), (
+        "every image has as many pixels as a view afterwards"
+    )
     assert reduction(50, 48, 48) == 0 and reduction(96, 48, 48) == 2
 
 
@@ -126,7 +130,15 @@ def faces(*sides: int) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("sides", "canvas"),
-    [([48] * 5, 48), ([100] * 3, 100), ([448], 448), ([449], 225), ([512, 512], 256), ([4], 8), ([48] * 15 + [90] * 5, 90)],
+    [
+        ([48] * 5, 48),
+        ([100] * 3, 100),
+        ([448], 448),
+        ([449], 225),
+        ([512, 512], 256),
+        ([4], 8),
+        ([48] * 15 + [90] * 5, 90),
+    ],
 )
 def test_the_canvas_is_what_the_images_need(sides, canvas, tmp_path):
     assert fitting_canvas(folder(tmp_path / "a", *faces(*sides)), 448, 224) == canvas

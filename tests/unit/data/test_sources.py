@@ -191,7 +191,15 @@ def test_open_source_by_its_name(tmp_path):
         open_source("floder", str(tmp_path))
 
 
-SERVICE = ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", ".ipynb_checkpoints", "System Volume Information"]
+SERVICE = [
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "__MACOSX",
+    "lost+found",
+    ".ipynb_checkpoints",
+    "System Volume Information",
+]
 
 
 @pytest.mark.parametrize("service", SERVICE)
@@ -231,7 +239,13 @@ def test_links_give_the_same_list_in_any_order_of_the_folder(tmp_path, monkeypat
     """A folder counts once: at its own place, or under the first of the links to it."""
     elsewhere, root = write_folder(tmp_path / "elsewhere" / "deep", 2).parent, tmp_path / "root"
     write_folder(root / "own", 1)
-    for link, target in {"z": elsewhere, "b": elsewhere, "copy": root / "own", "up": root, "y": elsewhere / "deep"}.items():
+    for link, target in {
+        "z": elsewhere,
+        "b": elsewhere,
+        "copy": root / "own",
+        "up": root,
+        "y": elsewhere / "deep",
+    }.items():
         (root / link).symlink_to(target, target_is_directory=True)
     original = listing.os.scandir
 

@@ -62,7 +62,9 @@ def test_an_image_that_embed_could_not_read_is_left_out_and_any_other_is_missed(
     names = names_of(sources)
     lost = names.pop(0)
     written(tmp_path / "f.npz", names)
-    with pytest.raises(UserError, match=r"f\.npz has no features of train/blue/000\.jpg: its names, such as some/where/"):
+    with pytest.raises(
+        UserError, match=r"f\.npz has no features of train/blue/000\.jpg: its names, such as some/where/"
+    ):
         FeatureTable(str(tmp_path / "f.npz")).plain(sources["train"], "train")
     (tmp_path / "f.npz.bad.txt").write_text(f"{lost}\ttruncated\n")
     table = FeatureTable(str(tmp_path / "f.npz"))

@@ -32,7 +32,9 @@ def test_what_is_visible_is_pasted_and_the_rest_is_not_noise():
     assert (found.kept.sum(1) == config.kept_patches).all()
     own = found.scores[np.arange(4), found.drawn]
     np.testing.assert_array_equal(found.kept, best_patches(own, config.kept_patches))
-    patches, restored = (x.reshape(4, 4, 4, 4, 4, 3).swapaxes(2, 3).reshape(4, 16, -1) for x in (found.images, found.restored))
+    patches, restored = (
+        x.reshape(4, 4, 4, 4, 4, 3).swapaxes(2, 3).reshape(4, 16, -1) for x in (found.images, found.restored)
+    )
     np.testing.assert_array_equal(restored[found.kept], patches[found.kept])
     assert np.abs(restored - patches)[~found.kept].max() > 0.01 and not found.error[found.kept].any()
     # With the statistics of the patch given back its mean is about right, however little the decoder knows.
@@ -42,7 +44,9 @@ def test_what_is_visible_is_pasted_and_the_rest_is_not_noise():
 def test_what_is_seen_in_an_image_does_not_hang_on_the_others():
     config = small.config()
     state = fresh(config)
-    np.testing.assert_allclose(look(config, state, IMAGES).scores[:2], look(config, state, IMAGES[:2]).scores, atol=1e-5)
+    np.testing.assert_allclose(
+        look(config, state, IMAGES).scores[:2], look(config, state, IMAGES[:2]).scores, atol=1e-5
+    )
 
 
 def test_random_masking_has_no_groups_and_byol_nothing_to_see():

@@ -160,7 +160,9 @@ def test_every_draw_is_told_and_summed_up(settings, tmp_path):
     train, val = labelled(200, 1, 1.5), labelled(80, 2, 1.5)
     few = {"shares": (0.02, 0.5), "draws": 3}
     facts = fitted(settings("lowlabel", lowlabel=few), train, {"val": val}, tmp_path).facts
-    assert [(draw["share"], draw["draw"]) for draw in facts["draws"]] == [(0.5, i) for i in range(3)] + [(0.02, i) for i in range(3)]
+    assert [(draw["share"], draw["draw"]) for draw in facts["draws"]] == [(0.5, i) for i in range(3)] + [
+        (0.02, i) for i in range(3)
+    ]
     for row in facts["shares"]:
         values = [draw["macro_f1"] for draw in facts["draws"] if draw["share"] == row["share"]]
         assert row["macro_f1"] == {"mean": pytest.approx(np.mean(values)), "range": [min(values), max(values)]}

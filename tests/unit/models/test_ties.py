@@ -52,7 +52,9 @@ def test_target_by_numpy_and_whom_it_trains():
     def distance(a, b):
         return np.square(unit(a) - unit(b)).sum(1).mean()
 
-    expected = (distance(KP, centred(Q1)) + distance(KP, centred(Q2)) + distance(K1, centred(KP)) + distance(K2, centred(KP))) / 2
+    expected = (
+        distance(KP, centred(Q1)) + distance(KP, centred(Q2)) + distance(K1, centred(KP)) + distance(K2, centred(KP))
+    ) / 2
     np.testing.assert_allclose(ties.target(VECTORS, TARGETS, 4.0), expected, rtol=1e-5)
     # FaceMAE learns from the target network alone: what the encoder gives does not move it.
     gradient = jax.grad(lambda kp, k1: ties.target((k1, *VECTORS[1:2], kp), TARGETS, 4.0))
@@ -67,13 +69,17 @@ def test_patch_by_a_loop_over_places_and_whom_it_trains():
             expected.append(np.square(unit(CELLS[image, i]) - unit(TOKENS[image, i] - np.mean(same, 0))).sum())
     arguments = [jnp.asarray(x) for x in (CELLS, TOKENS, KEPT)]
     np.testing.assert_allclose(ties.patch(*arguments, 9), np.mean(expected), rtol=1e-4)
-    gradients = jax.grad(lambda cells, tokens: ties.patch(cells, tokens, arguments[2], 9), argnums=(0, 1))(*arguments[:2])
+    gradients = jax.grad(lambda cells, tokens: ties.patch(cells, tokens, arguments[2], 9), argnums=(0, 1))(
+        *arguments[:2]
+    )
     assert np.abs(gradients[0]).max() > 0 == np.abs(gradients[1]).max(), "only the encoder's side learns"
 
 
 def test_a_patch_that_one_image_keeps_breaks_nothing():
     alone = jnp.asarray([[0, 1], [0, 2], [0, 3]])
-    loss, gradient = jax.value_and_grad(lambda cells: ties.patch(cells, jnp.asarray(TOKENS[:3, :2]), alone, 4))(jnp.asarray(CELLS[:3, :2]))
+    loss, gradient = jax.value_and_grad(lambda cells: ties.patch(cells, jnp.asarray(TOKENS[:3, :2]), alone, 4))(
+        jnp.asarray(CELLS[:3, :2])
+    )
     assert np.isfinite(loss) and np.isfinite(gradient).all()
 
 
@@ -113,7 +119,9 @@ def test_agreement_is_1_for_the_same_0_for_strangers_and_for_constants():
     np.testing.assert_allclose(found(CELLS, CELLS)["tie/agreement"], 1, rtol=1e-4)
     assert found(K1, np.ones_like(K1))["tie/agreement"] == 0 == found(np.ones_like(K1), K1)["tie/spread"]
     np.testing.assert_allclose(found(K1, KP)["tie/spread"], K1.std(0).mean(), rtol=0.05)
-    strangers = [found(*RANDOM.normal(size=(2, 24, *shape)).astype("f4")) for shape in ((6,), (4, 5)) for _ in range(20)]
+    strangers = [
+        found(*RANDOM.normal(size=(2, 24, *shape)).astype("f4")) for shape in ((6,), (4, 5)) for _ in range(20)
+    ]
     assert abs(np.mean([one["tie/agreement"] for one in strangers])) < 0.05
 
 
@@ -226,4 +234,6 @@ def test_the_published_program_is_given_no_other_tie():
 
 
 def test_a_tie_of_weight_0_is_none():
-    assert not hasattr(find_method(small.config(facemae={"alpha": 0.0, "tie": "patch"})).networks(nnx.Rngs(0)), "distil_map")
+    assert not hasattr(
+        find_method(small.config(facemae={"alpha": 0.0, "tie": "patch"})).networks(nnx.Rngs(0)), "distil_map"
+    )

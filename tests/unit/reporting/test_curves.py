@@ -21,7 +21,10 @@ def test_a_short_curve_has_all_points():
 
 def test_runs_of_different_lengths_and_metrics():
     drawn = curves.draw("loss/total", {"long": lines([1.0] * 5), "short": lines([2.0]), "other": [{"step": 1, "x": 1}]})
-    assert [(trace["name"], len(trace["x"]), trace["mode"]) for trace in drawn["data"]] == [("long", 5, "lines"), ("short", 1, "markers")]
+    assert [(trace["name"], len(trace["x"]), trace["mode"]) for trace in drawn["data"]] == [
+        ("long", 5, "lines"),
+        ("short", 1, "markers"),
+    ]
     assert curves.metric_names([lines([1.0]), [{"step": 1, "x": 1}]]) == ["loss/total", "x"]
 
 

@@ -11,7 +11,14 @@ from simfle_jax.errors import UserError
 from simfle_jax.reporting import charts, page
 from simfle_jax.reporting.page import Section
 
-NAMES = ["<script>alert(1)</script>", "\"quoted\" 'twice' & more", "\U0001f600", "\u05e9\u05dc\u05d5\u05dd", "x\nonload=1", "\udce4"]
+NAMES = [
+    "<script>alert(1)</script>",
+    "\"quoted\" 'twice' & more",
+    "\U0001f600",
+    "\u05e9\u05dc\u05d5\u05dd",
+    "x\nonload=1",
+    "\udce4",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
@@ -35,7 +42,7 @@ def test_embedded_json_ends_no_element_and_is_the_same():
 
 def test_a_table_says_what_heads_a_row_and_a_column():
     found = page.table("Scores", ["class", "F1"], [["happy", 0.123456]])
-    assert '<caption>Scores</caption>' in found and '<th scope="col">' in found and '<th scope="row">' in found
+    assert "<caption>Scores</caption>" in found and '<th scope="col">' in found and '<th scope="row">' in found
     assert Page(found).numbers == [0.123456]
 
 

@@ -34,7 +34,9 @@ def test_generated_faces_are_known_by_their_file(tmp_path):
 
 
 def test_rows_are_spread_over_a_listing():
-    assert spread_rows(9, 3).tolist() == [0, 4, 8] and spread_rows(2, 5).tolist() == [0, 1] and not len(spread_rows(0, 3))
+    assert (
+        spread_rows(9, 3).tolist() == [0, 4, 8] and spread_rows(2, 5).tolist() == [0, 1] and not len(spread_rows(0, 3))
+    )
 
 
 def test_hidden_patches_are_dark_and_kept_ones_are_not():
@@ -49,7 +51,11 @@ def test_an_atlas_has_a_column_for_each_group_and_one_for_random_masking():
     both = atlas.beside([grouped, random], ["one", "two"])
     assert both.width > grouped.width + random.width - 1
     assert atlas.reconstructions(look(3)).width > atlas.reconstructions(look(0)).width
-    assert atlas.map_atlas(look(3), 20).size == grouped.size and atlas.all_groups(look(0), 0) and atlas.all_groups(look(20), 0)
+    assert (
+        atlas.map_atlas(look(3), 20).size == grouped.size
+        and atlas.all_groups(look(0), 0)
+        and atlas.all_groups(look(20), 0)
+    )
 
 
 def test_principal_components_are_those_of_the_directions():

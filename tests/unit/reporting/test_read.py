@@ -36,7 +36,11 @@ def test_a_run_with_nothing_but_its_settings(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"method": "byol", "data": {"path": "x"}}))
     run = read_run(tmp_path, "run", [])
     assert run.settings == {"method": "byol", "data.path": "x"} and run.metrics == []
-    assert [note.split(",")[0] for note in run.notes] == ["no environment.json", "no metrics.jsonl yet", "no checkpoint yet"]
+    assert [note.split(",")[0] for note in run.notes] == [
+        "no environment.json",
+        "no metrics.jsonl yet",
+        "no checkpoint yet",
+    ]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

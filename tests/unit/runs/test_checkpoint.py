@@ -22,7 +22,9 @@ def state(step: int, scale: float = 1.0) -> TrainState:
     return TrainState(jnp.asarray(step, jnp.int32), {"online": {"kernel": values}}, {}, {}, {}, {})
 
 
-def restore(checkpoints: SavedCheckpoints, step: int | None = None, like: TrainState | None = None) -> TrainState | None:
+def restore(
+    checkpoints: SavedCheckpoints, step: int | None = None, like: TrainState | None = None
+) -> TrainState | None:
     shapes = jax.eval_shape(lambda: like or state(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return checkpoints.restore(shapes, jax.tree.map(lambda _: sharding, shapes), step)

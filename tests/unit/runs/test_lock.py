@@ -27,7 +27,9 @@ HOLD = (
 def holder(tmp_path):
     """Another process of this machine that holds the lock of tmp_path."""
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as held:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as held:
         assert held.stdout.readline() == "held\n"
         yield held
         held.kill()
@@ -45,13 +47,19 @@ def test_it_is_there_while_held_and_gone_after(tmp_path):
     with Lock(tmp_path / "run").acquire() as lock:
         lock.verify()
         told = json.loads((tmp_path / "run" / "lock.json").read_text())
-        assert told["pid"] == os.getpid() and told["since"] and [p.name for p in (tmp_path / "run").iterdir()] == ["lock.json"]
+        assert (
+            told["pid"] == os.getpid()
+            and told["since"]
+            and [p.name for p in (tmp_path / "run").iterdir()] == ["lock.json"]
+        )
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_living_process_is_named_and_the_second_one_refused_at_once(holder, tmp_path):
     began = time.monotonic()
-    with pytest.raises(UserError, match=rf"is in use by process {holder.pid} on .* since \d{{4}}-.*give another --workdir"):
+    with pytest.raises(
+        UserError, match=rf"is in use by process {holder.pid} on .* since \d{{4}}-.*give another --workdir"
+    ):
         Lock(tmp_path).acquire()
     assert time.monotonic() - began < locks.STALE / 2
 

@@ -14,7 +14,9 @@ BEFORE_THE_END = 10**6  # epochs, of which a test takes a few steps: the rate do
 
 
 def of_shapes(random):
-    return jax.tree.map(lambda shape: random.normal(size=shape).astype("f4"), SHAPES, is_leaf=lambda x: isinstance(x, tuple))
+    return jax.tree.map(
+        lambda shape: random.normal(size=shape).astype("f4"), SHAPES, is_leaf=lambda x: isinstance(x, tuple)
+    )
 
 
 def assert_moves(direction, rate=lambda step: RATE, **changes):

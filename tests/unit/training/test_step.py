@@ -57,7 +57,10 @@ def test_the_trunk_is_that_of_the_branch_which_is_asked_for(branch, state):
         state, target_params=jax.tree.map(jnp.zeros_like, state.target_params),
         target_stats=jax.tree.map(jnp.zeros_like, state.target_stats),
     )  # fmt: skip
-    encoder = {"online": (apart.params["online"], apart.stats["online"]), "target": (apart.target_params, apart.target_stats)}
+    encoder = {
+        "online": (apart.params["online"], apart.stats["online"]),
+        "target": (apart.target_params, apart.target_stats),
+    }
     expected = dict(zip(("params", "stats"), (tree["encoder"] for tree in encoder[branch])))
     jax.tree.map(np.testing.assert_array_equal, trunk_of(apart, branch), expected)
 
@@ -91,4 +94,6 @@ def test_each_view_learns_from_the_target_of_the_other(train_step, state):
     project = jax.jit(train_step.targets, compiler_options=compilation.once())
     views = Views(*np.stack([different, equal]).astype(np.float32), plain=None)
     (q1, q2), _ = project(state.target_params, state.target_stats, views)
-    assert np.std(q1, 0).max() < 1e-3 < 0.1 < np.std(q2, 0).max(), "the first view's target is made from the second view"
+    assert np.std(q1, 0).max() < 1e-3 < 0.1 < np.std(q2, 0).max(), (
+        "the first view's target is made from the second view"
+    )

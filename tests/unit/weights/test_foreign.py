@@ -103,8 +103,13 @@ def test_of_several_trunks_one_must_be_chosen(trunk, hash_, tmp_path, name):
     make, first, second = SEVERAL[name]
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(make(trunk), path)
-    for read in (simfle_jax.load_encoder, lambda path: initial_trunk(small.config(trunk={"init_from": str(path)}).trunk)):
-        with pytest.raises(UserError, match=rf"holds 2 trunks, under {first}, {second}: choose one, .*--prefix={first}$"):
+    for read in (
+        simfle_jax.load_encoder,
+        lambda path: initial_trunk(small.config(trunk={"init_from": str(path)}).trunk),
+    ):
+        with pytest.raises(
+            UserError, match=rf"holds 2 trunks, under {first}, {second}: choose one, .*--prefix={first}$"
+        ):
             read(path)
     assert (
         simfle_jax.load_encoder(path, prefix=first).hash == hash_ != simfle_jax.load_encoder(path, prefix=second).hash

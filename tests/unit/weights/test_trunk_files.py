@@ -198,7 +198,9 @@ def test_onnx_runtime_agrees(kind, file, tmp_path, classes):
     encoder = simfle_jax.load_encoder(file)
     layer = Linear(jnp.ones((encoder.dim, 3)) * jnp.arange(3.0), jnp.arange(3.0))
     classifier = Classifier(encoder, layer, ("a", "b", "c"))
-    arrays, ours = (classifier.torch_arrays(), classifier.logits) if classes else (encoder.torch_arrays(), encoder.apply)
+    arrays, ours = (
+        (classifier.torch_arrays(), classifier.logits) if classes else (encoder.torch_arrays(), encoder.apply)
+    )
     error = export_onnx(tmp_path / "net.onnx", arrays, encoder.trunk, encoder.metadata, lambda x: np.asarray(ours(x)))
     assert error < 1e-5
     images = IMAGES[:2, :16, :16]
