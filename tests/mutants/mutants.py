@@ -208,7 +208,7 @@ RUNS = [
     Mutant("images begin anew after a restart", "pipeline.py", "{\"next_index\": start_step}", "{\"next_index\": 0}",
            "test_starting_at_a_step_equals_having_come_there"),
     Mutant("metrics of steps that are done again stay", "metrics_log.py", "if line[\"step\"] <= resume_step]",
-           "if line[\"step\"]]", "test_a_killed_run_goes_on_to_the_bit"),
+           "if line[\"step\"]]", "test_lines_after_the_restored_step_are_cut_off"),
     Mutant("refuse nothing: other settings", "folder.py", "    if changed:\n", "    if not changed:\n",
            "test_another_config_is_refused_and_nothing_overwritten"),
     Mutant("refuse nothing: other images", "restore.py", "\"data_fingerprint\": fingerprint}",

@@ -1,0 +1,16 @@
+"""metrics.jsonl of a run that goes on."""
+
+import json
+
+from simfle_jax.runs.metrics_log import MetricsLog
+
+
+def test_lines_after_the_restored_step_are_cut_off(tmp_path):
+    log = MetricsLog(tmp_path, resume_step=0)
+    for step in range(1, 6):
+        log.write({"step": step, "seconds": 2.0 * step})
+    again = MetricsLog(tmp_path, resume_step=3)
+    assert again.seconds == 6.0
+    again.write({"step": 4, "seconds": 9.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines[-1]["seconds"] == 9.0
