@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def masks(images: list[str], runs: list[Path], out: Path, step: int | None = None) -> None:
     """Writes the picture; raises UserError."""
-    from absl import logging
 
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
@@ -48,7 +47,6 @@ def masks(images: list[str], runs: list[Path], out: Path, step: int | None = Non
 
     if out.suffix.lower() not in ENDINGS:
         raise UserError(f"--out {out} must end in {' or '.join(ENDINGS)}")
-    logging.set_verbosity(logging.ERROR)  # of the library that reads checkpoints
     compilation.use_cache()
     source = ImageList(images)
     blocks = []

@@ -34,7 +34,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Writes the page, and the figures where they are wanted; raises UserError."""
-    from absl import logging
 
     from simfle_jax import compilation
     from simfle_jax.reporting.build import build, gather
@@ -42,7 +41,6 @@ def report(args: argparse.Namespace) -> None:
     from simfle_jax.runs.files import write_whole
 
     plotly_script()  # its absence is told before the work and not after
-    logging.set_verbosity(logging.ERROR)  # of the library that reads checkpoints
     compilation.use_cache()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found = gather(args.runs, args.probe, args.data)
