@@ -101,8 +101,10 @@ class FeatureTable:
         return Labelled(jnp.asarray(self.features[found]), jnp.asarray(source.labels[rows]))
 
     def augmented(self, source: Source, epoch: int, tell: Callable[[int], None]) -> Labelled:
-        """Never: `find_protocol` refuses protocols that need images."""
-        raise NotImplementedError
+        """Raises UserError: a file of features holds no images to crop (`find_protocol` says so before)."""
+        raise UserError(
+            "features from a file cannot be augmented: choose a protocol that needs features alone, e.g. logistic"
+        )
 
     def _before(self, tails: list[str]) -> str:
         """What stands in the file before the names of a set, as it does before the first one that is there."""
