@@ -31,7 +31,7 @@ class Views(NamedTuple):
     facts: Facts | None = None
 
 
-def image_keys(seed: int, step: Integer[Array, ""], batch: int) -> Key[Array, " {batch}"]:
+def image_keys(seed: int, step: int | Integer[Array, ""], batch: int) -> Key[Array, " {batch}"]:
     """One key per image of the global batch: all randomness is a function of (seed, step, index)."""
     step_key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch))

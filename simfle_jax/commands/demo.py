@@ -162,15 +162,12 @@ def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def two_views(config: "Config", images: np.ndarray) -> tuple:
     """Two augmented views of 256 of the images, normalised, as training makes them."""
     import jax
-    import jax.numpy as jnp
 
     from simfle_jax import compilation
     from simfle_jax.views import image_keys, make_views
 
     chosen = images[np.random.default_rng(0).permutation(len(images))[:RETRIEVED]]
-    made = jax.jit(
-        lambda x: make_views(image_keys(0, jnp.asarray(0), len(x)), x, config)[:2], compiler_options=compilation.once()
-    )
+    made = jax.jit(lambda x: make_views(image_keys(0, 0, len(x)), x, config)[:2], compiler_options=compilation.once())
     return made(chosen)
 
 

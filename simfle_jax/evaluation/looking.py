@@ -46,7 +46,7 @@ def look(config: Config, state: TrainState, images: np.ndarray) -> Look | None:
 
     @jax.jit
     def seen(params: Any, stats: Any, images: jax.Array) -> tuple[Any, ...]:
-        draw = method.draw(image_keys(config.seed, jnp.asarray(0), len(images)))
+        draw = method.draw(image_keys(config.seed, 0, len(images)))
         found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
         # The decoder's target is normalised within each patch: without the patch's own contrast it looks like noise.
         target = normalised_patches(found.patches)

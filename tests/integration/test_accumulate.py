@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import small
 
@@ -17,7 +16,7 @@ def test_accumulation_is_the_mean_over_micro_batches_with_statistics_carried_on(
     train_step = TrainStep(config, 10)
     state = jax.jit(train_step.fresh_state)()
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
-    keys = image_keys(0, jnp.asarray(0), 8)
+    keys = image_keys(0, 0, 8)
     start, one = Statistics(state.stats, state.target_stats), partial(train_step.gradients_of_images, state)
     (grads, terms), stats = jax.jit(partial(in_parts, one, 2))(start, keys, images)
     (first_grads, first_terms), after_first = jax.jit(one)(start, keys[0::2], images[0::2])

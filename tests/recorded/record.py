@@ -71,7 +71,9 @@ def record(root: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             ended = shutil.copytree(method, Path(folder) / "run")
             train(pretraining(config), str(ended))
-            expected[method]["metrics"] = [json.loads(line) for line in (ended / "metrics.jsonl").read_text().splitlines()]
+            expected[method]["metrics"] = [
+                json.loads(line) for line in (ended / "metrics.jsonl").read_text().splitlines()
+            ]
             expected[method]["features_at_end"] = load_encoder(ended)(images).round(7).tolist()
     probe = probe_config.get_config()
     probe.encoder, probe.epochs, probe.batch_size, probe.data.threads = "simfle", 6, 8, 1
