@@ -32,7 +32,8 @@ class Marked:
     corners: np.ndarray  # [n, 3]: left, top and side of that square in pixels
     maps: np.ndarray  # [n, h, w, D]
     mirrored: np.ndarray | None  # the same of the mirrored images
-    thumbs: np.ndarray  # uint8 [few, S, S, 3]: the first images, to be shown
+    shown: np.ndarray  # [few]: numbers of the images to be shown
+    thumbs: np.ndarray  # uint8 [few, S, S, 3]: these, as they were decoded
     subsets: dict[str, np.ndarray]  # bool [n]
     bad: dict[str, str]  # images that could not be read, or have no points
 
@@ -66,9 +67,10 @@ def marked(source: Source, split: str, table: Table, encoder: Encoder, probe: Pr
     chosen = rows[rows >= 0][kept]
     points = (table.points[chosen] - corners[:, None, :2]) / corners[:, None, 2:]
     names = [known.name(int(i)) for i in kept]
+    shown = np.flatnonzero(np.isin(kept, spread(len(known))))
     check_inside(points, names, table.where)
     subsets = {name: flags[chosen] for name, flags in table.subsets.items() if flags[chosen].any()}
-    return Marked(names, points.astype(np.float32), corners, maps, mirrored, thumbs, subsets, bad)
+    return Marked(names, points.astype(np.float32), corners, maps, mirrored, shown, thumbs, subsets, bad)
 
 
 def check_inside(points: np.ndarray, names: list[str], where: str) -> None:
@@ -91,12 +93,12 @@ def check_inside(points: np.ndarray, names: list[str], where: str) -> None:
 def _maps(
     source: Source, split: str, encoder: Encoder, probe: Probe, flip: bool, bad: dict[str, str]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
-    """Maps, mirrored maps, the rows that could be read, and the first canvases."""
+    """Maps, mirrored maps, the rows that could be read, and the canvases to be shown."""
     mesh, data = parallel.data_mesh(), probe.data
     arrays = jax.device_put(encoder.arrays, parallel.replicated(mesh))
     compute = _compute(encoder)
     plain, other, rows, thumbs = (list[np.ndarray]() for _ in range(4))
-    found = dict[str, str]()
+    found, wanted = dict[str, str](), spread(len(source))
     progress, done = Progress(len(source), f"feature maps of {split}, images"), 0
     for batch in eval_batches(
         source, batch_size=min(images_at_once() * mesh.size, _rounded(len(source), mesh.size)),
@@ -107,13 +109,17 @@ def _maps(
         if flip:
             other.append(np.asarray(compute(arrays, images, True))[valid])
         rows.append(batch["index"][valid])
-        if sum(len(some) for some in thumbs) < SHOWN:
-            thumbs.append(batch["image"][valid][:SHOWN].copy())
+        thumbs.append(batch["image"][valid][np.isin(batch["index"][valid], wanted)])
         done = min(done + len(valid), len(source))
         progress.update(done)
     bad |= {f"{split}/{name}": reason for name, reason in found.items()}
     mirrored = np.concatenate(other) if flip else None
-    return np.concatenate(plain), mirrored, np.concatenate(rows), np.concatenate(thumbs)[:SHOWN]
+    return np.concatenate(plain), mirrored, np.concatenate(rows), np.concatenate(thumbs)
+
+
+def spread(count: int) -> np.ndarray:
+    """Numbers of the images to be shown, evenly over a set of so many."""
+    return np.unique(np.linspace(0, count - 1, SHOWN).astype(int))
 
 
 def _rounded(count: int, unit: int) -> int:

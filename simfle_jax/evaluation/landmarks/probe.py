@@ -182,7 +182,7 @@ def _write(
     )  # fmt: skip
     found = errors.image_errors(predicted, held.points, scheme)
     pictures.draw_curve(folder / f"curve{suffix}.png", found["outer_eyes"])
-    shown = slice(0, len(held.thumbs))
+    shown = held.shown
     pictures.draw_faces(folder / f"faces{suffix}.png", held.thumbs, held.points[shown], predicted[shown])
     if bad:
         write_bad_list(folder / f"bad_images{suffix}.txt", bad)

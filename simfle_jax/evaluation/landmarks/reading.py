@@ -1,7 +1,6 @@
 """True points from files: landmarks.npz as `simfle_jax.faces` and `prepare` write it, a csv, or .pts beside images.
 
-Points are x, y in pixels of the upright image, (0, 0) the outer corner of the first pixel. The .pts files of 300-W count
-the first pixel's centre as (1, 1), so half a pixel is taken off.
+Points are x, y in pixels of the upright image, (0, 0) the outer corner of the first pixel.
 """
 
 import csv
@@ -13,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simfle_jax.data.pts import ENDING, NotPoints, read_pts
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.landmarks.schemes import scheme_of
 
-NPZ, PTS = "landmarks.npz", ".pts"
-HALF = 0.5
+NPZ = "landmarks.npz"
 
 
 class Table(NamedTuple):
@@ -42,7 +41,9 @@ def read_table(path: Path) -> Table:
     elif path.suffix == ".csv":
         table = _read_csv(path)
     else:
-        raise UserError(f"landmarks: no points at {path}: give a .npz, a .csv or a folder with {PTS} beside the images")
+        raise UserError(
+            f"landmarks: no points at {path}: give a .npz, a .csv or a folder with {ENDING} beside the images"
+        )
     check(table)
     return table
 
@@ -156,29 +157,26 @@ def _numbers(cells: Iterable[str], where: str) -> np.ndarray:
 
 
 def _read_pts_below(folder: Path) -> Table:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == PTS)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ENDING)
     if not files:
-        raise UserError(f"no points for {folder}: it holds no {NPZ} and no {PTS} files; give --config.landmarks.file")
-    points = [read_pts(path) for path in files]
+        raise UserError(
+            f"no points for {folder}: it holds no {NPZ} and no {ENDING} files; give --config.landmarks.file"
+        )
+    points = [_points_of(path) for path in files]
     counts = {len(each): path for each, path in zip(points, files)}
     if len(counts) > 1:
         told = " and ".join(f"{count} ({path})" for count, path in sorted(counts.items())[:2])
-        raise UserError(f"{folder}: {PTS} files of different numbers of points: {told}")
+        raise UserError(f"{folder}: {ENDING} files of different numbers of points: {told}")
     return Table(
         str(folder), [path.relative_to(folder).with_suffix("").as_posix() for path in files], np.stack(points), {}
     )
 
 
-def read_pts(path: Path) -> np.ndarray:
-    """The points [P, 2] of one file; raises UserError where their number is not the one that the file tells."""
-    text = path.read_text(errors="replace")
-    head, brace, body = text.partition("{")
-    told = re.search(r"n_points:\s*(\d+)", head)
-    cells = body.partition("}")[0].split()
-    if not brace or not told or len(cells) != 2 * int(told[1]):
-        count = f"{told[1]} points told, " if told else "no n_points, "
-        raise UserError(f"{path} is no whole {PTS} file: {count}{len(cells)} numbers found")
-    return _numbers(cells, str(path)) - np.float32(HALF)
+def _points_of(path: Path) -> np.ndarray:
+    try:
+        return read_pts(path)
+    except NotPoints as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 # ---------------------------------------------------------------- which points are whose

@@ -146,7 +146,7 @@ MISTAKES = {
     "all x, then all y": (lambda d: as_csv(d, "", BY_AXIS), r"the chin is not below the eyes, or the left eye not left"),
     "one column less": (lambda d: as_csv(d, "", list(range(135))), r"line 1: 136 columns; expected the image's name"),
     "no names": (lambda d: as_csv(d, ",".join(["x_0", "y_0"] * 1 + ["z"])), r"no column of the images' names"),
-    "one file short": (lambda d: as_pts(d, told=70), r"0\.pts is no whole \.pts file: 70 points told, 136 numbers"),
+    "one file short": (lambda d: as_pts(d, told=70), r"0\.pts: no whole \.pts file: 70 points told, 136 numbers"),
     "nothing": (lambda d: d, r"holds no landmarks\.npz and no \.pts files"),
     "no file": (lambda d: d / "x.txt", r"give a \.npz, a \.csv or a folder"),
 }  # fmt: skip
