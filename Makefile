@@ -23,10 +23,12 @@ setup: .venv/.installed
 demo: .venv/.installed
 	$(BIN)/python -m simfle_jax.demo --workdir runs/demo
 
+# Two files at a time; what starts several processes itself comes after them, alone.
 test: .venv/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow and not cluster'
+	$(BIN)/python -m pytest -m 'not slow and not cluster' -n 2 --dist loadfile tests/unit tests/integration tests/parity
+	$(BIN)/python -m pytest -m 'not slow and not cluster' tests/distributed tests/faults
 
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
