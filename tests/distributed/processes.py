@@ -15,7 +15,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-# A device that waits for another gives up after 40 s, which a busy machine may take.
+# A device that waits for another holds a thread of XLA's pool (as many as NPROC): with too few all may wait for ever. And
+# it gives up after 40 s, which a busy machine may take.
 PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
 
 
@@ -26,6 +27,7 @@ def environment(devices: int = 2) -> dict[str, str]:
     return kept | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         "JAX_PLATFORMS": "cpu",
+        "NPROC": "8",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {PATIENT}",
     }
