@@ -3,9 +3,9 @@
     python -m benchmarks.demo_seeds --workdir runs/seeds
 
 Faces, settings and scores are the demo's (simfle_jax/commands/demo.py), but the runs come one after the other, each on all
-cores that the command has, so that their seconds compare. The demo's BYOL takes 4,000 updates, about as long as SimFLE's 3,000,
-and is also scored after 3,000 of them, when its rate has not fallen to 0 yet. The same command goes on where it was stopped.
-Writes FILE after every run, and PICTURE with all values at the end.
+cores that the command has, so that their seconds compare. The demo's BYOL takes 4,000 updates, about as long as SimFLE's 3,000;
+it is also trained with 3,000. The same command goes on where it was stopped. Writes FILE after every run, and PICTURE with all
+values at the end.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from simfle_jax.commands.faces import write_faces
 from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 
-RUNS = {"SimFLE": ["--config=demo"], "BYOL": ["--config=demo_byol", "--config.checkpoint_steps=1000"]}
-EARLIER, UPDATES = "BYOL, 3,000 updates", 3000
-ARMS = ("untrained", "SimFLE", EARLIER, "BYOL")
+RUNS = {
+    "SimFLE": ["--config=demo"],
+    "BYOL": ["--config=demo_byol"],
+    "BYOL, equal updates": ["--config=demo_byol", "--config.epochs=12"],
+}
 KEYS = {"probe": "probe, all labels", "probe_few": "probe, 400 labels", "retrieval": "view retrieval"}
 CEILING = "trained on the labels"
 KEPT = ("step", "seconds", "features/pooled_rank", "tie/agreement", "loss/similarity")
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=Path("runs/seeds"), help="default %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of faces, runs and probes")
+    parser.add_argument("--arms", nargs="+", choices=list(RUNS), default=list(RUNS), metavar="ARM", help="default: all")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/small-cpu/demo_seeds.json"), metavar="FILE"
     )
@@ -50,10 +53,10 @@ def run(args: argparse.Namespace) -> None:
     table = arms.Table(args.out, {"faces": demo.FACES, "held_out": demo.HELD_OUT, "size": demo.SIZE})
     for seed in args.seeds:
         write_faces(args.workdir / f"faces{seed}", demo.FACES, demo.HELD_OUT, seed, demo.SIZE, DEMO)
-        names = [*RUNS, EARLIER, "untrained", *([CEILING] if seed == 0 else [])]
+        names = [*args.arms, "untrained", *([CEILING] if seed == 0 else [])]
         arms.measure(table, [seed], names, lambda arm, seed: scores(args.workdir, arm, seed), f"seed {seed}, arms")
         faces.cache_clear()
-    arms.drawn(table, ARMS, KEYS, args.picture)
+    arms.drawn(table, shown(table), KEYS, args.picture)
     print(told(table))
 
 
@@ -65,11 +68,9 @@ def scores(workdir: Path, arm: str, seed: int) -> arms.Scores:
     metrics = dict[str, float]()
     if arm in RUNS:
         flags = [f"--config.seed={seed}", f"--config.data.path={(workdir / f'faces{seed}' / 'train').absolute()}"]
-        folder = workdir / f"{arm.lower()}{seed}"
+        folder = workdir / f"{arm.lower().replace(', ', '_').replace(' ', '_')}{seed}"
         metrics = arms.trained([*RUNS[arm], *flags], folder, folder.with_suffix(".log"))
         encoder = load_encoder(folder)
-    elif arm == EARLIER:
-        encoder = load_encoder(workdir / f"byol{seed}", step=UPDATES)
     else:
         encoder = untrained_encoder(load_encoder(workdir / f"simfle{seed}"), seed)
     train, test, views = faces(workdir, seed)
@@ -88,23 +89,31 @@ def faces(workdir: Path, seed: int) -> tuple[Any, Any, Any]:
     return train, test, demo.two_views(run_config(workdir / f"simfle{seed}"), test[0])
 
 
+def shown(table: arms.Table) -> list[str]:
+    """The arms of the picture, in the order of the table."""
+    return [arm for arm in ("untrained", *RUNS) if arm in table.arms()]
+
+
 def told(table: arms.Table) -> str:
     """All rows as text: each arm's scores, gains over the untrained encoder, and SimFLE against BYOL alone."""
     lines = [f"{'mean of the seeds (range)':28s}" + "".join(f"{title:>28s}" for title in KEYS.values())]
     for arm in table.arms():
         lines.append(f"{arm:28s}" + "".join(f"{arms.spread(table, arm, key):>28s}" for key in KEYS))
-    for arm in ARMS[1:]:
+    for arm in shown(table)[1:]:
         gains = [arms.differences(table, arm, "untrained", key) for key in KEYS]
         lines.append(f"gains, {arm:21s}" + "".join(f"{sum(x) / len(x):+12.1f}, least {min(x):+9.1f}" for x in gains))
-    for other in (EARLIER, "BYOL"):
-        found = [str(arms.interval(arms.differences(table, "SimFLE", other, key))) for key in KEYS]
-        lines.append(f"SimFLE - {other:19s}" + "".join(f"{text:>28s}" for text in found))
+    for other in shown(table)[2:]:
+        found = [arms.differences(table, "SimFLE", other, key) for key in KEYS]
+        lines.append(
+            f"SimFLE - {other:19s}" + "".join(f"{arms.interval(x)!s:>28s}" for x in found) + f", n={len(found[0])}"
+        )
     for key, title in KEYS.items():
-        lines += ["", title + ": " + ", ".join(ARMS)]
-        lines += [
-            f"seed {seed}: " + " ".join(f"{100 * table.of(arm)[seed][key]:6.1f}" for arm in ARMS)
-            for seed in table.of(ARMS[0])
-        ]
+        lines += ["", title + ": " + "; ".join(shown(table))]
+        for seed in table.of("untrained"):
+            values = [
+                f"{100 * table.of(arm)[seed][key]:6.1f}" if seed in table.of(arm) else "     -" for arm in shown(table)
+            ]
+            lines.append(f"seed {seed}: " + " ".join(values))
     return "\n".join(lines)
 
 
