@@ -33,7 +33,7 @@ from simfle_jax.reporting.images import landmarks as landmarks_of
 from simfle_jax.training.restore import run_config
 
 FACES, HELD_OUT, SIZE = 4000, 1600, 56
-EPOCHS = 9  # of 125 updates
+EPOCHS = 8  # of 125 updates
 BASE = [
     "--config=demo", f"--config.epochs={EPOCHS}", "--config.log_steps=25", "--config.checkpoint_steps=0",
     "--config.views.size=48", f"--config.views.plain_size={SIZE}", f"--config.data.canvas={SIZE}",

@@ -105,15 +105,16 @@ def identities(planted: bool) -> np.ndarray:
     return np.clip(faces, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_a_run_warns_of_a_planted_shortcut_and_not_without_one():
     """BYOL on views that keep their brightness: with a block for each identity it is what tells them apart."""
     config = small.config(
         method="byol", batch_size=32, optimizer={"name": "adam", "lr": 0.016},
         views={"scale": (0.5, 1.0), "jitter": 0.0, "gray": 0.0, "blur": (0.0, 0.0)},
     )  # fmt: skip
-    train_step = TrainStep(config, 100)
-    first = jax.jit(train_step.fresh_state, compiler_options=compilation.once())()
-    step = jax.jit(lambda state, images: train_step(state, images))
+    train_step, quick = TrainStep(config, 100), compilation.once()
+    first = jax.jit(train_step.fresh_state, compiler_options=quick)()
+    step = jax.jit(lambda state, images: train_step(state, images), compiler_options=quick)
     warned = {}
     for planted in (True, False):
         faces, state, metrics = identities(planted), first, []
