@@ -40,14 +40,14 @@ class LiveReport:
         self.every, self.folder = config.report_every, Path(workdir)
         self.wanted = config.tensorboard or config.wandb  # whether anybody takes the pictures
         self.flags = ["--images"] if config.report_images else []
-        self._process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | None = None
         self._out: tempfile.TemporaryDirectory | None = None
         self._told = ""
 
     def look(self, step: int) -> list[Picture]:
         """Starts a refresh where one is due; gives the pictures of one that has ended since."""
         found = self._ended()
-        if step % self.every == 0 and self._process is None:
+        if step % self.every == 0 and self.process is None:
             self._start("--gently")
         return found
 
@@ -56,7 +56,7 @@ class LiveReport:
         self.close()
         self._start()
         end = time.monotonic() + PATIENCE
-        while self._process is not None and self._process.poll() is None:
+        while self.process is not None and self.process.poll() is None:
             if time.monotonic() > end:
                 self._tell(f"it takes longer than {PATIENCE} s")
                 self.close()
@@ -66,9 +66,9 @@ class LiveReport:
 
     def close(self) -> None:
         """Ends a refresh that is under way; the page of the one before stays."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
         self._forget()
 
     def _start(self, *flags: str) -> None:
@@ -81,7 +81,7 @@ class LiveReport:
             paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
             environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
             with open(Path(self._out.name, "errors"), "wb") as errors:
-                self._process = subprocess.Popen(
+                self.process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
                     start_new_session=True,
                 )  # fmt: skip
@@ -90,10 +90,10 @@ class LiveReport:
             self._forget()
 
     def _ended(self) -> list[Picture]:
-        if self._process is None or self._process.poll() is None:
+        if self.process is None or self.process.poll() is None:
             return []
         assert self._out is not None
-        folder, status = Path(self._out.name), self._process.returncode
+        folder, status = Path(self._out.name), self.process.returncode
         pictures: list[Picture] = []
         try:
             if status:
@@ -109,7 +109,7 @@ class LiveReport:
     def _forget(self) -> None:
         if self._out is not None:
             self._out.cleanup()
-        self._process = self._out = None
+        self.process = self._out = None
 
     def _tell(self, reason: str) -> None:
         """A warning, but not the same one at each refresh."""

@@ -9,7 +9,7 @@ from simfle_jax.reporting.charts import layout, listed
 from simfle_jax.reporting.collect import Answers, Material, Seen
 from simfle_jax.reporting.images import Album
 from simfle_jax.reporting.page import Section
-from simfle_jax.reporting.read import ProbeRecord, RunRecord
+from simfle_jax.reporting.read import ProbeRecord, RunRecord, read_comparison
 
 WORST = 16  # mistakes that are shown
 CELLS = 128  # of the drawn channel similarity matrix; larger ones are averaged
@@ -25,6 +25,8 @@ CONTROLS = (
 def trained(runs: list[RunRecord], probes: list[ProbeRecord], notes: list[str]) -> Section:
     """What was trained on what, and how it scored."""
     body = overview.trained_table(runs)
+    compared = {str(run.folder.absolute().parent): read_comparison(run.folder) for run in runs}
+    body += "".join(overview.comparison_table(rows) for rows in compared.values() if rows)
     body += (
         overview.score_table(probes) if probes else page.note("No probe was given: add --probe PROBE to see scores.")
     )

@@ -50,7 +50,7 @@ def test_refreshes_are_started_when_due_and_one_at_a_time(report, tmp_path):
             wait_for(lambda: calls(tmp_path))
     (call,) = calls(tmp_path)
     assert call.split() == ["-m", "simfle_jax.reporting.refresh", str(tmp_path / "run"), "--gently"]
-    process = running._process
+    process = running.process
     running.close()
     assert process.poll() is not None, "a run that ends leaves the process behind"
 
@@ -58,7 +58,9 @@ def test_refreshes_are_started_when_due_and_one_at_a_time(report, tmp_path):
 @needs_sh
 def test_pictures_of_a_refresh_that_has_ended_are_given_once(report, tmp_path):
     Image.new("RGB", (5, 3), "red").save(tmp_path / "red.png")
-    running = report(f'for last; do :; done; cp {tmp_path}/red.png "$last/masks.70.png"', wandb=True, report_images=True)
+    running = report(
+        f'for last; do :; done; cp {tmp_path}/red.png "$last/masks.70.png"', wandb=True, report_images=True
+    )
     (picture,) = running.last()
     assert picture.name == "images/masks" and picture.step == 70
     np.testing.assert_array_equal(picture.pixels, np.full((3, 5, 3), (255, 0, 0)))
@@ -70,7 +72,7 @@ def test_pictures_of_a_refresh_that_has_ended_are_given_once(report, tmp_path):
 def test_a_refresh_that_fails_is_told_once_and_tried_again(report, tmp_path, caplog):
     running = report('echo "error: no space" >&2; exit 1')
     for step in (2, 4, 6):
-        wait_for(lambda: running._process is None or running._process.poll() is not None)
+        wait_for(lambda: running.process is None or running.process.poll() is not None)
         assert running.look(step) == []
     wait_for(lambda: len(calls(tmp_path)) == 3)
     running.close()
@@ -90,7 +92,7 @@ def test_a_process_that_cannot_be_started_is_told(report, monkeypatch, caplog):
 def test_the_end_of_a_run_waits_so_long_and_no_longer(report, monkeypatch, caplog):
     running = report("exec sleep 60")
     monkeypatch.setattr(live, "PATIENCE", 0.2)
-    assert running.last() == [] and running._process is None
+    assert running.last() == [] and running.process is None
     assert "it takes longer than 0.2 s" in caplog.text
 
 
