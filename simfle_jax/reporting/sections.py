@@ -120,10 +120,11 @@ def _similarity(matrix: np.ndarray, groups: int) -> str:
             "zmax": 1,
         }
     ]
-    look = layout(x="channel, ordered by group", height=420, width=460)
-    look["yaxis"] |= {"autorange": "reversed", "scaleanchor": "x"}
+    look = layout(x="channel, ordered by group", height=420)
+    look["xaxis"] |= {"constrain": "domain"}
+    look["yaxis"] |= {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
     told = f"Cosines between the {len(matrix)} channels, {groups} groups one after another; squares on the diagonal are groups."
-    return page.chart({"data": data, "layout": look}, "Similarity of channels", told)
+    return page.chart({"data": data, "layout": look}, "Similarity of channels", told, "square")
 
 
 def confused(probe: ProbeRecord, answers: Answers | None, material: Material | None, album: Album) -> str:
