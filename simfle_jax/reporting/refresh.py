@@ -52,11 +52,12 @@ def refresh(run: Path, show: bool | None, pictures: Path | None = None) -> None:
 
 
 def give_way() -> None:
-    """The least of the processor: what no other process wants, where the system knows that, and low priority elsewhere."""
-    if hasattr(os, "SCHED_IDLE"):
+    """The least of the processor: what no other process wants, where the system allows that, else low priority."""
+    try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    elif hasattr(os, "nice"):
-        os.nice(19)
+    except (AttributeError, OSError):  # not of this system, or not in this container
+        if hasattr(os, "nice"):
+            os.nice(19)
 
 
 if __name__ == "__main__":

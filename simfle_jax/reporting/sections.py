@@ -13,11 +13,11 @@ from simfle_jax.reporting.read import ProbeRecord, RunRecord, read_comparison
 
 WORST = 16  # mistakes that are shown
 CELLS = 128  # of the drawn channel similarity matrix; larger ones are averaged
-CONTROLS = (
+CONTROLS = (  # whose choices end with the page: a browser that kept them would show curves that do not follow
     '<fieldset class="controls"><legend>All curves</legend>'
-    '<label>values <select name="y"><option value="raw">as logged</option><option value="smooth">smoothed</option></select></label>'
-    '<label>scale <select name="scale"><option value="linear">linear</option><option value="log">logarithmic</option></select></label>'
-    '<label>over <select name="x"><option value="step">steps</option><option value="seconds">seconds</option></select></label>'
+    '<label>values <select name="y" autocomplete="off"><option value="raw">as logged</option><option value="smooth">smoothed</option></select></label>'
+    '<label>scale <select name="scale" autocomplete="off"><option value="linear">linear</option><option value="log">logarithmic</option></select></label>'
+    '<label>over <select name="x" autocomplete="off"><option value="step">steps</option><option value="seconds">seconds</option></select></label>'
     "</fieldset>"
 )
 

@@ -121,6 +121,18 @@ def test_a_refresh_gives_way(monkeypatch):
     assert asked == [(0, 5), 19]
 
 
+def test_a_container_that_forbids_it_gets_low_priority(monkeypatch):
+    asked = []
+
+    def forbidden(*how):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden, raising=False)
+    monkeypatch.setattr(os, "nice", asked.append, raising=False)
+    refresh.give_way()
+    assert asked == [19]
+
+
 def test_a_folder_that_is_no_run_ends_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^error: .* holds no config\.json"):
         refresh.main([str(tmp_path)])
