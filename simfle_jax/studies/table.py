@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from simfle_jax.evaluation.scores import over_seeds
 from simfle_jax.runs.files import write_json, write_whole
 from simfle_jax.studies import work
 from simfle_jax.studies.definition import Study
@@ -20,19 +20,11 @@ from simfle_jax.studies.definition import Study
 Values = dict[int, float]  # a score by seed
 
 
-def interval(values: list[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of independent values; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
 def summary(values: Values, baseline: Values) -> dict[str, Any]:
     """Mean, interval and seeds of a score; and of its difference from the baseline's on the seeds that both have."""
     seeds = sorted(values)
     own = [values[seed] for seed in seeds]
-    found: dict[str, Any] = {"seeds": seeds, "values": own, "mean": float(np.mean(own)), "interval_95": interval(own)}
+    found: dict[str, Any] = {"seeds": seeds, "values": own, "mean": float(np.mean(own)), "interval_95": over_seeds(own)}
     both = [seed for seed in seeds if seed in baseline]
     if both:
         gaps = [values[seed] - baseline[seed] for seed in both]
@@ -40,7 +32,7 @@ def summary(values: Values, baseline: Values) -> dict[str, Any]:
             "seeds": both,
             "values": gaps,
             "mean": float(np.mean(gaps)),
-            "interval_95": interval(gaps),
+            "interval_95": over_seeds(gaps),
         }
     return found
 

@@ -6,6 +6,7 @@ from scipy import stats
 
 from simfle_jax.commands.presets import FOLDER, load_config, load_study
 from simfle_jax.config import pretraining
+from simfle_jax.evaluation.scores import over_seeds
 from simfle_jax.studies import Piece, definition, table, work
 
 
@@ -22,7 +23,7 @@ def test_intervals_are_those_of_a_t_test():
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
     draws = np.random.default_rng(0).normal(0.7, 0.1, (2000, 3))
-    bounds = np.array([table.interval(list(row)) for row in draws])
+    bounds = np.array([over_seeds(list(row)) for row in draws])
     assert ((bounds[:, 0] < 0.7) & (bounds[:, 1] > 0.7)).mean() == pytest.approx(0.95, abs=0.015)
 
 
