@@ -25,6 +25,7 @@ from simfle_jax.commands.faces import write_faces
 from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 TITLES = {
     "simfle": "SimFLE",
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.demo_long", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs/long"), help="default %(default)s")
+    parser.add_argument("--workdir", type=on_disk, default=Path("runs/long"), help="default %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of faces, runs and probes")
     args = parser.parse_args(argv)
     ended(lambda: run(args.workdir, args.seeds))
