@@ -14,7 +14,7 @@ ALL=(oldest-3.11 pinned-3.11 newest-3.11 newest-3.12 newest-3.13)
 TESTS=(tests/unit tests/parity tests/integration tests/buckets tests/faults)
 
 python_of() { # 3.13 -> its program
-  command -v "python$1" || ls "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python 2> /dev/null | tail -1
+  command -v "python$1" || compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1.*/bin/python" | tail -1
 }
 
 # What to install: the requirements of the package and of its tests, each at its lowest version where that is asked for.
@@ -34,11 +34,10 @@ make_environment() { # NAME
   local kind=${1%%-*} python folder=.versions/$1
   python=$(python_of "${1#*-}")
   [ -n "$python" ] || { echo "$1: no Python ${1#*-} here" >&2; return 1; }
-  "$python" -m venv --clear "$folder"
-  requirements "$kind" "$python" > "$folder/requirements.txt"
   [ "$kind" != pinned ] || set -- "$1" --constraint requirements.txt
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$folder/requirements.txt" "${@:2}"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+  local pip=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
+  "$python" -m venv --clear "$folder" && requirements "$kind" "$python" > "$folder/requirements.txt" &&
+    "${pip[@]}" --requirement "$folder/requirements.txt" "${@:2}" && "${pip[@]}" --no-deps --editable .
 }
 
 run_tests() { # NAME; prints its tally

@@ -24,7 +24,8 @@ def _run(config: Any, workdir: str) -> None:
     from simfle_jax.config import pretraining
 
     settings = pretraining(config)
-    refuse_bucket(settings.data.cache, "--config.data.cache")
+    for name in ("cache", "listing"):
+        refuse_bucket(getattr(settings.data, name), f"--config.data.{name}")
     in_bucket = [is_bucket(place) for place in (settings.data.path, workdir)]  # tells of a wrong name at once
     if not distributed.join_by_flags() and settings.data.source == "folder" and not settings.data.sources:
         from simfle_jax.data.sources import existing_folder

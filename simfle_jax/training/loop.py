@@ -98,7 +98,7 @@ def opened_together(workdir: str) -> Iterator[Path]:
 def open_data(config: Config) -> tuple[Source, int]:
     """The images, and how many steps an epoch of them has."""
     mixed, data = config.data.sources, config.data
-    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
+    source = open_mixed(mixed) if mixed else open_source(data.source, data.path, listing=data.listing)
     steps_per_epoch = len(source) // config.batch_size
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
