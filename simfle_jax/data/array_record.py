@@ -20,6 +20,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from simfle_jax.data.files import BadImage, record_error
+from simfle_jax.data.packs import pack_at_hand
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 
@@ -29,14 +30,14 @@ SPLITS = ("train", "val")
 
 
 class ArrayRecordSource:
-    """The images of a pack; see `FolderSource` for what the same arguments give.
+    """The images of a pack, on a disk or in a bucket; see `FolderSource` for what the same arguments give.
 
     Raises:
         UserError: no pack there, one without the split or without labels, or a shard missing or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
-        self.root = os.fspath(path)
+        self.root = pack_at_hand(os.fspath(path))
         folders = _pack_folders(self.root, split)
         parts = [_Part(folder, prefix) for folder, prefix in folders]
         if labelled and (len(parts) > 1 or parts[0].classes is None):

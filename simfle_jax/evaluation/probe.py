@@ -20,6 +20,7 @@ from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
+from simfle_jax.runs.mirror import opened, shown
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 
@@ -49,7 +50,8 @@ def run_one(probe: Probe, workdir: str) -> Results:
         find_protocol(probe)  # tells of settings that do not go together before an encoder is read
     compilation.use_cache()
     model = open_model(probe)
-    return evaluate(probe, model, Path(workdir)) if probe.eval_only else train(probe, model, workdir)
+    with opened(workdir) as folder:
+        return evaluate(probe, model, folder) if probe.eval_only else train(probe, model, folder)
 
 
 def open_model(probe: Probe) -> Encoder | FeatureTable:
@@ -60,17 +62,17 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
     return untrained_encoder(encoder, probe.seed) if probe.untrained else encoder
 
 
-def train(probe: Probe, model: Encoder | FeatureTable, workdir: str) -> Results:
+def train(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
     sets = open_sets(probe)
-    with folders.take(workdir, identity(probe, model, sets, Path(workdir)), upgraded):
-        return _train(probe, model, sets, Path(workdir))
+    with folders.take(folder, identity(probe, model, sets, folder), upgraded):
+        return _train(probe, model, sets, folder)
 
 
 def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
-        logging.warning("%s is complete; nothing to do", folder)
+        logging.warning("%s is complete; nothing to do", shown(folder))
         print(results.summary(finished))
         return finished
 

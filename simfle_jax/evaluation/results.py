@@ -15,6 +15,7 @@ from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.evaluation.records import TrainedProbe
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs.mirror import shown
 
 Results = dict[str, Any]
 Line = tuple[str, str, str, float]
@@ -74,9 +75,10 @@ def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad:
     if bad:
         path = folder / f"bad_images{suffix}.txt"
         write_bad_list(path, bad)
-        logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
+        place = f"{shown(folder)}/{path.name}"
+        logging.warning("%d images could not be read and were left out; see %s", len(bad), place)
     folders.write_json(folder / f"{name}.json", results)
-    print(folder / f"{name}.json")
+    print(f"{shown(folder)}/{name}.json")
 
 
 def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Results:

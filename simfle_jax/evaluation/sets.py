@@ -11,6 +11,7 @@ from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import holdout_rows
 from simfle_jax.evaluation.settings import DATASETS, Probe
+from simfle_jax.storage import is_bucket
 
 
 class Subset:
@@ -64,7 +65,7 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
     """`val` and the sets of `data.val` by name, each with these classes, numbered in this order; raises UserError."""
     sets = {"val": open_source(probe.data.source, probe.data.path, labelled=True, split="val")}
     for name in probe.data.val:
-        is_folder = os.path.isdir(name)
+        is_folder = is_bucket(name) or os.path.isdir(name)
         path, split = (name, None) if is_folder else (probe.data.path, name)
         kind = "folder" if is_folder else probe.data.source
         try:
