@@ -31,7 +31,8 @@ class Item:
 
     `name` is the file it becomes; a name that ends otherwise than `path` asks for re-encoding.
     `box` is a square (x, y, side, side) in pixels of the upright image; `pixels` are 48 x 48 grey levels.
-    `label` None: an image without a class, for pre-training only.
+    `label` None: an image without a class, for pre-training only. `points` are landmarks, x and y of each in turn in
+    pixels of the upright image; `subsets` the parts of the data set that its owners count the image to.
     """
 
     split: str
@@ -40,6 +41,8 @@ class Item:
     path: str | None = None
     box: tuple[float, float, float, float] | None = None
     pixels: bytes | None = None
+    points: tuple[float, ...] = ()
+    subsets: tuple[str, ...] = ()
 
 
 class File(NamedTuple):
