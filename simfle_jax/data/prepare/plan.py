@@ -31,7 +31,7 @@ class Item:
 
     `name` is the file it becomes; a name that ends otherwise than `path` asks for re-encoding.
     `box` is a square (x, y, side, side) in pixels of the upright image; `pixels` are 48 x 48 grey levels.
-    `label` None: an image without a class, for pre-training only.
+    `label` None: an image without a class, for pre-training only. `votes`: people's, for each of the plan's choices.
     """
 
     split: str
@@ -40,6 +40,7 @@ class Item:
     path: str | None = None
     box: tuple[float, float, float, float] | None = None
     pixels: bytes | None = None
+    votes: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
 
 class File(NamedTuple):
@@ -73,6 +74,7 @@ class Plan:
         self.dataset = dataset
         self.rules = rules
         self.published = published or {}
+        self.choices: tuple[str, ...] = ()  # what people could vote for
         self.items: list[Item] = []
         self.skipped = Skipped()
         self._taken: set[Item] = set()

@@ -22,7 +22,9 @@ def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: st
     _require_images(plan, source)
     plan.settle()
     manifest.begin(plan, out)
-    return manifest.finish(plan, out, write(plan, out, link), link)
+    items = write(plan, out, link)
+    manifest.write_votes(plan, out, items)
+    return manifest.finish(plan, out, items, link)
 
 
 def _require_images(plan: Plan, source: Path) -> None:
