@@ -49,7 +49,7 @@ def test_run_file_features_and_pytorch_agree(tmp_path):
         with torch.no_grad():
             features = network(torch.from_numpy((images / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)).numpy()
         sets.append((features, source.labels))
-    mean, spread = sets[0][0].mean(0), sets[0][0].std(0)
+    mean, spread = sets[0][0].mean(0), np.maximum(sets[0][0].std(0), 1e-12)  # some features are 0 everywhere
     (train, labels), (val, truth) = [((features - mean) / spread, numbers) for features, numbers in sets]
     theirs = linear_model.LogisticRegression(C=1 / (own["l2"] * len(labels)), max_iter=5000, tol=1e-7).fit(
         train, labels
