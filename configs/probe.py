@@ -60,4 +60,9 @@ def _data() -> ConfigDict:
     data.canvas = 0
     data.threads = 0
     data.max_bad_fraction = 0.1
+    data.train_list = ""
+    data.val_list = ""
+    data.classes = "same"
+    data.votes = ""
+    data.groups = ""
     return data

@@ -103,6 +103,7 @@ def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path
     told = about(probe, model, extractor) | results.training(config.as_dict(probe))
     told |= results.report(found, sets.classes, probe.seed)
     told |= {"train_count": len(sets.train), "data_fingerprint": sets.fingerprints} | facts
+    told |= results.told_apart(probe, found["val"], sets.apart, extractor.rows["val"], sets.classes)
     records.save_probe(folder, trained)
     lines = results.prediction_lines(found["val"], sets.apart["val"], extractor.rows["val"], sets.classes)
     results.write(folder, "results", told, lines, extractor.bad)
@@ -118,10 +119,12 @@ def _fitted(protocol: ProbeProtocol, model: Encoder | FeatureTable, sets: Sets, 
     extractor = make_extractor(probe, model, probe.data.canvas)
     extractor.bad_list = folder / "bad_images.txt"
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
+    votes = sets.votes
     learned_from = TrainingSet(
         plain=lambda: extractor.plain(sets.train, "train"),
         augmented=lambda epoch, tell: extractor.augmented(sets.train, epoch, tell),
         count=len(sets.train), dim=extractor.dim, n_classes=len(sets.classes), folder=folder,
+        shares=None if votes is None else lambda: votes[extractor.rows["train"]],
     )  # fmt: skip
     fitted = protocol.fit(learned_from, apart)
     trained = records.TrainedProbe(fitted.predictor, sets.classes, model.hash, probe.data.canvas)
@@ -161,6 +164,7 @@ def evaluate(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Resul
     told |= results.report(found, trained.classes, probe.seed)
     told |= {"evaluated": results.evaluated(probe, extractor.canvas)}
     told |= {"data_fingerprint": {name: source.fingerprint for name, source in sources.items()}}
+    told |= results.told_apart(probe, found["val"], sources, extractor.rows["val"], trained.classes)
     try:
         lines = results.prediction_lines(found["val"], sources["val"], extractor.rows["val"], trained.classes)
         results.write(folder, "evaluation", told, lines, extractor.bad)

@@ -32,6 +32,11 @@ class ProbeData:
     canvas: int  # side of the uint8 square handed to the device; 0: that of the encoder's views
     threads: int  # decoding threads; 0: one per core
     max_bad_fraction: float  # share of unreadable images above which the probe stops
+    train_list: str = ""  # a text file that names the images of train, one a line; the others are left out
+    val_list: str = ""  # the same of val
+    classes: str = "same"  # those of val: the 'same' as in train, or only the 'shared' ones count
+    votes: str = ""  # a csv of people's votes on the images of train, which are learned instead of one class
+    groups: str = ""  # a csv of columns, such as age, by whose values the scores on val are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +135,7 @@ def probing(settings: Any) -> Probe:
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")
     require(probe.data.canvas >= 0, f"data.canvas = {probe.data.canvas} must not be negative")
     _check_groups(probe)
+    _check_labels(probe)
     _check_paths(probe)
     return probe
 
@@ -194,6 +200,18 @@ def _check_finetune(probe: Probe) -> None:
     require(0 <= tune.label_smoothing < 1, f"finetune.label_smoothing = {tune.label_smoothing} must lie in 0..1")
     require(tune.mixup >= 0, f"finetune.mixup = {tune.mixup} must not be negative")
     require(0 < tune.share <= 1, f"finetune.share = {tune.share} must lie within 0..1")
+
+
+def _check_labels(probe: Probe) -> None:
+    data = probe.data
+    one_of("data.classes", data.classes, ("same", "shared"))
+    for name in ("train_list", "val_list", "votes", "groups"):
+        file = getattr(data, name)
+        require(not file or os.path.isfile(file), f"data.{name} = {file!r}: there is no such file")
+    require(
+        not data.votes or probe.balance == "none",
+        f"data.votes leaves no class to balance: balance = {probe.balance!r} must be 'none'",
+    )
 
 
 def _check_paths(probe: Probe) -> None:
