@@ -335,6 +335,8 @@ DATA = [
            "test_classes_meet_by_name_whatever_their_order"),
     Mutant("Unicode forms are other classes", "classes.py", "unicodedata.normalize(\"NFC\", name).strip()", "name.strip()",
            "test_unicode_forms_and_spaces_at_the_ends_are_one_name"),
+    Mutant("a batch of features in one thread", "pipeline.py", "parts = 1 if batch_size % PART else batch_size // PART",
+           "parts = 1", "test_the_parts_of_a_batch_are_decoded_at_the_same_time"),
     Mutant("a reduced JPEG by its rounded size", "decode.py", "_fit(Image.fromarray(pixels), canvas, (width, height))",
            "_fit(Image.fromarray(pixels), canvas)", "test_reduced_decoding_keeps_oblong_photographs_in_place"),
     Mutant("EXIF beyond 64 KiB ignored", "containers.py", "for marker, start, end in jpeg_segments(data):",
