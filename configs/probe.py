@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.features = ""
     config.protocol = "linear"
     config.seed = 0
+    config.seeds = ()
     config.epochs = 100
     config.batch_size = 1024
     config.lr = 0.5

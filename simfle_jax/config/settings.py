@@ -147,6 +147,8 @@ class Config:
     optimizer: OptimizerSettings
     views: ViewSettings
     data: DataSettings
+    report_every: int = 0  # steps between two refreshes of RUN/report.html while training goes on; 0: never
+    report_images: bool = False  # in it, TensorBoard and W&B images of other sources than generated faces, too
     method: str = "simfle"  # or 'byol', 'simsiam', 'moco_v3', 'mae'
     monitor: MonitorSettings = MonitorSettings()
 

@@ -1,5 +1,6 @@
 """A probe from its settings to results.json; the same call continues it."""
 
+import dataclasses
 import errno
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,24 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers th
 def run_probe(probe: Probe, workdir: str) -> Results:
     """Trains and evaluates a probe (or, with eval_only, only evaluates) and writes its folder; returns the results.
 
+    With `seeds` the folder is that of the first one, the others are in SEEDn below it, and the results hold
+    `over_seeds` as well.
+
     Raises:
         UserError: whatever the user can mend, before anything is overwritten.
     """
+    if not probe.seeds:
+        return run_one(probe, workdir)
+    places = [Path(workdir), *(Path(workdir) / f"seed{seed}" for seed in probe.seeds[1:])]
+    found = []
+    for seed, folder in zip(probe.seeds, places):
+        print(f"seed {seed}", flush=True)
+        found.append(run_one(dataclasses.replace(probe, seed=seed, seeds=()), str(folder)))
+    return results.write_over_seeds(Path(workdir), probe, found)
+
+
+def run_one(probe: Probe, workdir: str) -> Results:
+    """The same of `probe.seed` alone."""
     if not probe.eval_only:
         find_protocol(probe)  # tells of settings that do not go together before an encoder is read
     compilation.use_cache()
@@ -123,7 +139,8 @@ def make_extractor(probe: Probe, model: Encoder | FeatureTable, canvas: int) -> 
 def identity(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     """What makes two probes the same: the settings, with encoder and data by their content instead of their place."""
     settings = config.as_dict(probe)
-    del settings["eval_only"], settings["encoder"], settings["features"]
+    for name in ("eval_only", "encoder", "features", "seeds"):
+        del settings[name]
     # A version before this one may have begun the folder, with the hash of its time.
     recorded = records.training_settings(folder).get("encoder_hash", "")
     hash_ = recorded if model.is_called(recorded) else model.hash

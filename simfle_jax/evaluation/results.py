@@ -81,6 +81,40 @@ def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad:
     print(f"{shown(folder)}/{name}.json")
 
 
+def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Results:
+    """The results of the first seed with `over_seeds`: of each score every seed's value, their mean and its interval."""
+    told = found[0] | {"over_seeds": {"seeds": list(probe.seeds)} | over_seeds(found)}
+    name = "evaluation" if probe.eval_only else "results"
+    folders.write_json(folder / f"{name}.json", told)
+    print("\n".join(_told_over_seeds(told["over_seeds"])))
+    return told
+
+
+def over_seeds(found: list[Results]) -> Results:
+    """Of the summary scores of several seeds; with few labels, of the mean over the draws of each share."""
+    if "shares" not in found[0]:
+        return {name: _spread([results[name] for results in found]) for name in scores.SUMMARY if name in found[0]}
+    return {"shares": [
+        {"share": rows[0]["share"]} | {name: _spread([row[name]["mean"] for row in rows]) for name in scores.SUMMARY}
+        for rows in zip(*(results["shares"] for results in found), strict=True)
+    ]}  # fmt: skip
+
+
+def _spread(values: list[float]) -> Results:
+    return {"values": values, "mean": float(np.mean(values)), "interval_95": scores.over_seeds(values)}
+
+
+def _told_over_seeds(found: Results) -> list[str]:
+    lines = [f"over the seeds {' '.join(map(str, found['seeds']))}:"]
+    for row in found.get("shares", [found]):
+        share = f"{100 * row['share']:g} % of the labels, " if "share" in row else ""
+        for name in filter(row.__contains__, scores.SUMMARY):
+            bounds = row[name]["interval_95"]
+            told = f"  (95 % {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+            lines.append(f"{share}{name.replace('_', ' '):18}{row[name]['mean']:.4f}{told}")
+    return lines
+
+
 def prediction_lines(found: Predicted, source: Source, rows: np.ndarray, classes: tuple[str, ...]) -> Iterator[Line]:
     """Name, class, predicted class and its probability of the images `rows` of a source."""
     names = (source.name(int(row)) for row in rows)

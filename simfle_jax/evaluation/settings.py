@@ -79,6 +79,7 @@ class Probe:
     cached: CachedSettings = CachedSettings()
     knn: KnnSettings = KnnSettings()
     lowlabel: LowLabelSettings = LowLabelSettings()
+    seeds: tuple[int, ...] = ()  # several in place of `seed`: a probe of each, and intervals over them
 
 
 def probing(settings: Any) -> Probe:
@@ -94,7 +95,9 @@ def probing(settings: Any) -> Probe:
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
     require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
-    check_seed(probe.seed, "config: seed")
+    for seed in (probe.seed, *probe.seeds):
+        check_seed(seed, "config: seed")
+    require(len(set(probe.seeds)) == len(probe.seeds), f"seeds = {probe.seeds} names a seed twice, which shows nothing")
     require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
     share = probe.data.max_bad_fraction
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")
@@ -107,7 +110,8 @@ def probing(settings: Any) -> Probe:
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What a probe's folder recorded, by this or an earlier version, in today's form."""
     found = with_defaults(Probe, recorded)
-    found.pop("features")  # recorded by their content, as an encoder is
+    for name in ("features", "seeds"):  # recorded by their content, as an encoder is; and in folders of their own
+        found.pop(name)
     return found | {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
 
 

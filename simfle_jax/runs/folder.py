@@ -18,8 +18,9 @@ from simfle_jax.runs.mirror import mirror_of
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {
-    "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "remat", "shard_state", "data.path",
-    "data.threads", "data.cache", "data.listing", "data.source", "data.max_bad_fraction", "monitor.path", "monitor.epochs",
+    "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "report_every", "report_images", "remat",
+    "shard_state", "data.path", "data.threads", "data.cache", "data.listing", "data.source", "data.max_bad_fraction",
+    "monitor.path", "monitor.epochs",
     "monitor.protocol",
 }  # fmt: skip
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # brings what an earlier version recorded to today's form

@@ -85,6 +85,21 @@ def test_a_protocol_probes_is_read_again_and_evaluates_to_the_same(settings, tmp
     assert f"protocol {protocol}" in capsys.readouterr().out
 
 
+def test_several_seeds_are_several_probes_with_an_interval_over_them(settings, tmp_path, capsys):
+    alone = run_probe(settings(protocol="lowlabel", seed=4), str(tmp_path / "alone"))
+    found = run_probe(settings(protocol="lowlabel", seeds=(3, 4)), str(tmp_path / "p"))
+    assert found["seed"] == 3 and read(tmp_path / "p" / "seed4" / "results.json")["draws"] == alone["draws"]
+    assert read(tmp_path / "p" / "results.json") == json.loads(json.dumps(found))
+    row = found["over_seeds"]["shares"][1]["accuracy"]
+    assert row["values"] == [results["shares"][1]["accuracy"]["mean"] for results in (found, alone)]
+    assert row["mean"] == pytest.approx(np.mean(row["values"])) and len(row["interval_95"]) == 2
+    assert "over the seeds 3 4:" in capsys.readouterr().out
+    evaluated = run_probe(settings(eval_only=True, seeds=(3, 4)), str(tmp_path / "p"))
+    assert evaluated["over_seeds"]["accuracy"]["values"] == [found["accuracy"], alone["accuracy"]]
+    with pytest.raises(UserError, match=r"seeds = \(3, 3\) names a seed twice"):
+        settings(seeds=(3, 3))
+
+
 def test_predictions_tell_the_images_that_are_wrong(settings, data, tmp_path):
     results = run_probe(settings(protocol="knn", knn={"k": (30,)}), str(tmp_path / "p"))
     rows = predictions(tmp_path / "p" / "predictions.csv")
