@@ -55,6 +55,8 @@ def _embed_to(out: str, work: Callable[[Path], None]) -> None:
     if not is_bucket(out):
         return work(Path(out))
     parent, _, name = out.rpartition("/")
+    if parent.endswith("/") or not name:
+        raise UserError(f"--out {out} names no file in a bucket: give SCHEME://BUCKET/FILE.npz")
     bucket = Bucket(parent)
     if bucket.is_there(name):
         raise UserError(f"--out {out} exists already: give another name, or remove it first")

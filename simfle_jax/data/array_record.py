@@ -10,6 +10,7 @@ So a pack gives the same names, labels, fingerprint and batches as the folder it
 """
 
 import bisect
+import functools
 import json
 import os
 import struct
@@ -58,9 +59,11 @@ class ArrayRecordSource:
         label = None if self.labels is None else int(self.labels[index])
         return Record(part.name(position), part.read(position), label)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """That of the packed folder, from its names and sizes as they were."""
+        if len(self._parts) == 1 and self._parts[0].fingerprint:  # what takes seconds for millions is recorded
+            return self._parts[0].fingerprint
         return fingerprint((part.name(i), int(part.sizes[i])) for part in self._parts for i in range(len(part)))
 
     def _find(self, index: int) -> tuple["_Part", int]:
@@ -75,6 +78,7 @@ class _Part:
         index = read_index(folder)
         self.folder, self.prefix, self.shards = folder, prefix, index["shards"]
         self.classes = tuple(index["classes"]) if index["classes"] else None
+        self.fingerprint = str(index.get("fingerprint", ""))
         with np.load(os.path.join(folder, "index.npz")) as arrays:
             self._names, self._ends = arrays["names"].tobytes(), arrays["ends"]
             self.labels, self.sizes = arrays["labels"], arrays["sizes"]

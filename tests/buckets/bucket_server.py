@@ -1,9 +1,10 @@
 """A server of buckets on 127.0.0.1 that speaks what TensorStore says to S3 and to Google Cloud Storage, preconditions included.
 
 Objects are in memory. `calls` counts requests by method, `received` and `sent` the bytes of objects. The tests start it in
-their own process; `python tests/buckets/bucket_server.py` prints its port.
+their own process; `python tests/buckets/bucket_server.py --delay=0.02` is for benchmarks and trials: it prints what a shell must be told.
 """
 
+import argparse
 import collections
 import hashlib
 import itertools
@@ -36,7 +37,7 @@ class BucketServer(ThreadingHTTPServer):
         self.buckets: dict[str, dict[str, Stored]] = {name: {} for name in buckets or ("bucket",)}
         self.guard, self.numbers = threading.RLock(), itertools.count(time.time_ns())
         self.calls, self.sent, self.received = collections.Counter(), 0, 0
-        self.denied = False
+        self.denied, self.delay = False, 0.0
 
     @property
     def url(self) -> str:
@@ -76,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         key = unquote(key or self.query.get("name", ""))
         with self.server.guard:
             self.server.calls[self.command if key else "LIST"] += 1
+        time.sleep(self.server.delay)
         if self.server.denied:
             return self._refuse(403, "AccessDenied")
         if bucket not in self.server.buckets:
@@ -173,6 +175,9 @@ def environment(url: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that every request takes longer")
     with BucketServer() as running:
-        print(running.server_address[1], flush=True)
+        running.delay = parser.parse_args().delay
+        print(*(f"export {name}={value}" for name, value in environment(running.url).items()), sep="\n", flush=True)
         threading.Event().wait()

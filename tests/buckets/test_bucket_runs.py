@@ -149,7 +149,7 @@ def two_on_disk(faces, tmp_path_factory):
 
 def start(images, workdir, *flags: str):
     return processes.start(
-        images, workdir, "--config.epochs=5", "--config.checkpoint_steps=3", "--peer_timeout=200", *flags, devices=1
+        images, workdir, "--config.epochs=12", "--config.checkpoint_steps=6", "--peer_timeout=200", *flags, devices=1
     )
 
 
