@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.features = ""
     config.protocol = "linear"
     config.seed = 0
+    config.seeds = ()
     config.epochs = 100
     config.batch_size = 1024
     config.lr = 0.5
@@ -59,4 +60,9 @@ def _data() -> ConfigDict:
     data.canvas = 0
     data.threads = 0
     data.max_bad_fraction = 0.1
+    data.train_list = ""
+    data.val_list = ""
+    data.classes = "same"
+    data.votes = ""
+    data.groups = ""
     return data

@@ -30,6 +30,8 @@ def get_config(trunk: str = "resnet50") -> ConfigDict:
     config.keep_checkpoints = 2
     config.tensorboard = False
     config.wandb = False
+    config.report_every = 0
+    config.report_images = False
     config.trunk = ConfigDict(named_trunk(trunk) | {"init_from": ""})
     config.heads = ConfigDict({"hidden": 4096, "out": 256, "temperature": 0.2})
     config.facemae = _facemae()
@@ -106,4 +108,5 @@ def _data() -> ConfigDict:
     data.threads = 0
     data.max_bad_fraction = 0.01
     data.cache = ""
+    data.listing = ""
     return data

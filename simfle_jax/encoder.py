@@ -16,6 +16,8 @@ from simfle_jax import augment, compilation
 from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
 from simfle_jax.models.trunks import Features, fresh_trunk, make_trunk, trunk_shapes
+from simfle_jax.runs.mirror import borrowed
+from simfle_jax.storage import is_bucket
 from simfle_jax.training.restore import recorded_facts, run_state
 from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
@@ -166,7 +168,7 @@ def _legacy_digest(trees: Any) -> str:
 def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = "") -> Encoder:
     """The encoder of a run's folder, or of a safetensors or torch file.
 
-    path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
+    path: a folder with encoder.safetensors (the folder of a run or of a probe), also in a bucket; a file with torchvision's `resnet50`
         or timm's `vit_small_patch16_224` names, with or without heads, under whatever prefix; or a published
         checkpoint. A file without our metadata is taken for images of 224 pixels (a ViT: those of its positions) with
         SimFLE's mean and std.
@@ -179,9 +181,12 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
         UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
             another size or not finite, or that the file holds the other branch only.
     """
-    path = Path(path)
     if branch not in BRANCHES:
         raise UserError(f"branch = {branch!r} must be one of {', '.join(BRANCHES)}")
+    if is_bucket(path):
+        with borrowed(os.fspath(path), checkpoints=branch == "target" or step is not None) as place:
+            return load_encoder(place, branch, step, prefix)
+    path = Path(path)
     if step is not None and not path.is_dir():
         raise UserError(f"step = {step} is for the folder of a run; {path} is none")
     if path.is_dir() and (branch == "target" or step is not None):

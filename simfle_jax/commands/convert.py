@@ -39,6 +39,7 @@ from typing import Any
 from simfle_jax.commands.ending import ended
 from simfle_jax.commands.presets import load_config
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 TORCH = (".pth", ".pt", ".tar")
 
@@ -47,8 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of a run or a probe, or a file")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="a file that is made, or a new folder")
+    parser.add_argument("source", type=on_disk, metavar="SOURCE", help="folder of a run or a probe, or a file")
+    parser.add_argument("target", type=on_disk, metavar="TARGET", help="a file that is made, or a new folder")
     parser.add_argument(
         "--branch", choices=("online", "target"), default="online", help="whose trunk (default %(default)s)"
     )
@@ -67,7 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--encoder", default="", help="where the encoder of a probe is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
-    parser.add_argument("--probe", nargs="+", default=[], type=Path, metavar="PROBE", help="probes for the model card")
+    parser.add_argument(
+        "--probe", nargs="+", default=[], type=on_disk, metavar="PROBE", help="probes for the model card"
+    )
     return parser
 
 

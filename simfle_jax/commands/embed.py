@@ -14,8 +14,10 @@ from there after an interruption; at the end they are written to OUT, and the fo
 """
 
 import argparse
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from simfle_jax.commands.ending import ended
@@ -26,20 +28,46 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, or folders that are searched for images")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files, folders that are searched for images, or packs in a bucket"
+    )
     parser.add_argument("--encoder", required=True, help="folder of a run, safetensors, or a published checkpoint")
     parser.add_argument("--branch", choices=("online", "target"), default="online", help="(default %(default)s)")
     parser.add_argument(
         "--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
+    parser.add_argument("--out", required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = make_parser().parse_args(argv)
-    ended(lambda: embed(args.images, args.encoder, args.branch, args.out, args.prefix))
+    ended(lambda: _embed_to(args.out, lambda out: embed(args.images, args.encoder, args.branch, out, args.prefix)))
+
+
+def _embed_to(out: str, work: Callable[[Path], None]) -> None:
+    """Lets `work` write to a path on this machine, from where files for a bucket are copied, the features last."""
+    from simfle_jax.host import digest, host_folder
+    from simfle_jax.runs.mirror import named_by
+    from simfle_jax.storage import Bucket, is_bucket
+
+    if not is_bucket(out):
+        return work(Path(out))
+    parent, _, name = out.rpartition("/")
+    if parent.endswith("/") or not name:
+        raise UserError(f"--out {out} names no file in a bucket: give SCHEME://BUCKET/FILE.npz")
+    bucket = Bucket(parent)
+    if bucket.is_there(name):
+        raise UserError(f"--out {out} exists already: give another name, or remove it first")
+    folder = host_folder("embed", digest(out))  # kept until all is copied: the same command goes on here
+    with named_by(folder, parent):
+        if not (folder / name).exists():
+            work(folder / name)
+        for path in sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == name):
+            bucket.write(path.name, path.read_bytes())
+        shutil.rmtree(folder)
+    print(f"copied to {out}")
 
 
 def embed(images: list[str], encoder: str, branch: str, out: Path, prefix: str = "") -> None:

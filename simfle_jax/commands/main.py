@@ -20,7 +20,7 @@ COMMANDS = {
     "convert": "weights in and out of PyTorch, ONNX, model cards",
     "faces": "write a data set of generated faces",
     "demo": "the whole way in minutes on a CPU",
-    "demo_long": "the demo's methods for longer, over seeds",
+    "study": "settings x seeds x probes, one table with intervals",
     "plan": "compile a step for hardware that is not there",
     "tfds_build": "hand a folder to TensorFlow Datasets",
 }

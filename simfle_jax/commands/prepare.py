@@ -3,6 +3,7 @@
 python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
 python -m simfle_jax.prepare --check data/rafdb
 python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
+python -m simfle_jax.prepare --pack data/rafdb --out gs://BUCKET/rafdb
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest,
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import check_apart, prepare
 from simfle_jax.errors import UserError
+from simfle_jax.storage import is_bucket, joined, on_disk, refuse_bucket
 
 PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "affectnet": (affectnet.plan, ("classes", "margin")),
@@ -45,13 +47,17 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", nargs="?", choices=tuple(PLANS), help="layout of --source")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="the unpacked data set; it is only read")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write, not inside the source")
-    parser.add_argument("--link", choices=("hard", "copy"), help="how unchanged files get there (hard)")
-    parser.add_argument("--check", type=Path, metavar="DIR", help="examine a folder instead: counts, duplicates, leaks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where --check reports (check.json)")
+    parser.add_argument("--source", type=on_disk, metavar="DIR", help="the unpacked data set; it is only read")
     parser.add_argument(
-        "--pack", type=Path, metavar="DIR", help="write the images of a folder as shards to --out instead"
+        "--out", metavar="DIR", help="the folder to write, not inside the source; of a pack also in a bucket"
+    )
+    parser.add_argument("--link", choices=("hard", "copy"), help="how unchanged files get there (hard)")
+    parser.add_argument(
+        "--check", type=on_disk, metavar="DIR", help="examine a folder instead: counts, duplicates, leaks"
+    )
+    parser.add_argument("--json", type=on_disk, metavar="FILE", help="where --check reports (check.json)")
+    parser.add_argument(
+        "--pack", type=on_disk, metavar="DIR", help="write the images of a folder as shards to --out instead"
     )
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
@@ -79,6 +85,8 @@ def _run(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     if options.source is None or options.out is None:
         raise UserError(f"{options.dataset} needs --source DIR and --out DIR")
+    refuse_bucket(options.out, "--out")
+    options.out = Path(options.out)
     make_plan, known = PLANS[options.dataset]
     given = {name: getattr(options, name) for name in RULES if getattr(options, name) is not None}
     for name in given.keys() - set(known):
@@ -100,9 +108,11 @@ def _pack(options: argparse.Namespace) -> None:
     if options.out is None:
         raise UserError("--pack DIR needs --out DIR for the shards")
     _require_folder(options.pack, "--pack")
-    check_apart(options.pack, options.out)
-    packed = packing.pack(str(options.pack), str(options.out))
-    print(*(f"packed {count:,} images: {options.out / split}" for split, count in packed.items()), sep="\n")
+    if not is_bucket(options.out):
+        check_apart(options.pack, Path(options.out))
+    packed = packing.pack(str(options.pack), options.out)
+    places = {split: joined(options.out, split) if split else options.out for split in packed}
+    print(*(f"packed {count:,} images: {places[split]}" for split, count in packed.items()), sep="\n")
 
 
 def _require_folder(folder: Path, flag: str) -> None:

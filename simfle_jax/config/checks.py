@@ -35,7 +35,8 @@ def _check_training(c: Config) -> None:
     require(
         c.batch_size // c.accumulate >= 2, f"accumulate = {c.accumulate} leaves fewer than 2 images in a micro-batch"
     )
-    require(c.checkpoint_steps >= 0, f"checkpoint_steps = {c.checkpoint_steps} must not be negative")
+    for name in ("checkpoint_steps", "report_every"):
+        require(getattr(c, name) >= 0, f"{name} = {getattr(c, name)} must not be negative")
     check_seed(c.seed, "config: seed")
     one_of("dtype", c.dtype, ("float32", "bfloat16"))
     one_of("method", c.method, METHODS)

@@ -15,6 +15,8 @@ from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.runs.mirror import borrowed
+from simfle_jax.storage import is_bucket
 from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
 from simfle_jax.weights.trunk import classifier_name, find_place
 
@@ -67,6 +69,9 @@ def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...
     Raises:
         UserError: not there, not whole, no class names, or the encoder is another than the probe's.
     """
+    if is_bucket(path):
+        with borrowed(str(path)) as place:
+            return load_classifier(place, encoder, classes, prefix)
     path = Path(path)
     return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes, prefix)
 
@@ -76,7 +81,7 @@ def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier
     results = records.read_results(folder) or {}
     beside = str(folder) if (folder / "encoder.safetensors").exists() else ""
     place = place or beside or results.get("encoder", "")
-    if not place or not Path(place).exists():
+    if not place or not (is_bucket(place) or Path(place).exists()):
         raise UserError(f"the encoder of the probe in {folder} is not at {place or 'a known place'}: say where it is")
     encoder = load_encoder(place)
     if results.get("untrained") and not encoder.is_called(probe.encoder_hash):

@@ -1,5 +1,6 @@
 """A probe from its settings to results.json; the same call continues it."""
 
+import dataclasses
 import errno
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
+from simfle_jax.runs.mirror import opened, shown
+from simfle_jax.storage import joined
 from simfle_jax.weights.files import write_safetensors
 
 TRAIN_TRUNKS = ("finetune",)  # protocols whose probes keep a trunk of their own
@@ -30,22 +33,40 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers th
 def run_probe(probe: Probe, workdir: str) -> Results:
     """Trains and evaluates a probe (or, with eval_only, only evaluates) and writes its folder; returns the results.
 
+    With `seeds` the folder is that of the first one, the others are in SEEDn below it, and the results hold
+    `over_seeds` as well.
+
     Raises:
         UserError: whatever the user can mend, before anything is overwritten.
     """
+    if not probe.seeds:
+        return run_one(probe, workdir)
+    places = [workdir, *(joined(workdir, f"seed{seed}") for seed in probe.seeds[1:])]
+    found = []
+    for seed, place in zip(probe.seeds, places):
+        print(f"seed {seed}", flush=True)
+        found.append(run_one(dataclasses.replace(probe, seed=seed, seeds=()), place))
+    with opened(workdir) as folder:
+        return results.write_over_seeds(folder, probe, found)
+
+
+def run_one(probe: Probe, workdir: str) -> Results:
+    """The same of `probe.seed` alone."""
     if not probe.eval_only:
         find_protocol(probe)  # tells of settings that do not go together before an encoder is read
     compilation.use_cache()
-    recorded = records.training_settings(Path(workdir)).get("protocol") if probe.eval_only else ""
-    if "landmarks" in (recorded, probe.protocol):
-        encoder = open_model(probe)
-        if isinstance(encoder, FeatureTable):
-            raise UserError(f"the probe in {workdir} finds landmarks in images: give --config.encoder, not features")
-        go = landmarks.evaluate if probe.eval_only else landmarks.train
-        return go(probe, encoder, workdir)
-    if probe.eval_only:
-        return evaluate(probe, own_model(Path(workdir)) or open_model(probe), Path(workdir))
-    return train(probe, open_model(probe), workdir)
+    with opened(workdir) as folder:
+        recorded = records.training_settings(folder).get("protocol") if probe.eval_only else ""
+        if "landmarks" in (recorded, probe.protocol):
+            encoder = open_model(probe)
+            if isinstance(encoder, FeatureTable):
+                raise UserError(
+                    f"the probe in {workdir} finds landmarks in images: give --config.encoder, not features"
+                )
+            return (landmarks.evaluate if probe.eval_only else landmarks.train)(probe, encoder, folder)
+        if probe.eval_only:
+            return evaluate(probe, own_model(folder) or open_model(probe), folder)
+        return train(probe, open_model(probe), folder)
 
 
 def own_model(folder: Path) -> Encoder | None:
@@ -61,17 +82,17 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
     return untrained_encoder(encoder, probe.seed) if probe.untrained else encoder
 
 
-def train(probe: Probe, model: Encoder | FeatureTable, workdir: str) -> Results:
+def train(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
     sets = open_sets(probe)
-    with folders.take(workdir, identity(probe, model, sets, Path(workdir)), upgraded):
-        return _train(probe, model, sets, Path(workdir))
+    with folders.take(folder, identity(probe, model, sets, folder), upgraded):
+        return _train(probe, model, sets, folder)
 
 
 def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
-        logging.warning("%s is complete; nothing to do", folder)
+        logging.warning("%s is complete; nothing to do", shown(folder))
         print(results.summary(finished))
         return finished
 
@@ -82,6 +103,7 @@ def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path
     told = about(probe, model, extractor) | results.training(config.as_dict(probe))
     told |= results.report(found, sets.classes, probe.seed)
     told |= {"train_count": len(sets.train), "data_fingerprint": sets.fingerprints} | facts
+    told |= results.told_apart(probe, found["val"], sets.apart, extractor.rows["val"], sets.classes)
     records.save_probe(folder, trained)
     lines = results.prediction_lines(found["val"], sets.apart["val"], extractor.rows["val"], sets.classes)
     results.write(folder, "results", told, lines, extractor.bad)
@@ -97,10 +119,12 @@ def _fitted(protocol: ProbeProtocol, model: Encoder | FeatureTable, sets: Sets, 
     extractor = make_extractor(probe, model, probe.data.canvas)
     extractor.bad_list = folder / "bad_images.txt"
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
+    votes = sets.votes
     learned_from = TrainingSet(
         plain=lambda: extractor.plain(sets.train, "train"),
         augmented=lambda epoch, tell: extractor.augmented(sets.train, epoch, tell),
         count=len(sets.train), dim=extractor.dim, n_classes=len(sets.classes), folder=folder,
+        shares=None if votes is None else lambda: votes[extractor.rows["train"]],
     )  # fmt: skip
     fitted = protocol.fit(learned_from, apart)
     trained = records.TrainedProbe(fitted.predictor, sets.classes, model.hash, probe.data.canvas)
@@ -140,6 +164,7 @@ def evaluate(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Resul
     told |= results.report(found, trained.classes, probe.seed)
     told |= {"evaluated": results.evaluated(probe, extractor.canvas)}
     told |= {"data_fingerprint": {name: source.fingerprint for name, source in sources.items()}}
+    told |= results.told_apart(probe, found["val"], sources, extractor.rows["val"], trained.classes)
     try:
         lines = results.prediction_lines(found["val"], sources["val"], extractor.rows["val"], trained.classes)
         results.write(folder, "evaluation", told, lines, extractor.bad)
@@ -163,7 +188,8 @@ def make_extractor(probe: Probe, model: Encoder | FeatureTable, canvas: int) -> 
 def identity(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     """What makes two probes the same: the settings, with encoder and data by their content instead of their place."""
     settings = config.as_dict(probe)
-    del settings["eval_only"], settings["encoder"], settings["features"]
+    for name in ("eval_only", "encoder", "features", "seeds"):
+        del settings[name]
     # A version before this one may have begun the folder, with the hash of its time.
     recorded = records.training_settings(folder).get("encoder_hash", "")
     hash_ = recorded if model.is_called(recorded) else model.hash

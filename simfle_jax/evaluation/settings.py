@@ -12,6 +12,7 @@ from typing import Any
 
 from simfle_jax.config import check_seed, one_of, require, typed, with_defaults
 from simfle_jax.errors import UserError
+from simfle_jax.storage import is_bucket, refuse_bucket
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
 # Seen by the names of their files, because importing them imports JAX.
@@ -31,6 +32,11 @@ class ProbeData:
     canvas: int  # side of the uint8 square handed to the device; 0: that of the encoder's views
     threads: int  # decoding threads; 0: one per core
     max_bad_fraction: float  # share of unreadable images above which the probe stops
+    train_list: str = ""  # a text file that names the images of train, one a line; the others are left out
+    val_list: str = ""  # the same of val
+    classes: str = "same"  # those of val: the 'same' as in train, or only the 'shared' ones count
+    votes: str = ""  # a csv of people's votes on the images of train, which are learned instead of one class
+    groups: str = ""  # a csv of columns, such as age, by whose values the scores on val are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +111,7 @@ class Probe:
     lowlabel: LowLabelSettings = LowLabelSettings()
     finetune: FineTuneSettings = FineTuneSettings()
     landmarks: LandmarkSettings = LandmarkSettings()
+    seeds: tuple[int, ...] = ()  # several in place of `seed`: a probe of each, and intervals over them
 
 
 def probing(settings: Any) -> Probe:
@@ -120,12 +127,15 @@ def probing(settings: Any) -> Probe:
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
     require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
-    check_seed(probe.seed, "config: seed")
+    for seed in (probe.seed, *probe.seeds):
+        check_seed(seed, "config: seed")
+    require(len(set(probe.seeds)) == len(probe.seeds), f"seeds = {probe.seeds} names a seed twice, which shows nothing")
     require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
     share = probe.data.max_bad_fraction
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")
     require(probe.data.canvas >= 0, f"data.canvas = {probe.data.canvas} must not be negative")
     _check_groups(probe)
+    _check_labels(probe)
     _check_paths(probe)
     return probe
 
@@ -133,7 +143,8 @@ def probing(settings: Any) -> Probe:
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What a probe's folder recorded, by this or an earlier version, in today's form."""
     found = with_defaults(Probe, recorded)
-    found.pop("features")  # recorded by their content, as an encoder is
+    for name in ("features", "seeds"):  # recorded by their content, as an encoder is; and in folders of their own
+        found.pop(name)
     return found | {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
 
 
@@ -191,15 +202,28 @@ def _check_finetune(probe: Probe) -> None:
     require(0 < tune.share <= 1, f"finetune.share = {tune.share} must lie within 0..1")
 
 
+def _check_labels(probe: Probe) -> None:
+    data = probe.data
+    one_of("data.classes", data.classes, ("same", "shared"))
+    for name in ("train_list", "val_list", "votes", "groups"):
+        file = getattr(data, name)
+        require(not file or os.path.isfile(file), f"data.{name} = {file!r}: there is no such file")
+    require(
+        not data.votes or probe.balance == "none",
+        f"data.votes leaves no class to balance: balance = {probe.balance!r} must be 'none'",
+    )
+
+
 def _check_paths(probe: Probe) -> None:
     """Tells of a wrong path at once, before anything slow is imported."""
+    refuse_bucket(probe.features, "--config.features")
     if probe.features:
         _check_features(probe)
     elif not probe.encoder:
         raise UserError("encoder is empty: give --config.encoder=RUN, the folder of a pre-training run")
-    elif not os.path.exists(probe.encoder):
+    elif not is_bucket(probe.encoder) and not os.path.exists(probe.encoder):
         raise UserError(f"no encoder at {probe.encoder}: give --config.encoder=RUN, the folder of a pre-training run")
-    if probe.data.source == "folder" and not os.path.isdir(probe.data.path):
+    if not is_bucket(probe.data.path) and probe.data.source == "folder" and not os.path.isdir(probe.data.path):
         raise UserError(f"no folder {probe.data.path!r}: give --config.data.path=DIR, which holds train/ and val/")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from simfle_jax.reporting import page, sections
 from simfle_jax.reporting.collect import Answers, Material, Seen, answer, attempt, material_of, see
 from simfle_jax.reporting.feature_section import feature_map
+from simfle_jax.reporting.features import POINTS
 from simfle_jax.reporting.images import LIMIT, Album
 from simfle_jax.reporting.page import Section
 from simfle_jax.reporting.read import ProbeRecord, RunRecord, names_of, read_probe, read_run
@@ -24,8 +25,11 @@ class Gathered(NamedTuple):
     notes: list[str]
 
 
-def gather(runs: Sequence[Path], probes: Sequence[Path], data: Path | None) -> Gathered:
-    """Reads all folders, and runs the networks on images; raises UserError where a folder is no run or no probe."""
+def gather(runs: Sequence[Path], probes: Sequence[Path], data: Path | None, points: int = POINTS) -> Gathered:
+    """Reads all folders, and runs the networks on images; raises UserError where a folder is no run or no probe.
+
+    points: images at most whose features are shown.
+    """
     read = [read_run(folder, name, steps_of(folder)) for folder, name in zip(runs, names_of(list(runs)))]
     told = [read_probe(folder, name) for folder, name in zip(probes, names_of(list(probes)))]
     notes: list[str] = []
@@ -35,18 +39,18 @@ def gather(runs: Sequence[Path], probes: Sequence[Path], data: Path | None) -> G
     answers: dict[str, Answers] = {}
     if material is not None:
         for run in read:
-            _look_and_ask(run, probe_of(run, told), material, seen, answers, notes)
+            _look_and_ask(run, probe_of(run, told), material, points, seen, answers, notes)
     return Gathered(read, told, material, seen, answers, notes)
 
 
 def _look_and_ask(
-    run: RunRecord, probe: ProbeRecord | None, material: Material,
+    run: RunRecord, probe: ProbeRecord | None, material: Material, points: int,
     seen: dict[str, Seen], answers: dict[str, Answers], notes: list[str],
 ) -> None:  # fmt: skip
-    found = attempt(f"What {run.name} looks at", lambda: see(run, material), notes)
+    found = attempt(f"What {run.name} looks at", lambda: see(run, material, notes), notes)
     if found is not None:
         seen[run.name] = found
-    answered = attempt(f"The map of {run.name}", lambda: answer(run, probe, material), notes)
+    answered = attempt(f"The map of {run.name}", lambda: answer(run, probe, material, points), notes)
     if answered is not None:
         answers[run.name] = answered
 
@@ -67,13 +71,17 @@ def probe_of(run: RunRecord, probes: list[ProbeRecord]) -> ProbeRecord | None:
 
 def build(found: Gathered, show: bool | None) -> str:
     """The page. show: whether it may hold images; None: if they are of generated faces."""
-    generated = found.material is not None and found.material.generated
-    album = Album(generated if show is None else show)
+    album = Album(may_show(found, show))
     parts = [sections.trained(found.runs, found.probes, found.notes), sections.learning(found.runs)]
     parts += [_looks(found, album), _masks(found, album), _confusions(found, album), _features(found, album)]
     parts.append(sections.settings(found.runs, found.material))
     names = ", ".join(run.name for run in found.runs)
-    return page.page(f"SimFLE-JAX: {names}", _privacy(album, show, generated), parts)
+    return page.page(f"SimFLE-JAX: {names}", _privacy(album, show, may_show(found, None)), parts)
+
+
+def may_show(found: Gathered, show: bool | None) -> bool:
+    """Whether images may be shown: as was asked, and without being asked if they are of generated faces."""
+    return found.material is not None and found.material.generated if show is None else show
 
 
 def _privacy(album: Album, show: bool | None, generated: bool) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -60,7 +61,7 @@ class Seen(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What an encoder, and a probe of it, make of up to POINTS images."""
+    """What an encoder, and a probe of it, make of the images of a map."""
 
     features: np.ndarray
     rows: np.ndarray
@@ -98,8 +99,11 @@ def material_of(run: RunRecord, probe: ProbeRecord | None, data: Path | None) ->
     return Material(source, place, f"{place}/val", pictures.is_generated(place))
 
 
-def see(run: RunRecord, material: Material) -> Seen | None:
-    """What the run sees in the material at some of its checkpoints; None: its method restores nothing. Raises UserError."""
+def see(run: RunRecord, material: Material, notes: list[str]) -> Seen | None:
+    """What the run sees in the material at some of its checkpoints; None: its method restores nothing.
+
+    A checkpoint that cannot be read, or that a run which goes on has removed since, is noted and left out.
+    """
     if not run.steps:
         return None
     chosen = sorted({run.steps[i] for i in pictures.spread_rows(len(run.steps), CHECKPOINTS)})
@@ -107,11 +111,16 @@ def see(run: RunRecord, material: Material) -> Seen | None:
     fixed = pictures.sample(material.source, pictures.spread_rows(len(material.source), FACES), canvas)
     looks: list[Look] = []
     for step in chosen:
-        config, state = run_state(run.folder, step)
+        restored = attempt(f"{run.name} at step {step}", partial(run_state, run.folder, step), notes)
+        if restored is None:
+            continue
+        config, state = restored
         found = look(config, state, fixed.images)
         if found is None:
             return None
         looks.append(found)
+    if not looks:
+        return None
     many = pictures.sample(material.source, pictures.spread_rows(len(material.source), MEASURED + MEAN_OF), canvas)
     every = max(len(many.images) // MEASURED, 1)
     measured, rest = many.images[::every], np.delete(many.images, slice(None, None, every), axis=0)
@@ -126,11 +135,11 @@ def _hits(config: Any, state: Any, material: Material, rows: np.ndarray, images:
     return landmark_hits(best_patches(found.scores, config.kept_patches), points)
 
 
-def answer(run: RunRecord, probe: ProbeRecord | None, material: Material) -> Answers:
+def answer(run: RunRecord, probe: ProbeRecord | None, material: Material, points: int = POINTS) -> Answers:
     """Features of the material, and what the probe says of them. Raises UserError."""
     classifier = _classifier(run, probe) if probe and probe.results else None
     encoder = classifier.encoder if classifier else load_encoder(run.folder)
-    source = Subset(material.source, pictures.spread_rows(len(material.source), POINTS))
+    source = Subset(material.source, pictures.spread_rows(len(material.source), points))
     parts = list(Extractor(encoder, canvas=classifier.canvas if classifier else 0).stream(source))
     features, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "rows"))
     labels, classes = source.labels, source.classes

@@ -31,7 +31,7 @@ def umap(features: np.ndarray) -> np.ndarray | None:
         return None
     from umap import UMAP
 
-    return UMAP(metric="cosine", random_state=0).fit_transform(features)
+    return UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(features)
 
 
 def draw_map(places: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], names: list[str],

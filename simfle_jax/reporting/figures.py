@@ -9,7 +9,7 @@ from PIL import Image
 
 from simfle_jax.data.bad_list import escaped
 from simfle_jax.reporting import atlas, curves, features
-from simfle_jax.reporting.build import Gathered
+from simfle_jax.reporting.build import Gathered, may_show
 from simfle_jax.reporting.charts import COLOURS, colour
 
 WIDTH = 8.5 / 2.54  # inches
@@ -29,8 +29,7 @@ def write_figures(found: Gathered, folder: Path, show: bool | None) -> list[Path
     with matplotlib.rc_context(STYLE):
         for name, figure in _charts(found):
             files += _save(figure, folder / name)
-        generated = found.material is not None and found.material.generated
-        for name, image in _pictures(found) if (generated if show is None else show) else ():
+        for name, image in _pictures(found) if may_show(found, show) else ():
             files += _save(_framed(image), folder / name)
     return files
 

@@ -53,6 +53,17 @@ def score_table(probes: list[ProbeRecord]) -> str:
     return page.table("How it scored, with 95 % bootstrap intervals", head, rows)
 
 
+def comparison_table(rows: dict[str, dict[str, Any]]) -> str:
+    """A row for each encoder that `simfle_jax.demo` compared."""
+    names = ("probe", "probe_few", "retrieval")
+    cells = [
+        [encoder, *(page.percent(scores[name]) if isinstance(scores.get(name), float) else None for name in names)]
+        for encoder, scores in rows.items()
+    ]
+    head = ["encoder", "probe, all labels", "probe, few labels", "view retrieval, top-1"]
+    return page.table("How the demo scored, on held-out identities (probe: balanced accuracy)", head, cells)
+
+
 def _score(probe: ProbeRecord, name: str) -> Any:
     value = probe.results.get(name)
     return None if value is None else page.percent(value, (probe.results.get("intervals_95") or {}).get(name))

@@ -1,26 +1,18 @@
 // Hands every figure of the page to Plotly, and what the page's controls say to the curves. The charts are Plotly's.
 "use strict";
 const config = { displayModeBar: false, responsive: true, displaylogo: false };
-const curves = [];
-const drawn = [...document.querySelectorAll("script[data-kind]")].map((script) => {
-  const figure = JSON.parse(script.textContent);
-  const plot = script.parentElement.querySelector(".plot");
-  if (script.dataset.kind === "curve") curves.push(plot);
-  return Plotly.newPlot(plot, figure.data, figure.layout, config).then(() => {
-    if (script.dataset.kind === "map") showThumbnails(plot);
-  });
-});
-
 const controls = document.querySelector(".controls");
-if (controls) {
-  controls.addEventListener("change", () => {
-    const { x, y, scale } = Object.fromEntries([...controls.querySelectorAll("select")].map((s) => [s.name, s.value]));
-    for (const plot of curves) {
-      const traces = { x: plot.data.map((t) => t.meta.x[x]), y: plot.data.map((t) => t.meta.y[y]) };
-      Plotly.update(plot, traces, { "xaxis.title.text": x, "yaxis.type": scale });
-    }
-  });
+const curves = [];
+
+const choices = () => Object.fromEntries([...controls.querySelectorAll("select")].map((s) => [s.name, s.value]));
+
+function show(plot) {
+  const { x, y, scale } = choices();
+  const traces = { x: plot.data.map((t) => t.meta.x[x]), y: plot.data.map((t) => t.meta.y[y]) };
+  return Plotly.update(plot, traces, { "xaxis.title.text": x, "yaxis.type": scale });
 }
+
+if (controls) controls.addEventListener("change", () => curves.forEach(show));
 
 // A point whose customdata is the id of one of the page's thumbnails shows it beside the pointer.
 function showThumbnails(plot) {
@@ -37,4 +29,21 @@ function showThumbnails(plot) {
   plot.on("plotly_unhover", () => (image.style.display = "none"));
 }
 
-Promise.all(drawn).then(() => (document.documentElement.dataset.ready = "yes"));
+// One chart after another, so that the page answers between them.
+async function draw() {
+  const asWritten = controls && JSON.stringify(choices());
+  for (const script of document.querySelectorAll("script[data-kind]")) {
+    const { data, layout } = JSON.parse(script.textContent);
+    const plot = script.parentElement.querySelector(".plot");
+    await Plotly.newPlot(plot, data, layout, config);
+    if (script.dataset.kind === "curve") {
+      curves.push(plot);
+      if (JSON.stringify(choices()) !== asWritten) await show(plot); // somebody chose while this one was drawn
+    }
+    if (script.dataset.kind === "map") showThumbnails(plot);
+    await new Promise((next) => setTimeout(next));
+  }
+  document.documentElement.dataset.ready = "yes";
+}
+
+draw();

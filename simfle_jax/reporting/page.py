@@ -105,7 +105,7 @@ def chart(figure: Figure, name: str, explanation: str = "", kind: str = "") -> s
     described = safe(f"Chart: {name}. {explanation}")
     why = f"<p>{safe(explanation)}</p>" if explanation else ""
     return (
-        f'<div class="chart"><h3>{text(name)}</h3>{why}<div class="plot" role="img" aria-label="{described}"></div>'
+        f'<div class="chart {kind}"><h3>{text(name)}</h3>{why}<div class="plot" role="img" aria-label="{described}"></div>'
         f'<script type="application/json" data-kind="{kind}">{as_json(figure)}</script></div>'
     )
 

@@ -59,6 +59,14 @@ def read_probe(folder: Path, name: str) -> ProbeRecord:
     return ProbeRecord(name, folder, results, flatten(settings), notes)
 
 
+def read_comparison(folder: Path) -> dict[str, Values]:
+    """Scores by encoder in results.json of `simfle_jax.demo`, where a run is one of its own; else empty."""
+    file = folder.absolute().parent / "results.json"
+    rows = _read_object(file, []).get("rows")
+    rows = rows if isinstance(rows, dict) else {}
+    return {name: scores for name, scores in rows.items() if isinstance(scores, dict) and "probe" in scores}
+
+
 def read_metrics(file: Path, notes: list[str]) -> list[Values]:
     """The lines that can be read; how many cannot, or hold values that are not finite, is added to the notes."""
     try:

@@ -9,15 +9,15 @@ from simfle_jax.reporting.charts import layout, listed
 from simfle_jax.reporting.collect import Answers, Material, Seen
 from simfle_jax.reporting.images import Album
 from simfle_jax.reporting.page import Section
-from simfle_jax.reporting.read import ProbeRecord, RunRecord
+from simfle_jax.reporting.read import ProbeRecord, RunRecord, read_comparison
 
 WORST = 16  # mistakes that are shown
 CELLS = 128  # of the drawn channel similarity matrix; larger ones are averaged
-CONTROLS = (
+CONTROLS = (  # whose choices end with the page: a browser that kept them would show curves that do not follow
     '<fieldset class="controls"><legend>All curves</legend>'
-    '<label>values <select name="y"><option value="raw">as logged</option><option value="smooth">smoothed</option></select></label>'
-    '<label>scale <select name="scale"><option value="linear">linear</option><option value="log">logarithmic</option></select></label>'
-    '<label>over <select name="x"><option value="step">steps</option><option value="seconds">seconds</option></select></label>'
+    '<label>values <select name="y" autocomplete="off"><option value="raw">as logged</option><option value="smooth">smoothed</option></select></label>'
+    '<label>scale <select name="scale" autocomplete="off"><option value="linear">linear</option><option value="log">logarithmic</option></select></label>'
+    '<label>over <select name="x" autocomplete="off"><option value="step">steps</option><option value="seconds">seconds</option></select></label>'
     "</fieldset>"
 )
 
@@ -25,6 +25,8 @@ CONTROLS = (
 def trained(runs: list[RunRecord], probes: list[ProbeRecord], notes: list[str]) -> Section:
     """What was trained on what, and how it scored."""
     body = overview.trained_table(runs)
+    compared = {str(run.folder.absolute().parent): read_comparison(run.folder) for run in runs}
+    body += "".join(overview.comparison_table(rows) for rows in compared.values() if rows)
     body += (
         overview.score_table(probes) if probes else page.note("No probe was given: add --probe PROBE to see scores.")
     )
@@ -118,10 +120,11 @@ def _similarity(matrix: np.ndarray, groups: int) -> str:
             "zmax": 1,
         }
     ]
-    look = layout(x="channel, ordered by group", height=420, width=460)
-    look["yaxis"] |= {"autorange": "reversed", "scaleanchor": "x"}
+    look = layout(x="channel, ordered by group", height=420)
+    look["xaxis"] |= {"constrain": "domain"}
+    look["yaxis"] |= {"autorange": "reversed", "scaleanchor": "x", "constrain": "domain"}
     told = f"Cosines between the {len(matrix)} channels, {groups} groups one after another; squares on the diagonal are groups."
-    return page.chart({"data": data, "layout": look}, "Similarity of channels", told)
+    return page.chart({"data": data, "layout": look}, "Similarity of channels", told, "square")
 
 
 def confused(probe: ProbeRecord, answers: Answers | None, material: Material | None, album: Album) -> str:

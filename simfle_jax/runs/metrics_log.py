@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.files import or_warn, write_whole
+from simfle_jax.runs.writers import Picture, Writer
 
 
 class MetricsLog:
@@ -15,7 +17,7 @@ class MetricsLog:
     earlier: the lines that were there and stay; seconds: of training at the last of them.
     """
 
-    def __init__(self, folder: Path, resume_step: int, writers: tuple[Any, ...] = ()):
+    def __init__(self, folder: Path, resume_step: int, writers: Sequence[Writer] = ()):
         self.path, self.writers = folder / "metrics.jsonl", writers
         kept = [line for line in self._lines() if line["step"] <= resume_step]
         self.earlier, self.seconds = kept, kept[-1]["seconds"] if kept else 0.0
@@ -49,4 +51,11 @@ class MetricsLog:
                 os.truncate(self.path, whole)  # half a line would hide all that come after it
                 raise
         for writer in self.writers:
-            writer(values)
+            writer.write(values)
+
+    def show(self, pictures: Sequence[Picture]) -> None:
+        """Hands pictures to the other writers; what goes wrong with one costs that one."""
+        for writer in self.writers:
+            for picture in pictures:
+                with or_warn(f"{picture.name} of step {picture.step}"):
+                    writer.show(picture)

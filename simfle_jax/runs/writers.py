@@ -1,15 +1,30 @@
-"""Optional destinations of the same metrics that metrics.jsonl holds."""
+"""Optional destinations of the same metrics that metrics.jsonl holds, and of the pictures of the live report."""
 
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from simfle_jax.config import Config, as_dict
 from simfle_jax.errors import UserError
 from simfle_jax.runs.files import or_warn, write_whole
 
-Writer = Callable[[dict[str, Any]], None]
+
+class Picture(NamedTuple):
+    """A picture of a checkpoint: its name, the checkpoint's step, and uint8 pixels [H, W, 3]."""
+
+    name: str
+    step: int
+    pixels: np.ndarray
+
+
+class Writer(NamedTuple):
+    """Takes the lines of metrics.jsonl, and pictures."""
+
+    write: Callable[[dict[str, Any]], None]
+    show: Callable[[Picture], None]
 
 
 def optional_writers(config: Config, folder: Path, start: int) -> tuple[Writer, ...]:
@@ -35,7 +50,11 @@ def _tensorboard(config: Config, folder: Path, start: int) -> Writer:
             writer.add_scalar(name, value, values["step"])
         writer.flush()
 
-    return write
+    def show(picture: Picture) -> None:
+        writer.add_image(picture.name, picture.pixels, picture.step, dataformats="HWC")
+        writer.flush()
+
+    return Writer(write, show)
 
 
 def _wandb(config: Config, folder: Path, start: int) -> Writer:
@@ -48,7 +67,13 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
         project="simfle-jax", name=folder.name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
         resume="allow",
     )  # fmt: skip
-    return lambda values: run.log(values, step=values["step"])
+
+    def show(picture: Picture) -> None:
+        # Into the step that W&B is at: it takes nothing of an earlier one, which the checkpoint's may be.
+        image = wandb.Image(picture.pixels, caption=f"checkpoint of step {picture.step}")
+        run.log({picture.name: image}, commit=False)
+
+    return Writer(lambda values: run.log(values, step=values["step"]), show)
 
 
 def _wandb_id(folder: Path, start: int) -> str:

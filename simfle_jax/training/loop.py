@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -23,10 +23,12 @@ from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
+from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
 from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
-from simfle_jax.runs.writers import optional_writers
+from simfle_jax.runs.mirror import REWRITTEN, mirror_of, opened, shown
+from simfle_jax.runs.writers import Picture, optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
 from simfle_jax.training.fitting import with_canvas
@@ -43,18 +45,40 @@ from simfle_jax.weights.init import initial_trunk
 Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step
 
 
-def train(config: Config, workdir: str, peer_timeout: float = 300, monitor: Monitor | None = None) -> TrainState:
+class Live(Protocol):
+    """A report of the run while it goes on."""
+
+    def look(self, step: int) -> list[Picture]:
+        """Called after each step: refreshes the report where that is due, and gives pictures that are new."""
+
+    def last(self) -> list[Picture]:
+        """Called at the end of the run: the last refresh."""
+
+    def close(self) -> None:
+        """Ends what is under way."""
+
+
+def train(
+    config: Config, workdir: str, peer_timeout: float = 300, monitor: Monitor | None = None, live: Live | None = None
+) -> TrainState:
     """Trains to the end, or until a signal asks to stop; returns the last state.
 
     peer_timeout: seconds without a step after which a run of several processes ends.
     monitor: called on process 0 every `config.monitor.epochs` epochs and at the end; what it gives joins the metrics.
         Either all processes have one or none has.
+    live: a report that is refreshed while training goes on, on process 0.
 
     Raises:
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
     compilation.use_cache()
+    with opened_together(workdir) as folder:
+        return _train(config, folder, peer_timeout, monitor, live)
 
+
+def _train(
+    config: Config, workdir: Path, peer_timeout: float, monitor: Monitor | None, live: Live | None
+) -> TrainState:
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     source = same_data(source)
@@ -72,19 +96,27 @@ def train(config: Config, workdir: str, peer_timeout: float = 300, monitor: Moni
             with (
                 memory.explained(config),
                 peers.Watch(peer_timeout) as watch,
-                Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+                open_checkpoints(folder, config.keep_checkpoints) as checkpoints,
             ):
                 state, step_function = prepare(config, train_step, mesh, checkpoints)
-                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor)
+                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor, live)
                 return run.until_done(state, step_function)
         except (RuntimeError, ValueError) as error:
             raise peers.lost(error) or error from None
 
 
+@contextlib.contextmanager
+def opened_together(workdir: str) -> Iterator[Path]:
+    """The folder on this machine that the run works in; process 0 alone writes to one in a bucket."""
+    with contextlib.ExitStack() as held:
+        main = jax.process_index() == 0
+        yield peers.together(lambda: held.enter_context(opened(workdir, writes=main, leave=REWRITTEN)))
+
+
 def open_data(config: Config) -> tuple[Source, int]:
     """The images, and how many steps an epoch of them has."""
     mixed, data = config.data.sources, config.data
-    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
+    source = open_mixed(mixed) if mixed else open_source(data.source, data.path, listing=data.listing)
     steps_per_epoch = len(source) // config.batch_size
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
@@ -92,14 +124,21 @@ def open_data(config: Config) -> tuple[Source, int]:
 
 
 @contextlib.contextmanager
-def claimed_together(workdir: str, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
+def claimed_together(folder: Path, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
     """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
-    main, folder = jax.process_index() == 0, Path(workdir)
+    main, mirror = jax.process_index() == 0, mirror_of(folder)
     with contextlib.ExitStack() as held:
-        claim = partial(folders.take, workdir, this_run, upgraded_identity)
+        claim = partial(folders.take, folder, this_run, upgraded_identity)
         lock = peers.together(lambda: held.enter_context(claim()) if main else None)
         peers.together(lambda: None if main else folders.wait_for_claim(folder))
-        yield folder, lock.verify if lock else lambda: None
+
+        def verify() -> None:
+            if lock:
+                lock.verify()
+            if mirror:
+                mirror.check()
+
+        yield folder, verify
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
@@ -122,11 +161,11 @@ class Run:
 
     def __init__(
         self, config: Config, folder: Path, source: Source, mesh: Any, checkpoints: Checkpoints, steps_per_epoch: int,
-        watch: peers.Watch, verify: Callable[[], None], monitor: Monitor | None,
+        watch: peers.Watch, verify: Callable[[], None], monitor: Monitor | None, live: Live | None,
     ):  # fmt: skip
         self.config, self.folder, self.source, self.mesh = config, folder, source, mesh
         self.checkpoints, self.steps_per_epoch = checkpoints, steps_per_epoch
-        self.watch, self.verify, self.monitor = watch, verify, monitor
+        self.watch, self.verify, self.monitor, self.live = watch, verify, monitor, live
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
         self.bad_images = BadImages(folder, source)
@@ -143,19 +182,23 @@ class Run:
             self.warnings = Warnings(self.config, self.log.earlier)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
-            logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
+            logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
         elif start and self.main:
-            print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
-        with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
-            on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
-            for step, images in enumerate(on_devices, start):
-                state, metrics = step_function(state, images)
-                self._after_step(step + 1, state, metrics)
-                self.watch.beat(step + 1)
-                if stop.asked(step + 1):
-                    self._save(state, metrics, step + 1, wait=True)
-                    stop.leave(step + 1)
-        self._flush()
+            print(f"{shown(self.folder)} goes on from step {start}", file=sys.stderr, flush=True)
+        with contextlib.closing(self.live) if self.live else contextlib.nullcontext():
+            with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
+                on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
+                for step, images in enumerate(on_devices, start):
+                    state, metrics = step_function(state, images)
+                    self._after_step(step + 1, state, metrics)
+                    self.watch.beat(step + 1)
+                    if stop.asked(step + 1):
+                        self._save(state, metrics, step + 1, wait=True)
+                        stop.leave(step + 1)
+            self._flush()
+            if self.live and start < self.total:
+                self.watch.rest()
+                self.log.show(self.live.last())
         return state
 
     def _batches(self, start: int, stop: Stop) -> TrainBatches:
@@ -177,6 +220,8 @@ class Run:
             self._look(state, metrics, step)
         if step % self.checkpoint_steps == 0 or step == self.total:
             self._save(state, metrics, step)
+        if self.live and step < self.total:
+            self.log.show(self.live.look(step))
 
     def _look(self, state: TrainState, metrics: dict[str, jax.Array], step: int) -> None:
         """Writes the metrics of this step with the monitor's scores, which process 0 computes and the others wait for."""

@@ -1,13 +1,14 @@
 """The report of real runs: what it says is what the runs wrote, whatever state and names they have."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import small
+from browser import Opened, chromium
 from pages import Page
 from small_probe import write_split
 
@@ -15,6 +16,7 @@ from configs import probe as probe_config
 from simfle_jax.commands import masks, report
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
+from simfle_jax.reporting import build, curves
 from simfle_jax.reporting.images import LIMIT
 from simfle_jax.training.loop import train
 
@@ -100,11 +102,13 @@ def test_difficult_names_are_text_and_images_are_few_and_inside(whole):
     assert "Group maps" in str(page.images) and "Worst mistakes" in page.text and "nearest visible patch" in page.text
 
 
-def test_images_of_people_are_left_out_unless_asked(run, data, tmp_path):
+def test_images_of_people_are_left_out_unless_asked(run, data, tmp_path, monkeypatch):
     other = shutil.copytree(data / "train", tmp_path / "people")
     page = made(tmp_path / "a.html", run, "--data", other)
     assert not page.images and "--images embeds them" in page.text and "Nearest neighbours" in page.text
-    assert made(tmp_path / "b.html", run, "--data", other, "--images").images
+    monkeypatch.setattr(build, "steps_of", lambda folder: [2, 7])  # a run that goes on has removed one since
+    page = made(tmp_path / "b.html", run, "--data", other, "--images")
+    assert page.images and "Reconstructions at step 2" in page.text and "at step 7 is not shown" in page.text
     assert not made(tmp_path / "c.html", run, "--no-images").images
 
 
@@ -124,11 +128,15 @@ def test_runs_of_other_methods_and_lengths_side_by_side(run, data, tmp_path):
     settings = dict(data={"path": str(data / "train")}, epochs=1)
     train(small.config(method="byol", **settings), str(tmp_path / "byol"))
     train(small.config(facemae={"masking": "random"}, **settings), str(tmp_path / "random"))
+    demo = {"BYOL": {"probe": 0.515625, "probe_few": 0.25, "retrieval": 1.0}, "damaged": None}
+    (tmp_path / "results.json").write_text(json.dumps({"rows": demo}))
     page = made(tmp_path / "a.html", run, tmp_path / "byol", tmp_path / "random")
     assert [len(trace["x"]) for trace in page.curve("loss/total")] == [6, 3, 3]
     assert [trace["name"] for trace in page.curve("loss/grouping")] == ["&lt;img src=x onerror=alert(1)&gt;"]
     assert "byol: nothing to show of masks" in page.text and "This run masks at random" in page.text
+    assert "Reconstructions at step 3" in page.text, "of the run with one checkpoint"
     assert "≠ method" in page.text and "≠ seed" not in page.text
+    assert {0.515625, 0.25} <= set(page.numbers) and "How the demo scored" in page.text
     figures = [tmp_path / "figures" / f"curve_loss_total.{ending}" for ending in ("png", "pdf")]
     made(tmp_path / "b.html", run, tmp_path / "byol", "--figures", tmp_path / "figures")
     assert all(file.stat().st_size > 1000 for file in figures)
@@ -156,33 +164,90 @@ def test_the_atlas_of_any_image(run, data, tmp_path, capsys):
     assert "must end in .png" in capsys.readouterr().err
 
 
-def opened(file: Path, home: Path) -> tuple[str, list[str]]:
-    """The document as Chromium leaves it, and what it told on its console; skips where there is no Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={home}", "--enable-logging=stderr",
-             "--disable-background-networking", "--virtual-time-budget=20000", "--dump-dom"]  # fmt: skip
-    environment = os.environ | {"HOME": str(home)}
-    done = subprocess.run(
-        [chromium, *flags, file.as_uri()], capture_output=True, text=True, timeout=120, env=environment
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+class Browsed(NamedTuple):
+    """What a browser has made of the page; on a telephone in the dark for `small`."""
+
+    told: list[str]
+    asked: list[str]
+    charts: list[dict]
+    tables: dict[str, list[list]]
+    controls: set[int]
+    walk: tuple[list[int], list[int]]
+    chosen: list[dict]  # the charts, after the controls were used by keyboard
+    faults: dict[str, list[str]]
+    overhang: dict[str, int]
+    leaking: list[str]  # what the console tells of a page with a foreign image
 
 
-def test_in_a_browser_without_errors_and_without_requests(whole, tmp_path):
-    """The page's policy forbids all requests, and Chromium tells on the console of each that it stops."""
-    document, told = opened(whole, tmp_path)
-    assert not told, told[:3]
-    assert 'data-ready="yes"' in document[:500], "the page's script did not come to its end"
-    assert document.count('class="main-svg"') >= len(Page(whole.read_text()).figures), "some charts were not drawn"
-    leaking = tmp_path / "leaking.html"
+@pytest.fixture(scope="module")
+def browsed(whole, tmp_path_factory):
+    """The page in Chromium, opened once for all that is asked of it."""
+    leaking = tmp_path_factory.mktemp("leaking") / "leaking.html"
     leaking.write_text(whole.read_text().replace("<main", '<img src="http://localhost:9/x.png" alt=""><main', 1))
-    assert "violates" in str(opened(leaking, tmp_path)[1])
+    with chromium() as browser:
+        large, phone = Opened(browser, whole), Opened(browser, whole, width=400, scheme="dark")
+        charts, tables, walk = large.charts(), large.tables(), large.walk()
+        faults = {"large": large.faults(), "small": phone.faults()}
+        overhang = {"large": large.overhang(), "small": phone.overhang()}
+        for control in large.page.query_selector_all(".controls select"):
+            control.focus()
+            large.page.keyboard.press("ArrowDown")
+        large.page.wait_for_selector(".xtitle:text('seconds')", timeout=120_000)
+        return Browsed(large.told + phone.told, large.asked + phone.asked, charts, tables, large.controls(), walk,
+                       large.charts(), faults, overhang, Opened(browser, leaking).told)  # fmt: skip
 
 
-def test_every_control_is_native_and_named(whole):
-    """Selects in labels and links are reached by Tab; Plotly's own buttons are not, and are left out."""
-    content = whole.read_text()
-    assert content.count("<select") == content.count("<label>") == 3 and "displayModeBar: false" in content
-    assert content.count('class="wide"') == content.count('role="region" tabindex="0" aria-label=')
+def test_the_browser_tells_no_error_and_nothing_is_asked_of_a_network(browsed, whole):
+    assert not browsed.told, browsed.told[:3]
+    assert browsed.asked == [whole.as_uri()] * 2
+    assert "violates" in str(browsed.leaking), "the page's policy lets requests out"
+
+
+def test_curves_in_the_browser_have_the_points_of_the_metrics(browsed, whole, run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    charts = {chart["y"]: chart for chart in browsed.charts}
+    assert len(browsed.charts) == len(Page(whole.read_text()).figures)
+    assert all(chart["marks"] for chart in browsed.charts), "a chart is empty"
+    for name in set(lines[0]) - {"step", "epoch", "seconds"}:
+        (trace,) = charts[name]["traces"]
+        assert trace["points"] == [[line["step"], line[name]] for line in lines], name
+
+
+def test_controls_change_the_curves_by_keyboard(browsed, run):
+    chart = next(chart for chart in browsed.chosen if chart["y"] == "loss/total")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert chart["type"] == "log"
+    assert [x for x, _ in chart["traces"][0]["points"]] == [line["seconds"] for line in lines]
+    expected = curves.smoothed(np.array([line["loss/total"] for line in lines]))
+    np.testing.assert_allclose([y for _, y in chart["traces"][0]["points"]], expected)
+
+
+def test_tables_in_the_browser_have_the_numbers_of_the_results(browsed, run, probe):
+    results = json.loads((probe / "results.json").read_text())
+    found = {caption.split(":")[0].split(",")[0]: rows for caption, rows in browsed.tables.items()}
+    assert [row[1:] for row in found["Confusion matrix"]] == [
+        [[count] for count in row] for row in results["confusion"]
+    ]
+    assert [row[0] for row in found["Confusion matrix"]] == results["classes"] == [*CLASSES.values()]
+    scores = found["How it scored"][0]
+    for score in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert [results[score], *results["intervals_95"][score]] in scores
+    assert [row[1:] for row in found["Scores of each class"]] == [
+        [[of[name]] for name in ("precision", "recall", "f1", "count")] for of in results["per_class"].values()
+    ]
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {name: value for name, (value,) in found["Last values"]} == {
+        name: value for name, value in last.items() if name not in ("step", "epoch", "seconds")
+    }
+
+
+def test_tab_reaches_every_control_and_shows_where_it_is(browsed):
+    reached, unseen = browsed.walk
+    assert len(browsed.controls) > 20 and set(reached) == browsed.controls
+    assert reached == sorted(reached), "Tab does not follow the page"
+    assert not unseen, "the focus is not to be seen"
+
+
+def test_axe_finds_no_serious_fault_and_the_page_fits_a_telephone(browsed):
+    assert browsed.faults == {"large": [], "small": []}
+    assert browsed.overhang == {"large": 0, "small": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
@@ -59,6 +60,17 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
     }
     _save(out / NAME, manifest)
     return manifest
+
+
+def write_votes(plan: Plan, out: Path, items: list[Item]) -> None:
+    """votes.csv, where people voted: a line for each labelled image, with the votes for each choice."""
+    lines = [(f"{item.split}/{item.label}/{item.name}", *item.votes) for item in items if item.votes and item.label]
+    if not lines:
+        return
+    part = out / ".votes.csv.part"
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("name", *plan.choices), *sorted(lines)])
+    os.replace(part, out / "votes.csv")
 
 
 def count(items: Iterable[Item]) -> Counts:

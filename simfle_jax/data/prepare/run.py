@@ -24,6 +24,7 @@ def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: st
     manifest.begin(plan, out)
     items = write(plan, out, link)
     landmarks.save(items, out)
+    manifest.write_votes(plan, out, items)
     return manifest.finish(plan, out, items, link)
 
 

@@ -56,7 +56,7 @@ def open_points(probe: Probe) -> Points:
     return Points(table, scheme_of(table.points.shape[1], table.where))
 
 
-def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
+def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     """Fits the head and reports on val; a finished folder is only read."""
     points = open_points(probe)
     sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
@@ -64,8 +64,7 @@ def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     settings = config.as_dict(probe)
     del settings["eval_only"], settings["encoder"], settings["features"], settings["landmarks"]["file"]
     identity = settings | {"encoder_hash": encoder.hash, "data_fingerprint": fingerprints}
-    with folders.take(workdir, identity, _upgraded):
-        folder = Path(workdir)
+    with folders.take(folder, identity, _upgraded):
         finished = records.read_results(folder)
         if finished:
             logging.warning("%s is complete; nothing to do", folder)
@@ -82,9 +81,8 @@ def train(probe: Probe, encoder: Encoder, workdir: str) -> Results:
     return told
 
 
-def evaluate(probe: Probe, encoder: Encoder, workdir: str) -> Results:
+def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     """The head in `folder` on the val images: writes evaluation.json beside what training wrote."""
-    folder = Path(workdir)
     head, shape, facts = load(folder)
     hash_ = facts["encoder_hash"]
     probe = dataclasses.replace(

@@ -19,6 +19,11 @@ def find_protocol(probe: Probe) -> Protocol:
             f"config: protocol = {probe.protocol!r} needs the images, and features hold none: "
             "give --config.protocol=cached, logistic, knn or lowlabel"
         )
+    if probe.data.votes and not protocol.takes_votes:
+        raise UserError(
+            f"config: protocol = {probe.protocol!r} learns one class of an image, and data.votes are several: "
+            "give --config.protocol=linear, cached or logistic"
+        )
     if not protocol.has_epochs:
         for name, usual in (("select_on", "val"), ("balance", "none")):
             if getattr(probe, name) != usual:

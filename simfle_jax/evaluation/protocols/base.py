@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from simfle_jax.data.sources import Source
 from simfle_jax.encoder import Encoder
 from simfle_jax.evaluation.linear import Labelled, Linear
@@ -27,6 +29,7 @@ class TrainingSet:
     dim: int  # features of an image
     n_classes: int
     folder: Path  # of the probe, where a protocol may keep how far it is
+    shares: Callable[[], np.ndarray] | None = None  # people's votes on the images of `plain`, [n, K], where there are
 
 
 class Fitted(NamedTuple):
@@ -49,6 +52,7 @@ class Protocol:
     """What all protocols tell of themselves."""
 
     needs_images = False  # whether features that were computed once are not enough
+    takes_votes = False  # whether it learns from `TrainingSet.shares`
     has_epochs = False  # whether `select_on` and `balance` mean anything
 
     def __init__(self, probe: Probe):

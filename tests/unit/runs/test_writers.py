@@ -3,20 +3,23 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 import small
+from PIL import Image
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.metrics_log import MetricsLog
-from simfle_jax.runs.writers import optional_writers
+from simfle_jax.runs.writers import Picture, optional_writers
 
 VALUES = {"step": 7, "seconds": 1.5, "loss/total": 3.25}
+PICTURE = Picture("images/masks", 5, np.arange(60, dtype=np.uint8).reshape(4, 5, 3))
 
 
 @pytest.fixture
 def tensorboard(monkeypatch):
     """Folders, first steps and scalars that tensorboardX was given."""
-    told = types.SimpleNamespace(opened=[], scalars=[])
+    told = types.SimpleNamespace(opened=[], scalars=[], images=[])
 
     class SummaryWriter:
         def __init__(self, folder, purge_step=None):
@@ -25,8 +28,15 @@ def tensorboard(monkeypatch):
         def add_scalar(self, name, value, step):
             told.scalars.append((name, value, step))
 
+        def add_image(self, name, pixels, step, dataformats):
+            if told.full:
+                raise OSError(28, "No space left on device")
+            told.images.append((name, pixels, step, dataformats))
+
         def flush(self):
-            told.flushed = len(told.scalars)
+            told.flushed = len(told.scalars), len(told.images)
+
+    told.full = False
 
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
     return told
@@ -39,9 +49,13 @@ def wandb(monkeypatch):
 
     def init(**settings):
         runs.append(types.SimpleNamespace(settings=settings, told=[]))
-        return types.SimpleNamespace(log=lambda values, step: runs[-1].told.append((step, values)))
+        return types.SimpleNamespace(
+            log=lambda values, step=None, **how: runs[-1].told.append((step, values, *how.items()))
+        )
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    image = types.SimpleNamespace
+    made = types.SimpleNamespace(init=init, Image=lambda pixels, caption: image(pixels=pixels, caption=caption))
+    monkeypatch.setitem(sys.modules, "wandb", made)
     return runs
 
 
@@ -50,7 +64,7 @@ def test_tensorboard_gets_the_values_of_metrics_jsonl(tensorboard, tmp_path):
     log.write(VALUES)
     assert tensorboard.opened == [(str(tmp_path / "tensorboard"), 1)]
     assert tensorboard.scalars == [("step", 7, 7), ("seconds", 1.5, 7), ("loss/total", 3.25, 7)]
-    assert tensorboard.flushed == 3, "a killed run loses what was not written"
+    assert tensorboard.flushed == (3, 0), "a killed run loses what was not written"
 
 
 def test_tensorboard_drops_what_lies_beyond_the_restored_step(tensorboard, tmp_path):
@@ -83,6 +97,39 @@ def test_a_damaged_id_is_made_anew(wandb, tmp_path):
     optional_writers(small.config(wandb=True), tmp_path, 6)
     assert wandb[0].settings["id"].isalnum()
     assert (tmp_path / "wandb_id.txt").read_text() == wandb[0].settings["id"] + "\n"
+
+
+def test_tensorboard_gets_pictures_and_a_full_disk_costs_only_them(tensorboard, tmp_path, caplog):
+    log = MetricsLog(tmp_path, 0, optional_writers(small.config(tensorboard=True), tmp_path, 0))
+    log.show([PICTURE])
+    assert tensorboard.images == [("images/masks", PICTURE.pixels, 5, "HWC")] and tensorboard.flushed == (0, 1)
+    tensorboard.full = True
+    log.show([PICTURE])
+    assert "images/masks of step 5 could not be written (No space left on device); training goes on" in caplog.text
+
+
+def test_wandb_gets_pictures_without_a_step_of_their_own(wandb, tmp_path):
+    MetricsLog(tmp_path, 0, optional_writers(small.config(wandb=True), tmp_path, 0)).show([PICTURE])
+    ((step, values, how),) = wandb[0].told
+    assert step is None and how == ("commit", False), "W&B drops what is of an earlier step"
+    assert values["images/masks"].pixels is PICTURE.pixels and "step 5" in values["images/masks"].caption
+
+
+def test_wandb_itself_offline(tmp_path, monkeypatch):
+    package = pytest.importorskip("wandb", reason="no W&B here: pip install wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    log = MetricsLog(tmp_path, 0, optional_writers(small.config(wandb=True), tmp_path, 0))
+    log.write(VALUES)
+    log.show([PICTURE])
+    log.write(VALUES | {"step": 8})
+    package.finish()
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    (shown,) = (run / "files" / "media" / "images" / "images").glob("masks_*.png")
+    with Image.open(shown) as image:
+        np.testing.assert_array_equal(np.asarray(image), PICTURE.pixels)
+    (told,) = run.glob("*.wandb")
+    assert all(name in told.read_bytes() for name in (b"loss/total", b"images/masks"))
 
 
 @pytest.mark.parametrize("name, package", [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
