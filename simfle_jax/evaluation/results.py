@@ -121,7 +121,11 @@ def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Result
 
 
 def over_seeds(found: list[Results]) -> Results:
-    """Of the summary scores of several seeds; with few labels, of the mean over the draws of each share."""
+    """Of the summary scores of several seeds; with few labels, of the mean over the draws of each share; of landmarks
+    the error by the outer eye corners.
+    """
+    if "outer_eyes" in found[0]:
+        return {"nme": _spread([results["outer_eyes"]["nme"] for results in found])}
     if "shares" not in found[0]:
         return {name: _spread([results[name] for results in found]) for name in scores.SUMMARY if name in found[0]}
     return {"shares": [
@@ -138,7 +142,7 @@ def _told_over_seeds(found: Results) -> list[str]:
     lines = [f"over the seeds {' '.join(map(str, found['seeds']))}:"]
     for row in found.get("shares", [found]):
         share = f"{100 * row['share']:g} % of the labels, " if "share" in row else ""
-        for name in filter(row.__contains__, scores.SUMMARY):
+        for name in filter(row.__contains__, (*scores.SUMMARY, "nme")):
             bounds = row[name]["interval_95"]
             told = f"  (95 % {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
             lines.append(f"{share}{name.replace('_', ' '):18}{row[name]['mean']:.4f}{told}")

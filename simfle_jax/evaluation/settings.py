@@ -176,10 +176,11 @@ def _check_groups(probe: Probe) -> None:
 def _check_landmarks(probe: Probe) -> None:
     one_of("landmarks.head", probe.landmarks.head, ("linear", "attention"))
     require(probe.landmarks.lr > 0, f"landmarks.lr = {probe.landmarks.lr} must be positive")
-    require(
-        probe.protocol != "landmarks" or not probe.data.val,
-        "data.val is not for protocol = 'landmarks', which reports on val and the subsets that its file names",
-    )
+    for name in ("val", "train_list", "val_list", "groups"):
+        require(
+            probe.protocol != "landmarks" or not getattr(probe.data, name),
+            f"data.{name} is not for protocol = 'landmarks', which reports on val and the subsets that its file names",
+        )
     if probe.landmarks.file and not os.path.exists(probe.landmarks.file):
         raise UserError(
             f"no landmarks at {probe.landmarks.file}: give --config.landmarks.file=FILE.npz, .csv or a folder"
