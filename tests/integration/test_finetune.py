@@ -23,6 +23,7 @@ from simfle_jax.evaluation.protocols import finetune as protocol
 from simfle_jax.evaluation.records import read_predictions
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.models.trunks import fresh_trunk
+from simfle_jax.weights.trunk import architecture
 
 FILES = ("probe.safetensors", "encoder.safetensors")
 
@@ -147,12 +148,14 @@ def test_the_classifier_is_the_same_in_onnx(whole, data, tmp_path):
 
 
 def test_rates_fall_block_by_block_towards_the_images():
-    trunk = fresh_trunk(named_trunk("resnet18"), 0, 32)["params"]
+    trunk = jax.eval_shape(lambda: fresh_trunk(architecture(named_trunk("resnet18")), 0, 32)["params"])
     rates = block_rates(trunk, 0.5)
     assert rates["conv1"]["kernel"] == rates["bn1"]["scale"] == 0.5**9
     assert rates["stages"][0][0]["conv1"]["kernel"] == 0.5**8
     assert rates["stages"][3][1]["bn2"]["bias"] == 0.5
-    vit = block_rates(jax.eval_shape(lambda: fresh_trunk(named_trunk("vit_small"), 0, 32)["params"]), 0.5)
+    vit = block_rates(
+        jax.eval_shape(lambda: fresh_trunk(architecture(named_trunk("vit_small_patch16_224")), 0, 32)["params"]), 0.5
+    )
     assert vit["cls_token"] == vit["patch_embed"]["kernel"] == 0.5**13
     assert vit["transformer"]["blocks"][11]["fc1"]["kernel"] == 0.5
     assert vit["transformer"]["norm"]["scale"] == 1.0

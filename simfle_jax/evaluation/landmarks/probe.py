@@ -62,7 +62,9 @@ def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
     fingerprints = {name: source.fingerprint for name, source in sources.items()} | {"points": points.fingerprint}
     settings = config.as_dict(probe)
-    del settings["eval_only"], settings["encoder"], settings["features"], settings["landmarks"]["file"]
+    for name in ("eval_only", "encoder", "features", "seeds"):
+        del settings[name]
+    del settings["landmarks"]["file"]
     identity = settings | {"encoder_hash": encoder.hash, "data_fingerprint": fingerprints}
     with folders.take(folder, identity, _upgraded):
         finished = records.read_results(folder)

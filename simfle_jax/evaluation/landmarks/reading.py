@@ -6,7 +6,7 @@ Points are x, y in pixels of the upright image, (0, 0) the outer corner of the f
 import csv
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,20 +182,21 @@ def _points_of(path: Path) -> np.ndarray:
 # ---------------------------------------------------------------- which points are whose
 
 
-def rows_of(table: Table, names: Iterator[str], split: str) -> np.ndarray:
+def rows_of(table: Table, names: Iterable[str], split: str) -> np.ndarray:
     """For each image of a split its row in the table, -1 for none.
 
-    An image goes by split/NAME, by NAME, or by its file's name where no other image has that; .pts leave the ending out.
+    An image goes by split/NAME, by NAME, or by its file's name alone; .pts leave the ending out.
+
+    Raises:
+        UserError: two images go by one row.
     """
-    numbers = {name: row for row, name in enumerate(table.names)}
-    last = dict[str, int]()
-    for name, row in numbers.items():
-        short = name.rpartition("/")[2]
-        last[short] = -1 if short in last else row
-    found = []
+    numbers, owners, found = {name: row for row, name in enumerate(table.names)}, dict[int, str](), list[int]()
     for name in names:
-        bare, short = name.rpartition(".")[0], name.rpartition("/")[2]
-        keys = (f"{split}/{name}", name, f"{split}/{bare}", bare)
-        whole = [numbers[key] for key in keys if key in numbers]
-        found.append(whole[0] if whole else max(last.get(short, -1), last.get(short.rpartition(".")[0], -1)))
+        whole = (f"{split}/{name}", name, name.rpartition("/")[2])
+        row = next((numbers[key] for each in whole for key in (each, each.rpartition(".")[0]) if key in numbers), -1)
+        if row >= 0 and owners.setdefault(row, name) != name:
+            raise UserError(
+                f"{table.where}: {table.names[row]} may be {split}/{owners[row]} or {split}/{name}: write its folders too"
+            )
+        found.append(row)
     return np.array(found)

@@ -129,7 +129,12 @@ FORMS = {
 def test_every_form_gives_the_same_points(tmp_path, form):
     table = read_table(FORMS[form](tmp_path))
     np.testing.assert_allclose(table.points, FACES, atol=1e-4)
-    assert rows_of(table, iter(["a/3.jpg", "0.jpg", "nobody.jpg"]), "train").tolist() == [3, 0, -1]
+    assert rows_of(table, ["a/3.jpg", "b/3.jpg", "3.jpg", "nobody.jpg"], "train").tolist() == [3, -1, -1, -1]
+    assert rows_of(table, ["a/3.jpg"], "val").tolist() == [-1]  # an image of another split of the same name
+    bare = table._replace(names=[name.rpartition("/")[2] for name in table.names])
+    assert rows_of(bare, ["x/3.jpg", "5.jpg"], "val")[0] == 3
+    with pytest.raises(UserError, match=r"may be val/x/3\.jpg or val/y/3\.jpg: write its folders too"):
+        rows_of(bare, ["x/3.jpg", "y/3.jpg"], "val")
 
 
 def nan(points):
