@@ -140,6 +140,7 @@ def _import_run(args: argparse.Namespace) -> str:
     from simfle_jax.runs import folder as folders
     from simfle_jax.runs.checkpoint import Checkpoints
     from simfle_jax.training import published
+    from simfle_jax.training.loop import crop
     from simfle_jax.training.restore import identity, upgraded_identity
     from simfle_jax.training.state import trunk_of
     from simfle_jax.weights.encoder_file import export_encoder
@@ -154,7 +155,8 @@ def _import_run(args: argparse.Namespace) -> str:
     folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
     with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
         checkpoints.save(state, wait=True)
-    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "converted_from": args.source.name}
+    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "crop": crop(config)}
+    facts["converted_from"] = args.source.name
     export_encoder(folder / "encoder.safetensors", trunk_of(state), config, facts)
     buffers = "with its momentum" if found.optimizer else "without momentum buffers: there were none"
     return f"{folder}: goes on at epoch {found.epoch}, step {int(state.step)}, {buffers}"

@@ -2,7 +2,7 @@
 
 `eyes-1`: the middle of the eye on the image's left lies at 35 % of the side from the left and 40 % from the top, that of
 the other eye at 65 % and 40 %. Turned, scaled and moved for that (a similarity: nothing is sheared), reduced by averaging
-and then bilinear. The square is about two face widths less a half: brow to chin with some hair and jaw. What lies beyond the
+and then bilinear. The square is ten thirds of the eyes' distance wide: all of the face with some hair. What lies beyond the
 photograph is its nearest pixel repeated: black borders would be a feature to learn.
 """
 

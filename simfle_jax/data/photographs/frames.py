@@ -1,11 +1,11 @@
 """The frames of a video file or of a folder, one after the other: no more than one is in memory."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from simfle_jax.data.files import BadImage
 from simfle_jax.data.image_list import ImageList
