@@ -117,6 +117,8 @@ def crops_of(photographs: list[Photograph], detector: YuNet | None, how: str) ->
 
 def probe(encoder_path: str, sets: list[list[Photograph]], detector: YuNet | None) -> list[str]:
     """A line for each way to crop: balanced accuracy on val of a probe fitted on train, both cropped in that way."""
+    import jax.numpy as jnp
+
     from simfle_jax.encoder import load_encoder
     from simfle_jax.evaluation import scores
     from simfle_jax.evaluation.logistic import fit_chosen
@@ -126,7 +128,7 @@ def probe(encoder_path: str, sets: list[list[Photograph]], detector: YuNet | Non
     for how in ["centre", "known"] + (["detector"] if detector else []):
         train, val = (encoder(crops_of(each, detector, how)) for each in sets)
         layer, _ = fit_chosen(train, labels[0], len(EXPRESSIONS), 0)
-        matrix = scores.confusion(labels[1], np.asarray(layer.predict(val)), len(EXPRESSIONS))
+        matrix = scores.confusion(labels[1], np.asarray(layer.predict(jnp.asarray(val))), len(EXPRESSIONS))
         recalls = np.diagonal(matrix) / np.maximum(matrix.sum(1), 1)
         lines.append(f"{how:>9}: balanced accuracy {100 * recalls.mean():.1f} % on {len(val)} photographs")
     return lines

@@ -97,11 +97,11 @@ def table(frames: "Iterator[Frame]", detector: "Detector", classifier: "Classifi
         return [row if math.isnan(row[1]) else row + [round(value, 6) for value in next(shares)] for row in rows]
 
     for frame in frames:
-        face = next(iter(detector(frame.pixels)), None) if frame.pixels is not None else None
-        place = [round(value, 2) for value in (*face.box, face.score)] if face else nothing
+        place = nothing
+        if frame.pixels is not None and (faces := detector(frame.pixels)):
+            place = [round(value, 2) for value in (*faces[0].box, faces[0].score)]
+            crops.append(decode(aligned(frame.pixels, faces[0].eyes), canvas))
         rows.append([round(frame.time, 6), *place])
-        if face:
-            crops.append(decode(aligned(frame.pixels, face.eyes), canvas))
         if len(rows) == AT_ONCE:
             yield filled()
             rows, crops = [], []

@@ -13,7 +13,7 @@ from simfle_jax.data.photographs.alignment import Alignment
 from simfle_jax.data.prepare.plan import Item
 
 READ = (*FORMATS, "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # what owners give out; none of them runs a program
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
 LONGEST = 256  # pixels; larger cut faces are reduced to it: photographs are many times a canvas
 
 
@@ -40,7 +40,7 @@ def aligned_file(item: Item, suffix: str, alignment: Alignment) -> bytes | None:
     crop = alignment.crop(np.asarray(picture(item).convert("RGB")), item.box, item.path or item.name)
     if crop is None:
         return None
-    formats = {".png": {"format": "PNG"}, ".webp": {"format": "WEBP", "quality": 95}}
+    formats: dict[str, dict[str, Any]] = {".png": {"format": "PNG"}, ".webp": {"format": "WEBP", "quality": 95}}
     return _saved(Image.fromarray(crop), **formats.get(suffix.lower(), JPEG))
 
 
