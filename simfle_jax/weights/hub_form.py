@@ -1,6 +1,6 @@
 """The folder that model hubs know: config.json, model.safetensors, preprocessor_config.json, and a README.md with a header.
 
-timm loads such a folder of a trunk that it knows (`timm.create_model("local-dir:DIR")`, or "hf-hub:OWNER/NAME" of one
+timm loads such a folder of a trunk that it knows (`timm.create_model("local-dir:DIR", pretrained=True)`, or "hf-hub:OWNER/NAME" of one
 that was pushed), readers of the transformers kind find the image size, the classes and the normalisation where they look.
 """
 

@@ -4,19 +4,24 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import small
 from hub_server import Hub
 from safetensors.numpy import load_file, save_file
 from small_probe import COLOURS, write_encoder
 
 import simfle_jax
 from simfle_jax.commands import convert, push
+from simfle_jax.config import named_trunk, pretraining
 from simfle_jax.config.trunks import TRUNKS
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.evaluation.linear import Linear
+from simfle_jax.models.trunks import fresh_trunk
+from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.hub_form import card_header, model_config, preprocessor_config
 
 hub_client = pytest.importorskip("huggingface_hub")
@@ -195,3 +200,25 @@ def test_without_a_hub_or_a_token_it_is_told(encoder_folder, hub, tmp_path, monk
     with pytest.raises(SystemExit, match="2"):
         push.main([str(Path("nowhere")), "lab/faces"])
     assert "no file or folder nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224"])
+def test_timm_loads_the_weights_and_the_folder(name, tmp_path):
+    """Runs where timm, and with it torchvision, is installed."""
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    made = pretraining(small.settings(trunk=named_trunk(name), views={"size": 224, "plain_size": 112}))
+    trunk = jax.device_get(fresh_trunk(made.trunk, 0, 224))
+    (tmp_path / "run").mkdir()
+    export_encoder(tmp_path / "run" / "encoder.safetensors", trunk, made, {"step": "0"})
+    run(tmp_path / "run", tmp_path / "hub")
+    images = np.random.default_rng(0).standard_normal((2, 224, 224, 3), np.float32)
+    ours = simfle_jax.load_encoder(tmp_path / "hub").apply(images)
+    weights = {"checkpoint_path": str(tmp_path / "hub" / "model.safetensors")}
+    for network in (
+        timm.create_model(name, num_classes=0, **weights),
+        timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True),
+    ):
+        with torch.no_grad():
+            theirs = network.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous())
+        np.testing.assert_allclose(theirs.numpy(), ours, atol=1e-4)
