@@ -145,7 +145,15 @@ def test_a_bucket_that_lets_nobody_in_any_more_ends_the_run_with_a_checkpoint(se
 
 
 @pytest.fixture(scope="module")
-def two_on_disk(faces, tmp_path_factory):
+def programs(tmp_path_factory):
+    """Compiled programs that nobody else renews meanwhile: those compiled anew may round otherwise."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def two_on_disk(faces, programs, tmp_path_factory):
     """The end of an uninterrupted run of two processes on a disk."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     ended = processes.finish(start(faces, workdir))
