@@ -43,7 +43,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for number in range(options.count):
                 Image.fromarray(picture(side, side, number % 16)).save(f"{folder}/{number:05d}.jpg", quality=90)
-            row = result["cases"][str(side)] = measure(Extractor(encoder), ImageList([folder]), options)
+            row = result["cases"][str(side)] = measure(Extractor(encoder), ImageList([folder]), options.rounds)
         shown = (f"{1000 * row[name]['processor']:10.2f}" for name in ("decoding", "trunk", "both"))
         print(f"{side:<12}" + "".join(shown), file=sys.stderr, flush=True)
     if options.json:
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(extractor: Extractor, source: ImageList, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure(extractor: Extractor, source: ImageList, rounds: int) -> dict[str, dict[str, float]]:
     """Median cost of each contestant."""
     rows = min(extractor.batch_size, len(source))
     batches = [found.batch["image"] for found in decoded_in_order(source, rows, extractor.canvas, 1)]
@@ -80,7 +80,7 @@ def measure(extractor: Extractor, source: ImageList, options: argparse.Namespace
 
     calls: dict[str, Callable[[], None]] = {"decoding": decode, "trunk": through_trunk, "both": both}
     costs: dict[str, list[Cost]] = {name: [] for name in calls}
-    for turn, (name, call) in itertools.product(range(options.rounds + 1), calls.items()):
+    for turn, (name, call) in itertools.product(range(rounds + 1), calls.items()):
         processor, clock = time.process_time(), time.perf_counter()
         call()
         if turn:  # the first one compiles

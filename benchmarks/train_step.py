@@ -63,14 +63,15 @@ def parse() -> argparse.Namespace:
 
 
 def settings(options: argparse.Namespace, dtype: str) -> Config:
-    """The settings in a file of configs/ with the batch and the type asked for."""
-    path = ROOT / options.config
+    """The settings in a file of configs/, after a colon its trunk, with the batch and the type asked for."""
+    name, *trunk = options.config.split(":")
+    path = ROOT / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
         sys.exit(f"{Path(__file__).name}: there is no config {options.config}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config()
+    config = module.get_config(*trunk)
     config.batch_size, config.dtype = options.batch_size, dtype
     return pretraining(config)
 

@@ -93,6 +93,10 @@ class Encoder:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return _pooled(self.graph, self.arrays if arrays is None else arrays, images)
 
+    def apply_map(self, images: jax.Array, arrays: Any = None) -> jax.Array:
+        """The same to the last feature map [B, h, w, dim]."""
+        return _features(self.graph, self.arrays if arrays is None else arrays, images).map.astype(jnp.float32)
+
     def torch_arrays(self) -> Arrays:
         """The trunk under torchvision's (a ViT: timm's) names, in torch's layout, without classifier."""
         return torch_names.to_torch(torch_names.trunk_entries(self.trunk), jax.device_get(self.arrays))

@@ -39,7 +39,7 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.told.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(file.as_uri())
-        self.page.wait_for_function("document.documentElement.dataset.ready == 'yes'", timeout=60_000)
+        self.page.wait_for_selector("html[data-ready=yes]", state="attached", timeout=120_000)
         self.asked = [address for address in self.asked if address.split(":")[0] not in ("data", "blob")]
 
     def charts(self) -> list[dict]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.data import packing
-from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew
+from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew, w300, wflw
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import check_apart, prepare
 from simfle_jax.errors import UserError
@@ -26,6 +26,8 @@ PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "rafdb": (rafdb.plan, ("alignment",)),
     "ferplus": (ferplus.plan, ("labels", "test_split")),
     "sfew": (sfew.plan, ("alignment",)),
+    "300w": (w300.plan, ("margin",)),
+    "wflw": (wflw.plan, ("margin",)),
     "folder": (folder.plan, ()),
 }
 RULES = ("classes", "margin", "alignment", "labels", "test_split")
@@ -59,7 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
-    rules.add_argument("--margin", type=_share, help="affectnet, older: widening of the face box per edge (0.1)")
+    rules.add_argument(
+        "--margin", type=_share, help="widening of the face box per edge: affectnet, older (0.1), 300w and wflw (0.2)"
+    )
     rules.add_argument("--alignment", choices=("aligned", "original"), help="rafdb (aligned), sfew (as found)")
     rules.add_argument("--labels", choices=("majority", "argmax"), help="ferplus: from votes to a class (majority)")
     rules.add_argument("--test-split", choices=("test", "valid"), help="ferplus: which part becomes val (test)")

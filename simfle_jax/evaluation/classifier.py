@@ -84,7 +84,7 @@ def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier
     if not place or not (is_bucket(place) or Path(place).exists()):
         raise UserError(f"the encoder of the probe in {folder} is not at {place or 'a known place'}: say where it is")
     encoder = load_encoder(place)
-    if results.get("untrained"):
+    if results.get("untrained") and not encoder.is_called(probe.encoder_hash):
         encoder = untrained_encoder(encoder, results["seed"])
     records.check_encoder(folder, probe, encoder, place)
     return Classifier(encoder, probe.predictor, _names(probe.classes, classes, folder), probe.canvas)

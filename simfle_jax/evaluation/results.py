@@ -11,8 +11,10 @@ from absl import logging
 from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.sources import Source
 from simfle_jax.evaluation import records, scores
+from simfle_jax.evaluation.image_table import read_groups
 from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.evaluation.sets import SharedClasses
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.mirror import shown
@@ -59,6 +61,34 @@ def _scores(found: Predicted, classes: tuple[str, ...], seed: int) -> Results:
     matrix = scores.confusion(found.labels, found.predictions, len(classes))
     calibration = scores.calibration_error(found.confidences, found.predictions == found.labels)
     return scores.report(matrix, classes, seed) | {"calibration_error": calibration}
+
+
+def told_apart(
+    probe: Probe, val: Predicted, sources: Mapping[str, Source], rows: np.ndarray, classes: tuple[str, ...]
+) -> Results:
+    """What the settings ask for besides: `subgroups` of val, and `class_mapping` of sets with other classes.
+
+    rows: which images of val were predicted. A subgroup is a value of a column of `data.groups`.
+    """
+    told: Results = {}
+    mapping = {name: source.mapping for name, source in sources.items() if isinstance(source, SharedClasses)}
+    if mapping:
+        told["class_mapping"] = mapping
+    if probe.data.groups:
+        names = [sources["val"].name(int(row)) for row in rows]
+        columns = read_groups(probe.data.groups, names, "val")
+        told["subgroups"] = {column: _by_value(values, val, classes) for column, values in columns.items()}
+    return told
+
+
+def _by_value(values: list[str], val: Predicted, classes: tuple[str, ...]) -> Results:
+    found = {}
+    for value in sorted(set(values)):
+        of_it = np.array(values) == value
+        matrix = scores.confusion(val.labels[of_it], val.predictions[of_it], len(classes))
+        summary = {name: float(score(matrix)) for name, score in scores.SUMMARY.items()}
+        found[value] = summary | {"intervals_95": scores.intervals(matrix, 0), "count": int(of_it.sum())}
+    return found
 
 
 def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad: dict[str, str]) -> None:
@@ -132,6 +162,9 @@ def summary(results: Results) -> str:
         lines.append(f"{name.replace('_', ' '):18}{results[name]:.4f}  (95 % {low:.4f} to {high:.4f})")
     lines += _chosen(results)
     lines += [f"{name}: accuracy {further['accuracy']:.4f}" for name, further in results["further"].items()]
+    for column, groups in results.get("subgroups", {}).items():
+        lines += [f"{column} {value or '(not listed)'}: balanced accuracy {group['balanced_accuracy']:.4f} of "
+                  f"{group['count']} images" for value, group in groups.items()]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "report_every", "report_images", "remat",
     "shard_state", "data.path", "data.threads", "data.cache", "data.listing", "data.source", "data.max_bad_fraction",
     "monitor.path", "monitor.epochs",
-    "monitor.protocol",
+    "monitor.protocol", "data.train_list", "data.val_list", "data.votes", "data.groups",
 }  # fmt: skip
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # brings what an earlier version recorded to today's form
 

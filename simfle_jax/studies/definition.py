@@ -163,9 +163,9 @@ def _described(study: Study, usual: Any, data: Path) -> dict[str, Any]:
         settings = flatten(as_dict(study.pretraining(Piece(0, name, 0), data)))
         settings["kind"] = study.arm(name).kind
         arms[name] = {key: value for key, value in settings.items() if key not in FREE | {"seed"}}
-    probes = {}
+    probes, anything = {}, Path(__file__)  # encoders are not there yet, and their place is no part of the study
     for name in study.probes:
-        settings = flatten(as_dict(study.probing(name, usual, Path(__file__), data, 0)))
+        settings = flatten(as_dict(study.probing(name, usual, anything, data, 0)))
         probes[name] = {k: v for k, v in settings.items() if k not in ("seed", "encoder", "data.path", "data.threads")}
     faces = dataclasses.asdict(study.faces) if study.faces else None
     return {"arms": arms, "probes": probes, "baseline": study.baseline, "seeds": list(study.seeds), "faces": faces}

@@ -11,6 +11,7 @@ import pytest
 from small import status
 
 from simfle_jax.commands import study
+from simfle_jax.encoder import load_encoder
 from simfle_jax.studies import work
 
 FILE = str(Path(__file__).parents[1] / "small_study.py")
@@ -54,37 +55,35 @@ def done(tmp_path_factory):
 def test_a_study_goes_on_within_a_pre_training_and_does_nothing_twice(done, capsys):
     folder, halfway, statuses, trained = done
     assert halfway == ["2"] and statuses == [143, 130, 0]
-    assert [Path(run).parent.name for run in trained] == ["seed1"]  # that of seed 0 was at its end
+    assert trained == []  # by then it was at its end
     steps = [json.loads(line)["step"] for line in (folder / "BYOL/seed0/run/metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("results.json")}
     assert call(folder) == 0
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("results.json")} == before
     assert call(folder, "--list") == 0
-    assert capsys.readouterr().out.splitlines()[-6:][3] == "   3  BYOL, seed 1  done"
+    assert capsys.readouterr().out.splitlines()[-2:] == ["   0  BYOL, seed 0  done", "   1  no training, seed 0  done"]
 
 
 def test_the_table_holds_what_the_probes_found(done):
     folder, *_ = done
     found = read(folder / "table.json")
-    assert found["columns"] == ["k-NN", "few"]
-    for arm, name in (("BYOL", "BYOL"), ("no training", "no_training"), ("supervised", "supervised")):
-        probes = [folder / name / f"seed{seed}/probes" for seed in (0, 1)]
-        own = [read(place / "k-NN/results.json")["balanced_accuracy"] for place in probes]
-        few = [read(place / "few/results.json")["shares"][0]["balanced_accuracy"]["mean"] for place in probes]
-        scores = found["arms"][arm]["scores"]
-        assert (scores["k-NN"]["values"], scores["few"]["values"]) == (own, few)
-        assert scores["k-NN"]["mean"] == pytest.approx(np.mean(own))
+    assert found["columns"] == ["few"]
+    values = {}
+    for arm, name in (("BYOL", "BYOL"), ("no training", "no_training")):
+        probes = [read(folder / name / "seed0/probes/few/results.json")]
+        values[arm] = [results["shares"][0]["balanced_accuracy"]["mean"] for results in probes]
+        row = found["arms"][arm]["scores"]["few"]
+        assert row["values"] == values[arm] and row["mean"] == pytest.approx(np.mean(values[arm]))
     gap = found["arms"]["BYOL"]["scores"]["few"]["difference"]
-    base = found["arms"]["no training"]["scores"]["few"]
-    assert gap["values"] == pytest.approx(np.subtract(found["arms"]["BYOL"]["scores"]["few"]["values"], base["values"]))
-    assert "difference" not in base and found["arms"]["BYOL"]["cost"]["step"] == 4
+    assert gap["values"] == pytest.approx(np.subtract(values["BYOL"], values["no training"]))
+    assert "difference" not in row and found["arms"]["BYOL"]["cost"]["step"] == 4
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["arm"], row["score"]) for row in rows][:2] == [("BYOL", "k-NN"), ("BYOL", "few")]
-    assert float(rows[1]["difference"]) == pytest.approx(gap["mean"], abs=1e-6)
+    assert [(line["arm"], line["score"]) for line in rows] == [("BYOL", "few"), ("no training", "few")]
+    assert float(rows[0]["difference"]) == pytest.approx(gap["mean"], abs=1e-6)
     text = (folder / "table.md").read_text()
-    assert "| arm | updates | minutes | k-NN | few |" in text and "Differences from no training" in text
+    assert "| arm | updates | minutes | few |" in text and "Differences from no training" in text
 
 
 def test_checkpoints_are_probed_and_the_last_one_has_the_score_of_its_run(done):
@@ -92,7 +91,7 @@ def test_checkpoints_are_probed_and_the_last_one_has_the_score_of_its_run(done):
     found = read(folder / "table.json")["arms"]["BYOL"]
     curve = found["curve"]["0"]
     assert [point["step"] for point in curve] == [2, 4] and curve[0]["seconds"] <= curve[1]["seconds"]
-    assert curve[-1]["score"] == found["scores"]["k-NN"]["values"][0]
+    assert curve[-1]["score"] == found["scores"]["few"]["values"][0]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -108,7 +107,7 @@ def test_an_arm_that_changed_after_it_began_is_refused_and_named(done, capsys):
 def test_what_cannot_run_is_one_line(tmp_path, capsys):
     for flags, file, message in (
         (["--seeds", "1", "1"], FILE, "seeds (1, 1) must be some, each of them once"),
-        (["--only", "6"], FILE, "--only 6: the study has the pieces 0 to 5"),
+        (["--only", "6"], FILE, "--only 6: the study has the pieces 0 to 1"),
         (["--data", str(tmp_path)], FILE, "train: --data DIR holds train/ and val/"),
         ([], "ablation", "did you mean ablations?"),
         ([], f"{FILE}:-1", "arm 'BYOL' of the study: config: optimizer.lr = -1.0 must be positive"),
@@ -117,3 +116,12 @@ def test_what_cannot_run_is_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_a_supervised_arm_is_trained_on_the_labels_and_probed(tmp_path):
+    assert call(tmp_path / "s", "--only", "0", file=f"{FILE}:supervised") == 0
+    run = tmp_path / "s/supervised/seed0/run"
+    encoder, fresh = load_encoder(run), tmp_path / "s/no_training/seed0/run"
+    assert encoder.metadata["method"] == "supervised" and not fresh.exists()
+    assert "few" in read(tmp_path / "s/table.json")["arms"]["supervised"]["scores"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from simfle_jax.data.prepare import manifest
+from simfle_jax.data.prepare import landmarks, manifest
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.writer import write
 from simfle_jax.errors import UserError
@@ -22,7 +22,10 @@ def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: st
     _require_images(plan, source)
     plan.settle()
     manifest.begin(plan, out)
-    return manifest.finish(plan, out, write(plan, out, link), link)
+    items = write(plan, out, link)
+    landmarks.save(items, out)
+    manifest.write_votes(plan, out, items)
+    return manifest.finish(plan, out, items, link)
 
 
 def _require_images(plan: Plan, source: Path) -> None:

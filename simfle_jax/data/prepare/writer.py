@@ -52,6 +52,13 @@ def write(plan: Plan, out: Path, link: str) -> list[Item]:
     return [item for target, item in targets.items() if target not in bad]
 
 
+def names_in(items: Iterable[Item]) -> dict[Item, str]:
+    """Where every image lies in the canonical tree."""
+    items = list(items)
+    flat = flat_names(items)
+    return {item: _target(item, flat) for item in items}
+
+
 def flat_names(items: Iterable[Item]) -> dict[Item, str]:
     """Names of the train images in one folder: their own, with the class in front where two would collide."""
     train = [item for item in items if item.split == "train"]

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import landmark_fakes
 import layout_fakes as fakes
 from small import status
 
@@ -15,6 +16,8 @@ SOURCES = {
     "RAF-DB/basic": fakes.rafdb,
     "FERPlus": fakes.ferplus_csv,
     "SFEW_2.0": lambda root: fakes.sfew(root, aligned=True),
+    "300W": landmark_fakes.w300,
+    "WFLW": landmark_fakes.wflw,
     "MyImages": fakes.rafdb,  # any folder of images will do
 }
 
