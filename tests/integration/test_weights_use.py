@@ -288,6 +288,19 @@ def test_onnx_with_preprocessing_gives_what_predict_gives_for_images_of_any_size
     assert len({line["label"] for line in lines}) > 1
 
 
+@pytest.mark.parametrize("canvas", [24, 60])
+def test_the_pixels_of_the_preprocessing_in_pytorch_are_those_of_decode_to_the_bit(probe, canvas):
+    torch = pytest.importorskip("torch")
+    from simfle_jax.weights.torch_preprocessing import Preprocessing
+
+    preprocessing = Preprocessing(simfle_jax.load_encoder(probe).metadata, canvas)
+    random = np.random.default_rng(0)
+    for height, width in SIZES:
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        found = preprocessing.fitted(torch.from_numpy(image[None]))[0].numpy().transpose(1, 2, 0)
+        np.testing.assert_array_equal(found, decode(image, canvas), err_msg=f"{height} x {width}")
+
+
 def test_onnx_with_preprocessing_of_an_encoder_gives_features(probe, tmp_path):
     for package in ("torch", "onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
