@@ -23,6 +23,8 @@ from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder_file import architecture_text, describe
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
+from simfle_jax.weights.hub import WEIGHTS, fetch, is_hub_name
+from simfle_jax.weights.hub_form import read_folder
 from simfle_jax.weights.trunk import (
     BRANCHES,
     Arrays,
@@ -166,9 +168,10 @@ def _legacy_digest(trees: Any) -> str:
 
 
 def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = "") -> Encoder:
-    """The encoder of a run's folder, or of a safetensors or torch file.
+    """The encoder of a run's folder, of a safetensors or torch file, or of a model hub.
 
-    path: a folder with encoder.safetensors (the folder of a run or of a probe), also in a bucket; a file with torchvision's `resnet50`
+    path: a folder with encoder.safetensors (the folder of a run or of a probe) or with model.safetensors (the form of
+        hubs), also in a bucket; hf://OWNER/NAME@REVISION, which huggingface_hub fetches or has in its cache; a file with torchvision's `resnet50`
         or timm's `vit_small_patch16_224` names, with or without heads, under whatever prefix; or a published
         checkpoint. A file without our metadata is taken for images of 224 pixels (a ViT: those of its positions) with
         SimFLE's mean and std.
@@ -183,12 +186,17 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
     """
     if branch not in BRANCHES:
         raise UserError(f"branch = {branch!r} must be one of {', '.join(BRANCHES)}")
+    if is_hub_name(str(path)):
+        path = fetch(str(path))
     if is_bucket(path):
         with borrowed(os.fspath(path), checkpoints=branch == "target" or step is not None) as place:
             return load_encoder(place, branch, step, prefix)
     path = Path(path)
-    if step is not None and not path.is_dir():
+    in_hub_form = (path / WEIGHTS).is_file()
+    if step is not None and (not path.is_dir() or in_hub_form):
         raise UserError(f"step = {step} is for the folder of a run; {path} is none")
+    if in_hub_form:
+        return from_arrays(*read_folder(path), branch, path / WEIGHTS, prefix)
     if path.is_dir() and (branch == "target" or step is not None):
         return _of_run(path, branch, step)
     file = path / "encoder.safetensors" if path.is_dir() else path

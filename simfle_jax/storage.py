@@ -208,7 +208,7 @@ def _opened(kind: str, bucket: str, path: str, surroundings: tuple[str, ...]) ->
     # A connection over which nothing comes is cut, and the request made again.
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "20")
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
-    retries = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "4s"}
+    retries = {"max_retries": 1, "initial_delay": "200ms", "max_delay": "1s"}  # `patiently` goes on, and tells
     spec = {
         "driver": KINDS[kind],
         "bucket": bucket,

@@ -1,6 +1,7 @@
 """Prepares a data set as its owners ship it, checks any folder of images, or packs one into ArrayRecord shards.
 
 python -m simfle_jax.prepare rafdb --source RAF-DB/basic --out data/rafdb
+python -m simfle_jax.prepare folder --source PHOTOGRAPHS --out data/faces --align
 python -m simfle_jax.prepare --check data/rafdb
 python -m simfle_jax.prepare --pack data/rafdb --out data/rafdb_packed
 python -m simfle_jax.prepare --pack data/rafdb --out gs://BUCKET/rafdb
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.data import packing
+from simfle_jax.data.photographs.alignment import CHOICES, Alignment
+from simfle_jax.data.photographs.detector import YuNet
 from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew, w300, wflw
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import check_apart, prepare
@@ -30,8 +33,9 @@ PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "wflw": (wflw.plan, ("margin",)),
     "folder": (folder.plan, ()),
 }
+ALIGN = ("align", "not_found", "detector")
 RULES = ("classes", "margin", "alignment", "labels", "test_split")
-OPTIONS = {"dataset": ("source", "out", "link", *RULES), "check": ("json",), "pack": ("out",)}
+OPTIONS = {"dataset": ("source", "out", "link", *RULES, *ALIGN), "check": ("json",), "pack": ("out",)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,6 +63,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pack", type=on_disk, metavar="DIR", help="write the images of a folder as shards to --out instead"
     )
+    faces = parser.add_argument_group("faces in photographs, of any data set")
+    faces.add_argument("--align", action="store_true", default=None, help="write each image's face, its eyes in place")
+    faces.add_argument(
+        "--not-found", choices=CHOICES, help="images without a face: leave out, cut the centre, keep (drop)"
+    )
+    faces.add_argument("--detector", metavar="FILE", help="the face detector (SIMFLE_FACE_DETECTOR)")
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
     rules.add_argument(
@@ -74,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
     chosen = [name for name in ("dataset", "check", "pack") if getattr(options, name) is not None]
     if len(chosen) != 1:
         raise UserError(f"give one of a data set ({', '.join(PLANS)}), --check DIR or --pack DIR; see --help")
-    for name in ("source", "out", "link", "json", *RULES):
+    for name in ("source", "out", "link", "json", *RULES, *ALIGN):
         if getattr(options, name) is not None and name not in OPTIONS[chosen[0]]:
             raise UserError(
                 f"{_flag(name)} is not an option of {'a data set' if chosen[0] == 'dataset' else _flag(chosen[0])}"
@@ -91,8 +101,19 @@ def _prepare(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in RULES if getattr(options, name) is not None}
     for name in given.keys() - set(known):
         raise UserError(f"{_flag(name)} is not an option of {options.dataset}")
-    result = prepare(functools.partial(make_plan, **given), options.source, options.out, options.link or "hard")
+    made, alignment = functools.partial(make_plan, **given), _alignment(options)
+    result = prepare(made, options.source, options.out, options.link or "hard", alignment)
     print(manifest.table(result), f"written: {options.out} (details in {manifest.NAME})", sep="\n")
+
+
+def _alignment(options: argparse.Namespace) -> Alignment | None:
+    if not options.align:
+        for name in ("not_found", "detector"):
+            if getattr(options, name) is not None:
+                raise UserError(f"{_flag(name)} is an option of --align, which is not given")
+        return None
+    detector = YuNet(options.detector or "")
+    return Alignment(detector, detector.name, options.not_found or "drop")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from simfle_jax.config import check_seed, one_of, require, typed, with_defaults
 from simfle_jax.errors import UserError
 from simfle_jax.storage import is_bucket, refuse_bucket
+from simfle_jax.weights.hub import is_hub_name
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
 # Seen by the names of their files, because importing them imports JAX.
@@ -222,7 +223,7 @@ def _check_paths(probe: Probe) -> None:
         _check_features(probe)
     elif not probe.encoder:
         raise UserError("encoder is empty: give --config.encoder=RUN, the folder of a pre-training run")
-    elif not is_bucket(probe.encoder) and not os.path.exists(probe.encoder):
+    elif not (is_hub_name(probe.encoder) or is_bucket(probe.encoder) or os.path.exists(probe.encoder)):
         raise UserError(f"no encoder at {probe.encoder}: give --config.encoder=RUN, the folder of a pre-training run")
     if not is_bucket(probe.data.path) and probe.data.source == "folder" and not os.path.isdir(probe.data.path):
         raise UserError(f"no folder {probe.data.path!r}: give --config.data.path=DIR, which holds train/ and val/")

@@ -29,6 +29,13 @@ function showThumbnails(plot) {
   plot.on("plotly_unhover", () => (image.style.display = "none"));
 }
 
+// Paper is not as wide as the window that the charts were drawn for.
+const drawings = () => document.querySelectorAll(".main-svg");
+addEventListener("beforeprint", () =>
+  drawings().forEach((svg) => svg.setAttribute("viewBox", `0 0 ${svg.width.baseVal.value} ${svg.height.baseVal.value}`)),
+);
+addEventListener("afterprint", () => drawings().forEach((svg) => svg.removeAttribute("viewBox")));
+
 // One chart after another, so that the page answers between them.
 async function draw() {
   const asWritten = controls && JSON.stringify(choices());

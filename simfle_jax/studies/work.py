@@ -1,5 +1,6 @@
 """The work of one piece of a study: its encoder, its probes, and the probe of its checkpoints. Each part is done once."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -124,16 +125,19 @@ def found_scores(study: Study, piece: Piece, workdir: Path) -> dict[str, float]:
 
 
 def columns(name: str, results: dict[str, Any], scores: tuple[str, ...]) -> dict[str, float]:
-    """Of a probe's results, by column: with few labels the mean over the draws of each share."""
+    """Of a probe's results, by column: the first of `scores` as NAME, others as NAME, SCORE.
+
+    With few labels it is the mean over the draws of each share. 'outer_eyes.nme' is the `nme` below `outer_eyes`.
+    """
     found: dict[str, float] = {}
+    rows = results.get("shares") or [results]
     for score in scores:
-        column = name if len(scores) == 1 else f"{name}, {score.replace('_', ' ')}"
-        if "shares" in results:
-            several = len(results["shares"]) > 1
-            for row in results["shares"]:
-                found[f"{column}, {100 * row['share']:g} %" if several else column] = row[score]["mean"]
-        elif score in results:
-            found[column] = results[score]
+        column = name if score == scores[0] else f"{name}, {score.replace('_', ' ').replace('.', ' ')}"
+        for row in rows:
+            value = functools.reduce(lambda inner, key: (inner or {}).get(key), score.split("."), row)
+            if value is not None:
+                share = f", {100 * row['share']:g} %" if len(rows) > 1 else ""
+                found[column + share] = value["mean"] if isinstance(value, dict) else value
     return found
 
 

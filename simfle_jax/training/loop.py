@@ -17,6 +17,7 @@ from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
+from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
@@ -121,6 +122,12 @@ def open_data(config: Config) -> tuple[Source, int]:
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
     return source, steps_per_epoch
+
+
+def crop(config: Config) -> str:
+    """How the images were cropped to the face, as far as their folders tell."""
+    mixed = [entry.partition("@")[2].rpartition("=")[0] for entry in config.data.sources]
+    return crop_of(*(mixed or [config.data.path]))
 
 
 @contextlib.contextmanager
@@ -244,7 +251,7 @@ class Run:
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
-            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
+            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": crop(self.config)}
             with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 

@@ -186,14 +186,14 @@ def browsed(whole, tmp_path_factory):
     leaking.write_text(whole.read_text().replace("<main", '<img src="http://localhost:9/x.png" alt=""><main', 1))
     with chromium() as browser:
         large, phone = Opened(browser, whole), Opened(browser, whole, width=400, scheme="dark")
-        charts, tables, walk = large.charts(), large.tables(), large.walk()
+        charts, tables, controls, walk = large.charts(), large.tables(), large.controls(), large.walk()
         faults = {"large": large.faults(), "small": phone.faults()}
         overhang = {"large": large.overhang(), "small": phone.overhang()}
         for control in large.page.query_selector_all(".controls select"):
             control.focus()
             large.page.keyboard.press("ArrowDown")
         large.page.wait_for_selector(".xtitle:text('seconds')", timeout=120_000)
-        return Browsed(large.told + phone.told, large.asked + phone.asked, charts, tables, large.controls(), walk,
+        return Browsed(large.told + phone.told, large.asked + phone.asked, charts, tables, controls, walk,
                        large.charts(), faults, overhang, Opened(browser, leaking).told)  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def test_tables_in_the_browser_have_the_numbers_of_the_results(browsed, run, pro
     assert [row[1:] for row in found["Confusion matrix"]] == [
         [[count] for count in row] for row in results["confusion"]
     ]
-    assert [row[0] for row in found["Confusion matrix"]] == results["classes"] == [*CLASSES.values()]
+    assert [row[0] for row in found["Confusion matrix"]] == results["classes"] == sorted(CLASSES.values())
     scores = found["How it scored"][0]
     for score in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert [results[score], *results["intervals_95"][score]] in scores

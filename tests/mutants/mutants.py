@@ -509,4 +509,32 @@ LEARNING = [
            "test_it_grows_with_the_weight_of_the_tie"),
 ]  # fmt: skip
 
-MUTANTS = METHOD + OPTIMIZER + CHANCE + RUNS + CONFIG + DATA + EVALUATION + LEARNING
+BUCKETS = [
+    Mutant("bucket: a write names no version", "storage.py", "self._store.write(name, data, if_equal=version)",
+           "self._store.write(name, data)", "test_of_two_that_write_at_once_one_is_told"),
+    Mutant("bucket: a failed request is final", "storage.py", "if time.monotonic() + pause > end:", "if True:",
+           "test_requests_that_fail_are_made_again"),
+    Mutant("bucket: a lock that is another's is given back", "bucket_lock.py",
+           "if self._holder().get(\"id\") == self.me[\"id\"]:", "if True:",
+           "test_a_holder_elsewhere_is_waited_for_and_taken_over_from_by_one"),
+    Mutant("bucket: files are copied by name", "mirror.py", "key=lambda item: item[1].stat().st_mtime_ns",
+           "key=lambda item: item[0][::-1]", "test_files_are_copied_in_order_and_come_back"),
+    Mutant("bucket: what a checkpoint holds is not compared", "mirror.py",
+           "hashlib.sha256(data).hexdigest() != manifest[\"files\"][name][\"sha256\"]", "False",
+           "test_a_checkpoint_without_its_list_is_none_and_a_damaged_one_is_told"),
+    Mutant("bucket: every checkpoint is kept", "mirror.py", "for old in self.steps[keep:]:", "for old in ():",
+           "test_the_newest_checkpoints_are_kept"),
+    Mutant("bucket: a shard is not compared", "packs.py", "checked.hexdigest() != expected", "False",
+           "test_a_damaged_or_changing_shard_is_not_used"),
+    Mutant("bucket: a replaced pack is the old one", "packs.py", "+ b\"\\0\".join(indices.values())", "",
+           "test_a_pack_that_is_replaced_is_another_one"),
+    Mutant("bucket: a pack that is read makes room", "host.py", "fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
+           "test_packs_that_nobody_reads_make_room"),
+    Mutant("bucket: a run begins anew", "runs/folder.py", "if (mirror := mirror_of(folder)) and mirror.steps:", "if False:",
+           "test_a_run_in_a_bucket_is_the_run_on_a_disk"),
+    Mutant("a kept listing is believed", "kept_listing.py", "if folders[path] != time", "if False",
+           "test_a_change_is_noticed[add]"),
+    Mutant("a kept listing: sizes are believed", "kept_listing.py", "!= size:", "is None:", "test_a_change_is_noticed[size]"),
+]  # fmt: skip
+
+MUTANTS = BUCKETS + METHOD + OPTIMIZER + CHANCE + RUNS + CONFIG + DATA + EVALUATION + LEARNING

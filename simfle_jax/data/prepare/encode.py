@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from simfle_jax.data.decode import FORMATS, BadImage, open_rgb
+from simfle_jax.data.photographs.alignment import Alignment
 from simfle_jax.data.prepare.plan import Item
 
 READ = (*FORMATS, "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # what owners give out; none of them runs a program
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 LONGEST = 256  # pixels; larger cut faces are reduced to it: photographs are many times a canvas
 
@@ -25,16 +26,33 @@ def encoded(item: Item) -> bytes:
     Raises:
         BadImage: the image cannot be decoded, or its box lies outside of it.
     """
-    if item.pixels is not None:
-        side = round(len(item.pixels) ** 0.5)
-        grey = np.frombuffer(item.pixels, np.uint8).reshape(side, side)
-        return _saved(Image.fromarray(grey), format="PNG")
-    assert item.path is not None
-    with open(item.path, "rb") as file:
-        image = open_rgb(file.read(), READ)
-    if item.box is None:
+    image = picture(item)
+    if item.box is None or item.pixels is not None:
         return _saved(image, format="PNG")
     return _saved(cut(image, item.box), **JPEG)
+
+
+def aligned_file(item: Item, suffix: str, alignment: Alignment) -> bytes | None:
+    """The file of an image's face in the crop, in the format that its name's ending says; None: to be kept as it is.
+
+    Raises:
+        BadImage: the image cannot be decoded, or has no face and is to be dropped.
+    """
+    crop = alignment.crop(np.asarray(picture(item).convert("RGB")), item.box, item.path or item.name)
+    if crop is None:
+        return None
+    formats: dict[str, dict[str, Any]] = {".png": {"format": "PNG"}, ".webp": {"format": "WEBP", "quality": 95}}
+    return _saved(Image.fromarray(crop), **formats.get(suffix.lower(), JPEG))
+
+
+def picture(item: Item) -> Image.Image:
+    """The whole image, upright; raises BadImage."""
+    if item.pixels is not None:
+        side = round(len(item.pixels) ** 0.5)
+        return Image.fromarray(np.frombuffer(item.pixels, np.uint8).reshape(side, side))
+    assert item.path is not None
+    with open(item.path, "rb") as file:
+        return open_rgb(file.read(), READ)
 
 
 def with_margin(box: Box, margin: float) -> Box:

@@ -15,6 +15,7 @@ from PIL import features
 
 import simfle_jax
 from simfle_jax.data.listing import entries
+from simfle_jax.data.photographs.alignment import LIST
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published, printable
 from simfle_jax.data.prepare.writer import UNLABELLED
 from simfle_jax.data.sources import FolderSource
@@ -41,8 +42,8 @@ def begin(plan: Plan, out: Path) -> None:
     _save(path, {**settings, "complete": False})
 
 
-def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
-    """Writes the manifest of the finished folder and returns it."""
+def finish(plan: Plan, out: Path, items: list[Item], link: str, facts: dict | None = None) -> dict:
+    """Writes the manifest of the finished folder, with further facts, and returns it."""
     counts = count(items)
     manifest = {
         "dataset": plan.dataset,
@@ -55,6 +56,7 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
         "skipped": plan.skipped.as_json(),
         **subset_counts(items),
         "link": link,
+        **(facts or {}),
         "versions": versions(),
         "listing_sha256": {folder: listing_hash(out, folder) for folder in (*SPLITS, UNLABELLED)},
     }
@@ -129,6 +131,8 @@ def table(manifest: dict) -> str:
     lines += [_line(f"subset {name}", count, None) for name, count in manifest.get("subsets", {}).items()]
     for reason, entry in manifest["skipped"].items():
         lines.append(f"  skipped {entry['count']:,}: {reason} ({', '.join(entry['first'])})")
+    if manifest.get("faces_not_found"):
+        lines.append(f"  no face found in {manifest['faces_not_found']:,}: listed in {LIST}")
     return printable("\n".join(lines))
 
 

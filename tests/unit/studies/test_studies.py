@@ -53,6 +53,7 @@ def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
 def test_several_scores_and_shares_are_columns_of_their_own():
     few = [{"share": share, "macro_f1": {"mean": share}, "accuracy": {"mean": 0.5}} for share in (0.05, 0.25)]
     found = work.columns("few", {"shares": few}, ("macro_f1", "accuracy"))
-    assert found == {"few, macro f1, 5 %": 0.05, "few, macro f1, 25 %": 0.25, "few, accuracy, 5 %": 0.5,
+    assert found == {"few, 5 %": 0.05, "few, 25 %": 0.25, "few, accuracy, 5 %": 0.5,
                      "few, accuracy, 25 %": 0.5}  # fmt: skip
-    assert work.columns("nme", {"nme": 0.1}, ("accuracy",)) == {}
+    assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy", "eyes.nme")) == {"points, eyes nme": 0.1}
+    assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy",)) == {}
