@@ -1,6 +1,5 @@
 """The work of one piece of a study: its encoder, its probes, and the probe of its checkpoints. Each part is done once."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -134,11 +133,18 @@ def columns(name: str, results: dict[str, Any], scores: tuple[str, ...]) -> dict
     for score in scores:
         column = name if score == scores[0] else f"{name}, {score.replace('_', ' ').replace('.', ' ')}"
         for row in rows:
-            value = functools.reduce(lambda inner, key: (inner or {}).get(key), score.split("."), row)
+            value = _below(row, score)
             if value is not None:
                 share = f", {100 * row['share']:g} %" if len(rows) > 1 else ""
                 found[column + share] = value["mean"] if isinstance(value, dict) else value
     return found
+
+
+def _below(results: Any, path: str) -> Any:
+    """What 'a.b' names in nested results, or None."""
+    for key in path.split("."):
+        results = results.get(key) if isinstance(results, dict) else None
+    return results
 
 
 def found_curve(study: Study, piece: Piece, workdir: Path) -> list[dict[str, float]]:
