@@ -27,7 +27,7 @@ def use_cache() -> None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simfle_jax")
         if platform == "cpu":
             # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out.
-            folder /= f"{cores()}-cores"
+            folder /= f"{os.environ.get('NPROC') or cores()}-cores"  # NPROC is what XLA asks first
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")

@@ -26,12 +26,13 @@ def no_folder(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this operating system")
 def test_programs_for_other_numbers_of_cores_are_kept_apart(no_folder, monkeypatch):
     folders = []
-    for cores in ({0}, {0, 1}):
+    for cores, threads in ({0}, ""), ({0, 1}, ""), ({0, 1}, "8"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        monkeypatch.setenv("NPROC", threads)
         jax.config.update("jax_compilation_cache_dir", None)
         compilation.use_cache()
         folders.append(jax.config.values["jax_compilation_cache_dir"])
-    assert folders == [str(no_folder / "simfle_jax/1-cores"), str(no_folder / "simfle_jax/2-cores")]
+    assert folders == [str(no_folder / f"simfle_jax/{count}-cores") for count in (1, 2, 8)]
 
 
 def test_a_folder_that_jax_was_told_of_is_kept(no_folder):
