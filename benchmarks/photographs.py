@@ -25,7 +25,7 @@ from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.nearest import knn
 from simfle_jax.evaluation.scores import accuracy, balanced_accuracy, confusion, macro_f1
 
-EPOCHS = 3
+EPOCHS = 5
 BASE = ["--config=small", f"--config.epochs={EPOCHS}", "--config.log_steps=25", "--config.checkpoint_steps=0"]
 ARMS = {
     f"{name}, {how}": [f"--config.method={name.lower()}", f"--config.views.standardise={how}"]
