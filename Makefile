@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Modules are compiled when they are first imported: compiling all of them here takes longer than installing them.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile --constraint requirements.txt
 
-.PHONY: demo test proofs mutants setup clean
+.PHONY: demo test proofs fuzz mutants setup clean
 
 setup: .venv/.installed
 
@@ -31,6 +31,13 @@ test: .venv/.tested
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
 	$(BIN)/python -m pytest -m slow
+	$(MAKE) fuzz MINUTES=5
+
+# Damaged files of all kinds, for so many minutes, from this seed (docs/testing.md): make fuzz MINUTES=60 SEED=7
+MINUTES ?= 30
+SEED ?= 0
+fuzz: .venv/.tested
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) --seed $(SEED)
 
 # Breaks the program in many places, one after another: some test must fail each time (docs/testing.md).
 mutants: .venv/.tested
