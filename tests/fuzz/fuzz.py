@@ -16,6 +16,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,13 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert self._line(600) == b"ready\n", "the worker does not start"
+        with tempfile.TemporaryFile() as errors:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
+            if self._line(600) != b"ready\n":
+                errors.seek(0)
+                raise SystemExit(f"the worker does not start:\n{errors.read()[-3000:].decode(errors='replace')}")
 
     def attempt(self, kind: str, number: int) -> dict[str, Any]:
         """What input `number` of a kind did."""

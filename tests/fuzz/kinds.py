@@ -199,7 +199,7 @@ def use_config(folder: Path, _: Path) -> None:
     read_run(folder, "run", [4])
     records.training_settings(folder)
     config = run_config(folder)
-    claim(folder, identity(config, "abc"), upgraded_identity)
+    claim(folder, identity(config, "abc"), upgraded_identity, write=False)
 
 
 def metrics(folder: Path) -> None:
