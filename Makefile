@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Modules are compiled when they are first imported: compiling all of them here takes longer than installing them.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile --constraint requirements.txt
 
-.PHONY: demo test proofs mutants bench-smoke setup clean
+.PHONY: demo test proofs fuzz mutants bench-smoke setup clean
 
 setup: .venv/.installed
 
@@ -28,11 +28,18 @@ test: .venv/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m 'not slow and not cluster' -n 2 --dist loadfile tests/unit tests/integration tests/parity
-	$(BIN)/python -m pytest -m 'not slow and not cluster' tests/distributed tests/faults
+	$(BIN)/python -m pytest -m 'not slow and not cluster' tests/distributed tests/faults tests/buckets tests/fuzz
 
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
 	$(BIN)/python -m pytest -m slow
+	$(MAKE) fuzz MINUTES=5
+
+# Damaged files of all kinds, for so many minutes, from this seed (docs/testing.md): make fuzz MINUTES=60 SEED=7
+MINUTES ?= 30
+SEED ?= 0
+fuzz: .venv/.tested
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES) --seed $(SEED)
 
 # Breaks the program in many places, one after another: some test must fail each time (docs/testing.md).
 mutants: .venv/.tested

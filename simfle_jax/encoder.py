@@ -1,5 +1,6 @@
 """The trained trunk as a file and as a callable: uint8 images in, features out."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from flax import nnx
 
 from simfle_jax import augment, compilation
 from simfle_jax.config import TrunkSettings
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.models.trunks import Features, fresh_trunk, make_trunk, trunk_shapes
 from simfle_jax.runs.mirror import borrowed
@@ -21,7 +23,7 @@ from simfle_jax.storage import is_bucket
 from simfle_jax.training.restore import recorded_facts, run_state
 from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.encoder_file import architecture_text, describe
+from simfle_jax.weights.encoder_file import architecture_text, check_preprocessing, describe
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
 from simfle_jax.weights.hub import WEIGHTS, fetch, is_hub_name
 from simfle_jax.weights.hub_form import read_folder
@@ -33,6 +35,7 @@ from simfle_jax.weights.trunk import (
     infer_image_size,
     infer_trunk,
     is_published,
+    is_trunk,
 )
 
 HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
@@ -209,13 +212,16 @@ def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: st
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
     held = metadata.get("branch", "online")
     found = find_trunk(arrays, branch, where, held, prefix)
-    trunk = _recorded_trunk(metadata, where) or infer_trunk(found, where)
+    trunk = _recorded_trunk(metadata, len(found), where) or infer_trunk(found, where)
     entries = torch_names.trunk_entries(trunk)
     check_names(found, entries, where)
-    size = metadata.get("size") or str(infer_image_size(trunk, found))
-    check_shapes(found, entries, trunk_shapes(trunk, int(size)), where)
+    known = DEFAULT_METADATA | {"architecture": architecture_text(trunk), "size": str(infer_image_size(trunk, found))}
+    check_preprocessing(known | metadata, where)
+    size = int(metadata.get("size") or known["size"])
+    if trunk.kind == "vit" and size // trunk.patch != infer_image_size(trunk, found) // trunk.patch:
+        raise UserError(f"{where}: its metadata say images of {size} pixels, its positions are of another number")
+    check_shapes(found, entries, trunk_shapes(trunk, size), where)
     check_values(found, where)
-    known = DEFAULT_METADATA | {"architecture": architecture_text(trunk), "size": size}
     if is_published(arrays):
         known |= {"method": "SimFLE"} | metadata | {"branch": branch}
     else:
@@ -223,13 +229,14 @@ def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: st
     return Encoder(torch_names.to_ours(entries, found), trunk, known)
 
 
-def _recorded_trunk(metadata: dict[str, str], where: str | Path) -> TrunkSettings | None:
+def _recorded_trunk(metadata: dict[str, str], most_blocks: int, where: str | Path) -> TrunkSettings | None:
     if "architecture" not in metadata:
         return None
-    try:
-        return architecture(json.loads(metadata["architecture"]))
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where}: its metadata `architecture` is not one that this program writes") from None
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        trunk = architecture(parse_json(metadata["architecture"]))
+        if is_trunk(trunk, most_blocks):
+            return trunk
+    raise UserError(f"{where}: its metadata `architecture` is not one that this program writes")
 
 
 def _of_run(folder: Path, branch: str, step: int | None) -> Encoder:

@@ -88,13 +88,12 @@ def embed(
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
     from simfle_jax.encoder import load_encoder
-    from simfle_jax.evaluation.feature_file import ENDINGS, FeatureFile, import_parquet
+    from simfle_jax.evaluation.feature_file import ENDINGS, FeatureFile, import_parquet, require_new
     from simfle_jax.evaluation.features import Extractor, check_readable
 
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out} must end in {' or '.join(ENDINGS)}")
-    if out.exists():
-        raise UserError(f"--out {out} exists already: give another name, or remove it first")
+    require_new(out)
     if out.suffix == ".parquet":
         import_parquet()  # its absence is told before the work and not after
     compilation.use_cache()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from simfle_jax import distributed
+from simfle_jax.data.bad_list import printable
 from simfle_jax.errors import UserError
 
 
@@ -30,6 +31,6 @@ def ended(call: Callable[[], object]) -> None:
 
 
 def _leave(message: str, status: int, alone: bool = False) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     distributed.leave(status, alone=alone)
     raise SystemExit(status) from None

@@ -20,6 +20,7 @@ import simplejpeg
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.config import check_seed
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.synthetic_faces import IMAGES_PER_IDENTITY, PRESETS, Strengths, contact_sheet, draw_face
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -114,7 +115,7 @@ def _is_done(out: Path, settings: dict) -> bool:
 
 def _note(path: Path) -> object:
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text())
     except (OSError, ValueError):
         return None
 

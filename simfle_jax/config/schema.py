@@ -60,6 +60,8 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
         room = tree
         for one in rooms:
             room = room.setdefault(one, {})
+            if not isinstance(room, dict):
+                raise UserError(f"config: {one} must be a group of settings, as {key} says")
         room[name] = value
     return tree
 

@@ -61,6 +61,10 @@ def _first(cls: Any) -> str:
 
 def with_defaults(cls: Any, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What an earlier version recorded of a settings dataclass, with the settings that came later as they were before."""
+    if not isinstance(recorded, Mapping):
+        raise UserError(
+            f"config: {recorded!r:.60} was recorded where a group of settings must be: put it back from a copy"
+        )
     found = dict(recorded)
     for field in dataclasses.fields(cls):
         if field.name in found and dataclasses.is_dataclass(field.type):

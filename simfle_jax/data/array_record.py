@@ -11,7 +11,6 @@ So a pack gives the same names, labels, fingerprint and batches as the folder it
 
 import bisect
 import functools
-import json
 import os
 import struct
 import threading
@@ -22,12 +21,14 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from simfle_jax.data.files import BadImage, record_error
 from simfle_jax.data.packs import pack_at_hand
+from simfle_jax.data.read_back import parse_json, read_npz
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 
 FORMAT = "simfle pack 1"
 HEADER = struct.Struct("<iI")
 SPLITS = ("train", "val")
+AGAIN = "pack the data again"
 
 
 class ArrayRecordSource:
@@ -75,13 +76,12 @@ class _Part:
     """One folder of shards with its index; `prefix` is put before the names."""
 
     def __init__(self, folder: str, prefix: str):
-        index = read_index(folder)
+        index, (names, ends, labels, sizes) = read_index(folder), _read_arrays(folder)
         self.folder, self.prefix, self.shards = folder, prefix, index["shards"]
         self.classes = tuple(index["classes"]) if index["classes"] else None
         self.fingerprint = str(index.get("fingerprint", ""))
-        with np.load(os.path.join(folder, "index.npz")) as arrays:
-            self._names, self._ends = arrays["names"].tobytes(), arrays["ends"]
-            self.labels, self.sizes = arrays["labels"], arrays["sizes"]
+        self._names, self._ends, self.labels, self.sizes = names.tobytes(), ends, labels, sizes
+        _check_whole(folder, self.classes, self.shards, len(self._names), ends, labels, sizes)
         self._starts = np.cumsum([0, *(shard["count"] for shard in self.shards)]).tolist()
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
@@ -101,9 +101,11 @@ class _Part:
         number = bisect.bisect_right(self._starts, index) - 1
         try:
             record = self._reader(number).read([index - self._starts[number]])[0]
+            return record[HEADER.size + HEADER.unpack_from(record)[1] :]
         except (ValueError, RuntimeError, IndexError) as error:
             raise record_error(error, f"shard {self.shards[number]['name']}") from None
-        return record[HEADER.size + HEADER.unpack_from(record)[1] :]
+        except struct.error:
+            raise BadImage(f"damaged shard {self.shards[number]['name']}: a record without its beginning") from None
 
     def _reader(self, number: int) -> Any:
         # One reader a shard, shared by all threads: it may be read from several at once.
@@ -139,12 +141,51 @@ def read_index(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "index.json")
     try:
         with open(path) as file:
-            index = json.load(file)
+            index = parse_json(file.read())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): pack the data again") from None
+        raise UserError(f"{path} cannot be read ({error}): {AGAIN}") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise UserError(f"{path} is not of the format {FORMAT!r}: pack the data again")
+        raise UserError(f"{path} is not of the format {FORMAT!r}: {AGAIN}")
+    classes, shards = index.get("classes"), index.get("shards")
+    is_right = isinstance(shards, list) and all(map(_is_shard, shards)) and isinstance(index.get("fingerprint"), str)
+    if not is_right or not (
+        classes is None or (isinstance(classes, list) and all(isinstance(c, str) for c in classes))
+    ):
+        raise UserError(f"{path} is damaged: {AGAIN}")
     return index
+
+
+def _is_shard(shard: Any) -> bool:
+    if not isinstance(shard, dict) or not isinstance(shard.get("name"), str):
+        return False
+    numbers = shard.get("count"), shard.get("bytes")
+    return os.path.basename(shard["name"]) == shard["name"] and all(type(n) is int and 0 <= n < 2**60 for n in numbers)
+
+
+def _read_arrays(folder: str) -> list[np.ndarray]:
+    """Joined names, ends, labels and sizes of the images of a pack."""
+    path = os.path.join(folder, "index.npz")
+    arrays = read_npz(path, ("names", "ends", "labels", "sizes"), AGAIN)
+    if any(array.ndim != 1 or array.dtype.kind not in "iu" for array in arrays):
+        raise UserError(f"{path} is damaged: {AGAIN}")
+    return arrays
+
+
+def _check_whole(
+    folder: str,
+    classes: tuple[str, ...] | None,
+    shards: list[dict[str, Any]],
+    names: int,
+    ends: np.ndarray,
+    labels: np.ndarray,
+    sizes: np.ndarray,
+) -> None:
+    """Raises UserError where the two files of an index do not tell the same."""
+    count = sum(shard["count"] for shard in shards)
+    fits = count > 0 and len(ends) == len(labels) == len(sizes) == count
+    fits = fits and ends[0] >= 0 and bool((np.diff(ends) >= 0).all()) and ends[-1] == names
+    if not fits or labels.min() < -1 or (classes and labels.max() >= len(classes)):
+        raise UserError(f"index.json and index.npz in {folder} do not fit each other: {AGAIN}")
 
 
 def _check_shards(folder: str, shards: list[dict[str, Any]]) -> None:

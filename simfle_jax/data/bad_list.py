@@ -5,18 +5,25 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029]")
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def printable(text: str) -> str:
+    r"""A text, with names of files in it, on one line of UTF-8: other bytes and control characters as \xNN."""
+    visible = _UNPRINTED.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
+    return visible.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def escaped(name: str) -> str:
-    r"""A file's name on one line of UTF-8: other bytes, control characters and the backslash as \xNN."""
-    visible = _UNPRINTED.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), name)
-    return visible.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A file's name as `printable`, and the backslash as \x5c, so that `unescaped` finds it again."""
+    return printable(name.replace("\\", "\\x5c"))
 
 
 def unescaped(text: str) -> str:
     """The name that `escaped` was given."""
-    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+    raw = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode("utf-8", "surrogateescape")
+    )
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -25,6 +25,7 @@ except ImportError:  # Windows, where a run is one process
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.pipeline import decoded_in_order
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -130,7 +131,7 @@ def _open(path: str, source: Source, canvas: int, key: str) -> CachedSource | No
 def _read_header(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            header = json.loads(file.read(PAGE))
+            header = parse_json(file.read(PAGE))
         return header if str(header["format"]).startswith("simfle canvases") else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -194,5 +194,5 @@ def _check_bad(source: Source, bad: dict[int, str], number: int, seen: int, max_
         raise UserError(
             f"{number} of {seen} images cannot be read, more than "
             f"data.max_bad_fraction={max_bad_fraction:g}: {examples(source, bad)}; "
-            "mend or remove them, or raise the limit"
+            "mend them, or raise the limit, or remove them, for another --workdir where this one has checkpoints already"
         )

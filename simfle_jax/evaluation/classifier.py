@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax.config import trunk_name
+from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
@@ -117,12 +118,18 @@ def _of_arrays(
     if weight.shape != (bias.size, encoder.dim):
         raise UserError(f"{path}: {layer_name}.weight is {weight.shape}, expected ({bias.size}, {encoder.dim})")
     layer = Linear(jnp.asarray(weight.T), jnp.asarray(bias))
-    names = _names(tuple(json.loads(metadata.get("classes", "[]"))), classes, path)
+    try:
+        told, canvas = tuple(parse_json(metadata.get("classes", "[]"))), int(metadata.get("canvas", 0))
+        if canvas < 0 or not all(isinstance(name, str) for name in told):
+            raise ValueError("they are no names")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: its metadata classes or canvas are damaged ({one_line(error)})") from None
+    names = _names(told, classes, path)
     if len(names) != layer.bias.size:
         raise UserError(
             f"{path} tells {layer.bias.size} classes apart, {len(names)} names are known: give all in order"
         )
-    return Classifier(encoder, layer, names, int(metadata.get("canvas", 0)))
+    return Classifier(encoder, layer, names, canvas)
 
 
 def save_folder(folder: Path, classifier: Classifier) -> None:

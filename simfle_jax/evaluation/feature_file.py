@@ -6,6 +6,7 @@ Until it is whole it is a folder `OUT.partial` beside it:
     rows.i64        the number of each row's image in the list
     bad.json        reasons of the images that could not be read, by number
     state.json      what is embedded of what, how many images are done, how many rows they gave
+    lock.json       who writes it
 """
 
 import contextlib
@@ -21,7 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
+from simfle_jax.runs.lock import Lock
 from simfle_jax.weights.files import replacing
 
 ENDINGS = (".npz", ".parquet", ".npy")
@@ -42,30 +45,37 @@ class FeatureFile:
     appended is then kept whatever ends it.
 
     Raises:
-        UserError: `out` is there, or a part of something else, or cannot be written.
+        UserError: `out` is there, or a part of something else, or being written by somebody else, or cannot be written.
     """
 
     def __init__(self, out: Path, names: list[str], dim: int, identity: dict[str, Any]):
-        if out.exists():
-            raise UserError(f"--out {out} exists already: give another name, or remove it first")
         self.out, self.names, self.dim = out, names, dim
         self.folder = out.with_name(f"{out.name}.partial")
         self.state: dict[str, Any] = {"identity": identity, "done": 0, "rows": 0}
         self.bad: dict[int, str] = {}
-        with self._told():
-            self._read()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._features = self._opened("features.f32", 4 * dim)
-            self._rows = self._opened("rows.i64", 8)
+        require_new(out)
+        self._lock = Lock(self.folder, instead="--out").acquire()
+        try:
+            require_new(out)  # another one may have finished it meanwhile
+            with self._told():
+                self._read()
+                self._features = self._opened("features.f32", 4 * dim)
+                self._rows = self._opened("rows.i64", 8)
+        except BaseException:
+            self._unlock()
+            raise
         self._saved = time.monotonic()
 
     def __enter__(self) -> "FeatureFile":
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        with contextlib.closing(self._features), contextlib.closing(self._rows):
-            if kind is not None:
-                self.save()
+        try:
+            with contextlib.closing(self._features), contextlib.closing(self._rows):
+                if kind is not None:
+                    self.save()
+        finally:
+            self._unlock()
 
     @property
     def done(self) -> int:
@@ -87,7 +97,8 @@ class FeatureFile:
             self.save()
 
     def save(self) -> None:
-        """Makes what was appended last through a crash."""
+        """Makes what was appended last through a crash; raises UserError where somebody has taken the file over."""
+        self._lock.verify()
         with self._told():
             for file in (self._features, self._rows):
                 file.flush()
@@ -102,9 +113,15 @@ class FeatureFile:
         write = {".npz": self._write_npz, ".parquet": self._write_parquet, ".npy": self._write_npy}[self.out.suffix]
         with replacing(self.out) as temporary:
             write(temporary)
-        shutil.rmtree(self.folder)
+        self._lock.release()  # before the folder goes: it must not be made anew
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # ---------------------------------------------------------------- the folder
+
+    def _unlock(self) -> None:
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # of a file that was finished, or never begun
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -118,11 +135,13 @@ class FeatureFile:
 
     def _read(self) -> None:
         try:
-            state = json.loads((self.folder / "state.json").read_text())
-            bad = json.loads((self.folder / "bad.json").read_text())
+            state = parse_json((self.folder / "state.json").read_text())
+            bad = parse_json((self.folder / "bad.json").read_text())
+            if not isinstance(bad, dict) or not all(type(state[name]) is int for name in ("done", "rows")):
+                raise ValueError("it holds no state")
         except FileNotFoundError:
             return
-        except ValueError as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.folder} is damaged ({error}): remove it to begin anew") from None
         if state["identity"] != self.state["identity"]:
             raise UserError(f"{self.folder} is part of another embedding: remove it, or give another --out")
@@ -181,6 +200,12 @@ class FeatureFile:
                 column = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), self.dim)
                 text = [os.fsencode(name).decode(errors="backslashreplace") for name in names]
                 writer.write_table(pa.table([pa.array(text, pa.string()), column], schema))
+
+
+def require_new(out: Path) -> None:
+    """Raises UserError where the file is there already."""
+    if out.exists():
+        raise UserError(f"--out {out} exists already: give another name, or remove it first")
 
 
 def import_parquet() -> Any:

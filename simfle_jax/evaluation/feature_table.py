@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax.data.bad_list import read_bad_list
+from simfle_jax.data.read_back import one_line
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.feature_file import ENDINGS, import_parquet
@@ -161,8 +161,12 @@ def read_features(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path} must end in {' or '.join(ENDINGS)}")
     try:
         names, features = readers[path.suffix](path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no file of names and features: {' '.join(str(error).split())}") from None
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and pyarrow raise nearly anything on damaged files
+        raise UserError(f"{path} is no file of names and features: {one_line(error)}") from None
+    if np.ndim(names) != 1:
+        raise UserError(f"{path}: names must be [n], not {list(np.shape(names))}")
     names, features = [str(name) for name in names], np.asarray(features)
     if features.ndim != 2 or features.dtype.kind != "f" or len(names) != len(features) or not len(names):
         shape = f"{features.dtype} {list(features.shape)} with {len(names)} names"
@@ -173,7 +177,7 @@ def read_features(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_npz(path: Path) -> tuple[Any, Any]:
-    with np.load(path) as file:
+    with path.open("rb") as opened, np.load(opened) as file:
         return file["names"], file["features"]
 
 

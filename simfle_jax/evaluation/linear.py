@@ -25,6 +25,11 @@ class Linear(NamedTuple):
     kernel: Float[Array, "feature class"]
     bias: Float[Array, " class"]
 
+    @property
+    def n_classes(self) -> int:
+        """Classes that it tells apart."""
+        return self.bias.shape[-1]
+
     def logits(self, features: Float[AnyArray, "*batch feature"]) -> Float[Array, "*batch class"]:
         """Features [..., D] to logits [..., K]."""
         return jnp.matmul(features, self.kernel, precision=jax.lax.Precision.HIGHEST) + self.bias

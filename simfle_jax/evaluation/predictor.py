@@ -28,9 +28,14 @@ def to_arrays(predictor: Predictor) -> tuple[Arrays, dict[str, str]]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Predictor:
-    """The inverse of `to_arrays`; raises KeyError where something is missing."""
+    """The inverse of `to_arrays`; raises KeyError where something is missing, ValueError where it does not fit."""
     if metadata.get("predictor") != "neighbours":
-        return Linear(jnp.asarray(arrays["fc.weight"].T), jnp.asarray(arrays["fc.bias"]))
+        weight, bias = jnp.asarray(arrays["fc.weight"]), jnp.asarray(arrays["fc.bias"])
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise ValueError(f"fc.weight is {weight.shape}, fc.bias {bias.shape}")
+        return Linear(weight.T, bias)
     bank, labels = jnp.asarray(arrays["bank"]), jnp.asarray(arrays["bank_labels"])
     n_classes, k, temperature = int(metadata["n_classes"]), int(metadata["k"]), float(metadata["temperature"])
+    if bank.ndim != 2 or labels.shape != bank.shape[:1] or not 1 <= k <= len(bank) or not temperature > 0:
+        raise ValueError(f"bank is {bank.shape}, its labels {labels.shape}, k = {k}, temperature = {temperature}")
     return Neighbours(bank, labels, n_classes, k, temperature)

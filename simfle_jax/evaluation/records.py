@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from simfle_jax.data.bad_list import escaped
+from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.encoder import PREPROCESSING, Encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Fit, History, Linear
 from simfle_jax.evaluation.predictor import Predictor, from_arrays, to_arrays
 from simfle_jax.evaluation.settings import upgraded
+from simfle_jax.runs.files import write_whole, writing_whole
 from simfle_jax.weights.trunk import architecture
 
 
@@ -48,9 +49,8 @@ def save_probe(folder: Path, probe: TrainedProbe) -> None:
     arrays, facts = to_arrays(probe.predictor)
     metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash, "canvas": str(probe.canvas)}
     metadata |= facts
-    temporary = folder / ".probe.safetensors"
-    save_file(arrays, temporary, metadata=metadata)
-    os.replace(temporary, folder / "probe.safetensors")
+    with writing_whole(folder / "probe.safetensors") as temporary:
+        save_file(arrays, temporary, metadata=metadata)
 
 
 def load_probe(folder: Path) -> TrainedProbe:
@@ -60,13 +60,18 @@ def load_probe(folder: Path) -> TrainedProbe:
         raise UserError(f"{folder} holds no trained probe: train one there first, without --config.eval_only")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             predictor = from_arrays({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {error}") from None
-    # Before the canvas was written here, it stood in the settings alone.
-    canvas = metadata.get("canvas") or training_settings(folder).get("data", {}).get("canvas", 0)
-    return TrainedProbe(predictor, tuple(json.loads(metadata["classes"])), metadata["encoder_hash"], int(canvas))
+        classes, encoder_hash = tuple(parse_json(metadata["classes"])), metadata["encoder_hash"]
+        # Before the canvas was written here, it stood in the settings alone.
+        canvas = int(metadata.get("canvas") or training_settings(folder).get("data", {}).get("canvas", 0))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a whole probe: {one_line(error)}; put it back from a copy or train again"
+        ) from None
+    if len(classes) != predictor.n_classes or not all(isinstance(name, str) for name in classes) or canvas < 0:
+        raise UserError(f"{path} is damaged: its classes do not fit its arrays; put it back from a copy or train again")
+    return TrainedProbe(predictor, classes, encoder_hash, canvas)
 
 
 def _meant(key: str, metadata: dict[str, str]) -> Any:
@@ -95,9 +100,8 @@ def check_encoder(folder: Path, probe: TrainedProbe, encoder: Encoder, place: st
 def save_progress(folder: Path, fit: Fit, history: History) -> None:
     """Writes progress.npz, from which an interrupted probe goes on."""
     leaves = jax.tree.leaves(jax.device_get((fit, history)))
-    temporary = folder / ".progress.npz"
-    np.savez(temporary, *leaves)
-    os.replace(temporary, folder / "progress.npz")
+    with writing_whole(folder / "progress.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, *leaves)
 
 
 def load_progress(folder: Path, like: tuple[Fit, History]) -> tuple[Fit, History]:
@@ -128,9 +132,7 @@ def write_metrics(folder: Path, history: History, names: tuple[str, ...], lr: fl
         line = {"epoch": number, "loss/train": float(loss), "learning_rate": lr}
         line |= {f"accuracy/{name}": float(value) for name, value in zip(names, accuracies)}
         lines.append(json.dumps(line) + "\n")
-    temporary = folder / ".metrics.jsonl"
-    temporary.write_text("".join(lines))
-    os.replace(temporary, folder / "metrics.jsonl")
+    write_whole(folder / "metrics.jsonl", "".join(lines))
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -147,7 +149,7 @@ def training_settings(folder: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     remedy = "remove it, and the command that made the probe writes it again"
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -164,12 +166,10 @@ PREDICTIONS = ("name", "label", "predicted", "probability")
 
 def write_predictions(path: Path, rows: Iterable[tuple[str, str, str, float]]) -> None:
     """A csv with a line for each image: its name, its class, the class that the probe gives, and how sure it is."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with writing_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PREDICTIONS)
         writer.writerows((escaped(name), label, predicted, f"{sure:.6f}") for name, label, predicted, sure in rows)
-    os.replace(temporary, path)
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:

@@ -1,15 +1,16 @@
 """Which images a report looks at, and whether it may show them."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from simfle_jax.data.decode import BadImage, decode
+from simfle_jax.data.read_back import one_line, parse_json, read_npz
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 
+AGAIN = "draw the faces again, by python -m simfle_jax.faces, or put it back from a copy"
 LIMIT = 200  # images that one page may hold
 
 
@@ -72,13 +73,29 @@ def sample(source: Source, rows: np.ndarray, canvas: int) -> Sample:
 
 
 def landmarks(folder: Path, names: list[str]) -> np.ndarray | None:
-    """Landmarks [n, 68, 2] of generated faces by their names below `folder`, in 0..1; None where one has none."""
+    """Landmarks [n, 68, 2] of generated faces by their names below `folder`, in 0..1; None where one has none.
+
+    Raises:
+        UserError: landmarks.npz or faces.json is damaged.
+    """
     file = folder / "landmarks.npz"
     if not file.is_file():
         return None
-    with np.load(file) as known:
-        places = {name: row for row, name in enumerate(known["name"].tolist())}
-        rows = [places.get(name) for name in names]
-        if None in rows:
-            return None
-        return known["points"][np.array(rows, int)] / json.loads((folder / "faces.json").read_text())["size"]
+    known, points = read_npz(file, ("name", "points"), AGAIN)
+    if known.dtype.kind != "U" or points.dtype.kind != "f" or points.shape != (*known.shape, 68, 2) or known.ndim != 1:
+        raise UserError(f"{file} is damaged, it holds no landmarks: {AGAIN}")
+    places = {name: row for row, name in enumerate(known.tolist())}
+    rows = [places.get(name) for name in names]
+    return None if None in rows else points[np.array(rows, int)] / _side(folder / "faces.json")
+
+
+def _side(file: Path) -> int:
+    """The side of generated faces in pixels."""
+    try:
+        side = parse_json(file.read_text())["size"]
+        if type(side) is int and side > 0:
+            return side
+        problem = "it tells no size"
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        problem = one_line(error)
+    raise UserError(f"{file} is damaged ({problem}): {AGAIN}")

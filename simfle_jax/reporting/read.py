@@ -1,12 +1,12 @@
 """What a run and a probe have left in their folders, read with forgiveness: a run may be half way, or cut short."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from simfle_jax.config import flatten
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.folder import read_settings
 
@@ -105,7 +105,7 @@ def _lines(count: int) -> str:
 
 def _number_line(text: str) -> Values | None:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
     except ValueError:
         return None
     is_line = isinstance(line, dict) and isinstance(line.get("step"), int)
@@ -114,7 +114,7 @@ def _number_line(text: str) -> Values | None:
 
 def _read_object(file: Path, notes: list[str]) -> Values:
     try:
-        found = json.loads(file.read_text())
+        found = parse_json(file.read_text())
     except OSError:
         notes.append(f"no {file.name}")
         return {}

@@ -19,11 +19,17 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes whole or not at all."""
+    with writing_whole(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when all went well, and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # a power cut may otherwise leave the new name with nothing in it
         os.replace(temporary, path)
     finally:

@@ -1,6 +1,5 @@
 """The folder of a run or a probe: whose it is, and whether it may go on here."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simfle_jax.config import flatten
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.bucket_lock import BucketLock
 from simfle_jax.runs.environment import environment
@@ -85,7 +85,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.json"
     try:
-        found = json.loads(file.read_text())
+        found = parse_json(file.read_text())
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 
 BEAT = 5.0  # seconds between two renewals
@@ -26,10 +27,14 @@ NAME = "lock.json"
 
 
 class Lock:
-    """The right to write into `folder`; `with Lock(folder).acquire():` gives it back at the end."""
+    """The right to write into `folder`; `with Lock(folder).acquire():` gives it back at the end.
 
-    def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE):
-        self.path, self.beat, self.stale, self.place = folder / NAME, beat, stale, str(folder)
+    `instead`: the flag that names another place, for messages.
+    """
+
+    def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE, instead: str = "--workdir"):
+        self.path, self.beat, self.stale, self.instead = folder / NAME, beat, stale, instead
+        self.place = str(folder)
         self.me = {
             "id": uuid.uuid4().hex,
             "host": platform.node(),
@@ -54,7 +59,7 @@ class Lock:
                 self._take_over_from(self._holder())
         except OSError as error:
             raise UserError(
-                f"{self.place} cannot be written: {error.strerror}; mend that, or give another --workdir"
+                f"{self.place} cannot be written: {error.strerror}; mend that, or give another {self.instead}"
             ) from None
         self._renewing.start()
         return self
@@ -123,7 +128,7 @@ class Lock:
     def _holder(self) -> dict[str, Any]:
         """What the file says; {} where it is half written, gone, or cannot be read just now."""
         try:
-            found = json.loads(self.path.read_text())
+            found = parse_json(self.path.read_text())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -163,7 +168,7 @@ class Lock:
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
             try:
-                found = json.loads(aside.read_text() or "{}")
+                found = parse_json(aside.read_text() or "{}")
             except ValueError:
                 found = {}
             if found.get("id") != holder.get("id"):
@@ -173,7 +178,7 @@ class Lock:
 
     def _refusal(self, holder: dict[str, Any]) -> UserError:
         return UserError(
-            f"{self.place} is in use by {_named(holder)}: wait until that ends, stop it, or give another --workdir"
+            f"{self.place} is in use by {_named(holder)}: wait until that ends, stop it, or give another {self.instead}"
         )
 
     def _renew(self) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.writers import Picture, Writer
+
+KINDS = {"step": (int,), "seconds": (int, float)}  # without these a line is damaged
 
 
 class MetricsLog:
@@ -33,9 +36,10 @@ class MetricsLog:
         lines = []
         for text in self.path.read_text(errors="replace").splitlines() if self.path.exists() else []:
             try:
-                line = json.loads(text)
-                int(line["step"]), float(line["seconds"])
-            except (ValueError, TypeError, KeyError):  # the last line of a killed run may be half written
+                line = parse_json(text)
+            except ValueError:  # the last line of a killed run may be half written
+                break
+            if not isinstance(line, dict) or not all(type(line.get(name)) in kinds for name, kinds in KINDS.items()):
                 break
             lines.append(line)
         return lines

@@ -10,6 +10,8 @@ import numpy as np
 
 import simfle_jax
 from simfle_jax.config import Config, TrunkSettings, digest
+from simfle_jax.data.read_back import parse_json
+from simfle_jax.errors import UserError
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.files import write_safetensors
 
@@ -45,6 +47,33 @@ def describe(config: Config, branch: str = "online") -> dict[str, str]:
         "versions": json.dumps({"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__}),
         "licence_note": LICENCE_NOTE,
     }
+
+
+def check_preprocessing(metadata: dict[str, str], where: str | Path) -> None:
+    """Raises UserError, naming the entry, where metadata do not tell how images become features."""
+    for name, is_right in _PREPROCESSING.items():
+        try:
+            right = is_right(metadata[name])
+        except (ValueError, TypeError):
+            right = False
+        if not right:
+            raise UserError(
+                f"{where}: its metadata {name} = {metadata[name][:60]!r} is not one that this program writes; give the "
+                "file as it was written, or save its arrays alone"
+            )
+
+
+def _are_colours(text: str, least: float) -> bool:
+    values = parse_json(text)
+    return len(values) == 3 and all(type(x) in (int, float) and least <= x <= 1e6 for x in values)
+
+
+_PREPROCESSING = {
+    "size": lambda text: 1 <= int(text) <= 2**14,
+    "mean": lambda text: _are_colours(text, -1e6),
+    "std": lambda text: _are_colours(text, 1e-6),
+    "standardise": lambda text: text in ("dataset", "image"),
+}
 
 
 def architecture_text(trunk: TrunkSettings) -> str:

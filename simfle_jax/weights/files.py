@@ -3,7 +3,6 @@
 import argparse
 import collections
 import contextlib
-import os
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from simfle_jax.data.read_back import one_line
 from simfle_jax.errors import UserError
+from simfle_jax.runs.files import writing_whole
 from simfle_jax.weights.torch_names import Entry, torch_shape
 
 KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}  # of safetensors
@@ -100,8 +101,7 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # on damaged files torch and pickle raise nearly anything
         if "TorchScript" in str(error):
             raise UserError(f"{path} is a TorchScript program: give a file of its state_dict()") from None
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path} is not a whole PyTorch file: {reason}") from None
+        raise UserError(f"{path} is not a whole PyTorch file: {one_line(error)}") from None
 
 
 def _harmless() -> list[Any]:
@@ -162,8 +162,11 @@ def to_numpy(tensor: Any, what: str) -> np.ndarray:
     """A torch tensor as an array, float32 for floating-point numbers; UserError for one that is no plain array."""
     if kind := _kind_of(tensor):
         raise UserError(f"{what} is {kind}: {AS_FLOAT}")
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    try:
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:  # e.g. tensors without values, or of complex bits
+        raise UserError(f"{what} is no plain array ({one_line(error)}): {AS_FLOAT}") from None
 
 
 def _single(array: np.ndarray) -> np.ndarray:
@@ -183,15 +186,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with writing_whole(path) as temporary:
+            yield temporary
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}; give another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_names(arrays: dict[str, np.ndarray], entries: list[Entry], where: str | Path) -> None:

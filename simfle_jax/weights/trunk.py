@@ -16,6 +16,7 @@ from simfle_jax.weights.files import check_names
 Arrays = dict[str, np.ndarray]
 BRANCHES = ("online", "target")
 PATCHES = "patch_embed.proj.weight"  # the array that tells a ViT
+LARGEST = 2**16  # channels, pixels or blocks of any trunk
 IMAGE_SIZE = 224  # what torchvision's and timm's ResNets are trained on
 
 
@@ -23,6 +24,18 @@ def architecture(sizes: dict[str, Any]) -> TrunkSettings:
     """A trunk's settings from its recorded sizes; those of an earlier version know bottlenecks alone."""
     known: dict[str, Any] = {"kind": "bottleneck", "patch": 16, "heads": 0} | sizes
     return TrunkSettings(**known | {"stage_sizes": tuple(known["stage_sizes"]), "init_from": ""})
+
+
+def is_trunk(trunk: TrunkSettings, most_blocks: int) -> bool:
+    """Whether sizes are such as a trunk of no more than `most_blocks` blocks can have."""
+    numbers = (*trunk.stage_sizes, trunk.width, trunk.last_stride, trunk.patch)
+    if not all(type(number) is int and 1 <= number <= LARGEST for number in numbers) or type(trunk.heads) is not int:
+        return False
+    if sum(trunk.stage_sizes) > most_blocks:
+        return False
+    if trunk.kind == "vit":
+        return len(trunk.stage_sizes) == 1 and trunk.heads >= 1 and trunk.width % trunk.heads == 0
+    return trunk.kind in ("bottleneck", "basic") and 2 <= len(trunk.stage_sizes) <= 8 and trunk.last_stride <= 2
 
 
 def is_published(arrays: Arrays) -> bool:

@@ -6,6 +6,7 @@ import small
 from simfle_jax.config import as_dict, digest, flatten, pretraining, today, upgrade
 from simfle_jax.config.schema import MOVED
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation.settings import upgraded
 
 REFUSED = [
     ({"facemae.n_groups": 5}, "16|32 channels are not divisible into facemae.n_groups = 5"),
@@ -97,6 +98,13 @@ def test_a_recorded_config_of_a_newer_schema_or_with_an_unknown_key_is_refused()
         upgrade(recorded)
     with pytest.raises(UserError, match="there is no setting gravity"):
         pretraining(upgrade(recorded | {"schema": 2, "gravity": 9.81}))
+
+
+def test_a_recorded_config_whose_groups_are_none_is_refused():
+    with pytest.raises(UserError, match=r"heads must be a group of settings, as heads.out says"):
+        upgrade({"heads": 5, "model.head_out": 3})
+    with pytest.raises(UserError, match="5 was recorded where a group of settings must be"):
+        upgraded({"data": 5})
 
 
 def test_settings_that_came_later_are_as_before_in_what_was_recorded():

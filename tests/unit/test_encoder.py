@@ -194,6 +194,23 @@ def test_files_that_cannot_serve_are_named(file, tmp_path):
         simfle_jax.load_encoder(short)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", "x"), ("size", "0"), ("size", "1" * 30), ("mean", "[0.5, 0.5]"), ("mean", "5"), ("std", "[0.2, 0.2, 0]"),
+        ("std", "[0.2, 0.2, NaN]"), ("standardise", "no"), ("architecture", "[" * 5000), ("architecture", "{}"),
+        ("architecture", '{"stage_sizes": [1, 1000000000], "width": 4, "last_stride": 1}'),
+        ("architecture", '{"stage_sizes": [1, true], "width": 4, "last_stride": 1}'),
+        ("architecture", '{"stage_sizes": [1, 1], "width": "4", "last_stride": 1}'),
+    ],
+)  # fmt: skip
+def test_metadata_that_this_program_does_not_write_are_told(file, tmp_path, name, value):
+    arrays, metadata = read_arrays(file)
+    save_file(arrays, tmp_path / "e.safetensors", metadata=metadata | {name: value})
+    with pytest.raises(UserError, match=rf"e.safetensors: its metadata `?{name}"):
+        simfle_jax.load_encoder(tmp_path / "e.safetensors")
+
+
 def test_missing_surplus_and_misshapen_arrays_are_named(file, tmp_path):
     arrays, metadata = load_file(file), simfle_jax.load_encoder(file).metadata
     foreign = tmp_path / "foreign.safetensors"

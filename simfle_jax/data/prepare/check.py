@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simfle_jax.data.bad_list import printable
 from simfle_jax.data.prepare.duplicates import exact_groups, mirrored_groups, near_groups
-from simfle_jax.data.prepare.plan import printable
 from simfle_jax.data.prepare.scan import CANVAS, Facts, scan
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 
 SHOWN = 20  # lines of a list in the table; the JSON holds all
@@ -40,6 +41,7 @@ def check(folder: Path) -> dict:
         "modes": _tally(facts.mode for facts in good),
         "formats": _tally(facts.format for facts in good),
         "unreadable": [{"path": facts.path, "reason": facts.bad} for facts in found if facts.bad],
+        "without_end_marker": [facts.path for facts in good if facts.endless],
         "exact_duplicates": [_paths(group) for group in exact],
         "near_duplicates": [_paths(group) for group in near],
         "mirrored_copies": [_paths(group) for group in mirrored],
@@ -63,7 +65,7 @@ def require_free(path: Path) -> None:
 
 def _is_report(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and "near_duplicates" in content
@@ -96,13 +98,14 @@ def table(report: dict) -> str:
     lines += _size_lines(report["sizes"])
     lines.append(f"  modes {_told(report['modes'])}; formats {_told(report['formats'])}")
     lines += _listed("unreadable", [f"{entry['path']}: {entry['reason']}" for entry in report["unreadable"]])
+    lines += _listed("JPEGs used without their end marker", report["without_end_marker"])
     for key in ("exact_duplicates", "near_duplicates", "mirrored_copies", "conflicting_labels"):
         lines.append(f"  {key.replace('_', ' ')}: {len(report[key])} groups, {sum(map(len, report[key]))} images")
     leaks = [f"{leak['kind']}: {leak['train'][0]} = {leak['val'][0]}" for leak in report["leaks"]]
     lines += _listed("leaks between train and val", leaks)
     if report["mean"]:
         lines.append(f"  mean {tuple(report['mean'])}  std {tuple(report['std'])}")
-    return printable("\n".join(lines))
+    return "\n".join(map(printable, lines))
 
 
 def _copies(

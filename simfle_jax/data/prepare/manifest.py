@@ -14,10 +14,12 @@ import simplejpeg
 from PIL import features
 
 import simfle_jax
+from simfle_jax.data.bad_list import printable
 from simfle_jax.data.listing import entries
 from simfle_jax.data.photographs.alignment import LIST
-from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published, printable
+from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published
 from simfle_jax.data.prepare.writer import UNLABELLED
+from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 
@@ -133,7 +135,7 @@ def table(manifest: dict) -> str:
         lines.append(f"  skipped {entry['count']:,}: {reason} ({', '.join(entry['first'])})")
     if manifest.get("faces_not_found"):
         lines.append(f"  no face found in {manifest['faces_not_found']:,}: listed in {LIST}")
-    return printable("\n".join(lines))
+    return "\n".join(map(printable, lines))
 
 
 def _split_lines(split: str, counts: dict[str, int], published: dict[str, int] | int | None) -> list[str]:
@@ -154,7 +156,7 @@ def _line(name: str, found: int, published: int | None) -> str:
 
 def _refuse_other(path: Path, settings: dict) -> None:
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = parse_json(path.read_text(encoding="utf-8"))
         before = {"dataset": old["dataset"], **old["rules"]}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not the manifest of a preparation: choose another --out") from None

@@ -115,11 +115,6 @@ class Plan:
             self.skipped.add("image file missing", item.name)
 
 
-def printable(text: str) -> str:
-    """The text with an escape for what is not valid in it: file names may be of another encoding."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def find_root(source: Path, is_root: Callable[[Path], object], dataset: str, looked_for: str, layout: str) -> Path:
     """The folder of the owners' layout: `source`, or one a folder or two below (archives bring top folders along).
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simfle_jax.data.containers import lacks_only_its_end
 from simfle_jax.data.decode import BadImage, decode, read_header
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.progress import Progress
@@ -33,6 +34,7 @@ class Facts:
     height: int = 0
     mode: str = ""  # Pillow's: RGB, L, P, CMYK, I;16 ...
     format: str = ""
+    endless: bool = False  # a JPEG that is used although its end marker is missing
     thumbnail: np.ndarray | None = None  # uint8 [16, 16], grey
     sums: np.ndarray | None = None  # float64 [2, 3]: sum of the values in [0, 1] and of their squares, per channel
 
@@ -83,4 +85,5 @@ def _measured(data: bytes) -> dict:
     values = pixels.reshape(-1, 3).astype(np.float32) / 255
     sums = np.stack([values.sum(0, dtype=np.float64), (values**2).sum(0, dtype=np.float64)])
     grey = cells.mean((1, 3)) @ np.array([0.299, 0.587, 0.114])
+    header["endless"] = data.startswith(b"\xff\xd8") and lacks_only_its_end(data)
     return {**header, "thumbnail": np.round(grey).astype(np.uint8), "sums": sums}

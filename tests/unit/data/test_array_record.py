@@ -129,6 +129,34 @@ def test_an_index_of_another_kind(tmp_path, text):
         open_source("array_record", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": None}, {"classes": 5}, {"fingerprint": 1}, {"shards": [{}]}, {"shards": []},
+        {"shards": [{"name": "../index.json", "count": 3, "bytes": 1}]}, {"shards": [{"name": "x", "count": "3", "bytes": 1}]},
+    ],
+)  # fmt: skip
+def test_an_index_that_is_damaged(tmp_path, change):
+    write_folder(tmp_path / "faces", 3)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    index = json.loads((tmp_path / "pack/index.json").read_text())
+    (tmp_path / "pack/index.json").write_text(json.dumps(index | change))
+    with pytest.raises(UserError, match=r"pack the data again"):
+        open_source("array_record", str(tmp_path / "pack"))
+
+
+def test_arrays_of_an_index_that_do_not_fit(tmp_path):
+    write_folder(tmp_path / "faces", 3)
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    with np.load(tmp_path / "pack/index.npz") as file:
+        arrays = dict(file)
+    changes = {"ends": arrays["ends"][::-1]}, {"labels": arrays["labels"][:2]}, {"names": arrays["names"][1:]}
+    for change in (*changes, {"sizes": arrays["sizes"] * 1.0}, {"sizes": arrays["sizes"][:2]}):
+        np.savez(tmp_path / "pack/index.npz", **arrays | change)
+        with pytest.raises(UserError, match=r"pack the data again"):
+            open_source("array_record", str(tmp_path / "pack"))
+
+
 def test_a_damaged_record_is_a_bad_image_and_no_crash(tmp_path):
     write_folder(tmp_path / "faces", 4, size=64)
     pack(str(tmp_path / "faces"), str(tmp_path / "pack"))

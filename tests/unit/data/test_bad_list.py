@@ -29,5 +29,7 @@ def test_a_list_is_read_as_it_was_written_and_an_empty_one_is_no_file(tmp_path):
     write_bad_list(tmp_path / "bad.txt", bad)
     assert (tmp_path / "bad.txt").read_bytes().count(b"\n") == len(NAMES)
     assert read_bad_list(tmp_path / "bad.txt") == bad
+    (tmp_path / "bad.txt").write_bytes(b"damaged-\xe9.jpg\tempty file\n")
+    assert read_bad_list(tmp_path / "bad.txt") == {os.fsdecode(b"damaged-\xe9.jpg"): "empty file"}
     write_bad_list(tmp_path / "bad.txt", {})
     assert not os.listdir(tmp_path) and read_bad_list(tmp_path / "bad.txt") == {}

@@ -174,7 +174,9 @@ def test_one_percent_of_twelve_kinds_among_two_thousand(tmp_path):
         for _ in range(10):
             next(batches)
         assert sorted(batches.bad) == [n for n in map(source.name, range(2000)) if "-" in n]
-    with pytest.raises(UserError, match=r"data.max_bad_fraction=0.005: .*; mend or remove them, or raise the limit"):
+    with pytest.raises(
+        UserError, match=r"data.max_bad_fraction=0.005: .*; mend them, or raise the limit, or remove them"
+    ):
         take(source, 10, **settings, max_bad_fraction=0.005)
 
 

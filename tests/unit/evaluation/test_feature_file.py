@@ -62,6 +62,7 @@ def test_what_was_killed_goes_on_from_its_last_state(tmp_path):
             file.save()
     for handle in (file._features, file._rows):  # killed: what came after the state may be there or not
         handle.close()
+    file._lock.release()  # as that of a process that is gone
     with FeatureFile(tmp_path / "f.npz", NAMES[: 4 * BATCH], DIM, {"encoder": "a"}) as again:
         assert again.done == 2 * BATCH and again.count == 2 * 180 and len(again.bad) == 40
         for number in (2, 3):
@@ -89,6 +90,17 @@ def test_parts_of_something_else_are_kept_and_told(tmp_path):
     (tmp_path / "f.npz.partial" / "rows.i64").write_bytes(b"")
     with pytest.raises(UserError, match=r"is damaged, rows.i64 is too short: remove it to begin anew"):
         FeatureFile(tmp_path / "f.npz", NAMES, DIM, {"encoder": "a"})
+
+
+def test_two_at_once_do_not_write_one_file(tmp_path):
+    with FeatureFile(tmp_path / "f.npz", NAMES, DIM, {}) as file:
+        file.append(*batch(0))
+        with pytest.raises(UserError, match=r"f.npz.partial is in use by process .*, or give another --out"):
+            FeatureFile(tmp_path / "f.npz", NAMES, DIM, {})
+        file.append(*batch(1))
+        file.finish()
+    assert read(tmp_path / "f.npz")[0].shape == (360, DIM)
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
 
 
 def test_names_that_are_not_utf8_stay_with_their_rows(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
@@ -55,8 +55,20 @@ def test_a_missing_or_damaged_probe_is_told(tmp_path):
     with pytest.raises(UserError, match="holds no trained probe"):
         records.load_probe(tmp_path)
     (tmp_path / "probe.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a whole probe"):
         records.load_probe(tmp_path)
+    layer = {"fc.weight": np.ones((2, 4), np.float32), "fc.bias": np.zeros(2, np.float32)}
+    facts = {"classes": '["a", "b"]', "encoder_hash": "x", "canvas": "40"}
+    save_file(layer, tmp_path / "probe.safetensors", metadata=facts)
+    assert records.load_probe(tmp_path).classes == ("a", "b")
+    for metadata, arrays in (
+        (None, layer), (facts | {"classes": "3"}, layer), (facts | {"classes": '["a"]'}, layer), (facts | {"classes": "[1, 2]"}, layer),
+        (facts | {"canvas": "x"}, layer), (facts, layer | {"fc.bias": np.zeros(3, np.float32)}),
+        (facts | {"predictor": "neighbours", "n_classes": "2", "k": "9", "temperature": "1"}, {"bank": np.ones((3, 4)), "bank_labels": np.ones(3)}),
+    ):  # fmt: skip
+        save_file(arrays, tmp_path / "probe.safetensors", metadata=metadata)
+        with pytest.raises(UserError, match=r"not a whole probe|is damaged"):
+            records.load_probe(tmp_path)
 
 
 def test_progress_comes_back_to_the_bit_and_damage_starts_anew(tmp_path):

@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.looking import Look, best_patches
 from simfle_jax.reporting import atlas, confusions, features
 from simfle_jax.reporting.images import LIMIT, Album, is_generated, landmarks, spread_rows
@@ -31,6 +33,12 @@ def test_generated_faces_are_known_by_their_file(tmp_path):
     np.savez(tmp_path / "landmarks.npz", name=np.array(["val/a/1.jpg"]), points=np.full((1, 68, 2), 16.0))
     assert landmarks(tmp_path, ["val/a/1.jpg"])[0, 0].tolist() == [0.5, 0.5]
     assert landmarks(tmp_path, ["val/a/2.jpg"]) is None
+    (tmp_path / "faces.json").write_text(json.dumps({"size": "32"}))
+    with pytest.raises(UserError, match=r"faces.json is damaged .*: draw the faces again"):
+        landmarks(tmp_path, ["val/a/1.jpg"])
+    np.savez(tmp_path / "landmarks.npz", name=np.array(["val/a/1.jpg"]), points=np.full((1, 3, 2), 16.0))
+    with pytest.raises(UserError, match=r"landmarks.npz is damaged, it holds no landmarks: draw the faces again"):
+        landmarks(tmp_path, ["val/a/1.jpg"])
 
 
 def test_rows_are_spread_over_a_listing():

@@ -71,6 +71,17 @@ def test_one_percent_of_corrupt_files_of_twelve_kinds_are_all_listed(tmp_path):
     assert sum(report["counts"][""].values()) == 1980
 
 
+def test_jpegs_without_an_end_are_counted_and_odd_names_stay_on_their_lines(tmp_path):
+    fakes.put(tmp_path / "whole.jpg", 1, (64, 64))
+    (tmp_path / "endless.jpg").write_bytes(fakes.encode(fakes.picture(2, (64, 64)), "JPEG")[:-2])
+    (tmp_path / os.fsdecode(b"line\nbreak-\xe9.jpg")).write_bytes(b"")
+    report = check(tmp_path)
+    assert report["without_end_marker"] == ["endless.jpg"]
+    lines = table(report).splitlines()
+    place = lines.index("  JPEGs used without their end marker: 1")
+    assert lines[place - 1 : place + 2 : 2] == [r"    line\x0abreak-\xe9.jpg: empty file", "    endless.jpg"]
+
+
 def test_planted_leaks_are_found(tmp_path):
     for seed in range(30):
         fakes.put(tmp_path / f"train/{'ab'[seed % 2]}/{seed}.png", seed, (80, 80))
