@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Modules are compiled when they are first imported: compiling all of them here takes longer than installing them.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile --constraint requirements.txt
 
-.PHONY: demo test proofs mutants setup clean
+.PHONY: demo test proofs mutants bench-smoke setup clean
 
 setup: .venv/.installed
 
@@ -23,10 +23,12 @@ setup: .venv/.installed
 demo: .venv/.installed
 	$(BIN)/python -m simfle_jax.demo --workdir runs/demo
 
+# Two files at a time; what starts several processes itself comes after them, alone.
 test: .venv/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow and not cluster'
+	$(BIN)/python -m pytest -m 'not slow and not cluster' -n 2 --dist loadfile tests/unit tests/integration tests/parity
+	$(BIN)/python -m pytest -m 'not slow and not cluster' tests/distributed tests/faults
 
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
@@ -35,6 +37,10 @@ proofs: .venv/.tested
 # Breaks the program in many places, one after another: some test must fail each time (docs/testing.md).
 mutants: .venv/.tested
 	$(BIN)/python tests/mutants/run.py
+
+# Two minutes of ratios of speed, beside the committed ones.
+bench-smoke: .venv/.tested
+	$(BIN)/python benchmarks/smoke.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

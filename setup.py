@@ -3,6 +3,6 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["simfle_jax*"]), "simfle_jax.configs"],
-    package_dir={"simfle_jax.configs": "configs"},
+    packages=[*find_packages(include=["simfle_jax*"]), "simfle_jax.configs", "simfle_jax.configs.studies"],
+    package_dir={"simfle_jax.configs": "configs", "simfle_jax.configs.studies": "configs/studies"},
 )

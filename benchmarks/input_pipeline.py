@@ -71,7 +71,7 @@ def main() -> None:
         print(json.dumps(found, indent=1))
 
 
-def parse() -> argparse.Namespace:
+def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), help="which (all)")
     parser.add_argument("--images", help="a folder of images to measure in place of the cases")
@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the results, written after every case")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def versions() -> dict[str, str]:

@@ -82,14 +82,16 @@ class BareStep:
         return timing.seconds(self.step, 100)
 
 
-def run(options: argparse.Namespace, folder: str, log_steps: int = LOG_STEPS) -> list[dict[str, Any]]:
+def run(
+    options: argparse.Namespace, folder: str, log_steps: int = LOG_STEPS, checkpoint_steps: int = 10**9
+) -> list[dict[str, Any]]:
     """The loop for the steps asked for; the lines of its metrics."""
     from simfle_jax.config import as_dict
     from simfle_jax.data.opening import open_source
 
     per_epoch = max(1, len(open_source("folder", options.images)) // options.batch_size)
     given = as_dict(settings(options, options.dtype))
-    given |= {"epochs": -(-options.steps // per_epoch), "log_steps": log_steps, "checkpoint_steps": 10**9}
+    given |= {"epochs": -(-options.steps // per_epoch), "log_steps": log_steps, "checkpoint_steps": checkpoint_steps}
     given["data"] |= {"path": options.images}
     train(pretraining(given), folder)
     return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]

@@ -2,7 +2,7 @@
 
     python benchmarks/probe.py --data DIR [--encoder RUN] [--json]
 
-DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Without --encoder a ResNet-50 with random weights is timed, on views of
+DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Without --encoder a --trunk with random weights is timed, on views of
 --size pixels. The protocol of the paper is measured over --measured-epochs after one to warm up, and the rest
 is reckoned at their median; with --measured-epochs 100 nothing is reckoned and its accuracy is the real one.
 """
@@ -22,10 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.random_encoder import random_encoder
+from simfle_jax.config.trunks import TRUNKS
 from simfle_jax.data.classes import with_classes
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.sources import Source
-from simfle_jax.encoder import DEFAULT_METADATA, Encoder, architecture, load_encoder, untrained_encoder
+from simfle_jax.encoder import load_encoder
 from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.features import Extractor
 from simfle_jax.evaluation.linear import Labelled, Sgd, fit_epochs, new_layer, start
@@ -35,7 +37,7 @@ from simfle_jax.evaluation.sets import Subset
 def main() -> None:
     """Measures both protocols and prints them side by side."""
     options = parse()
-    encoder = load_encoder(options.encoder) if options.encoder else random_resnet50(options.size)
+    encoder = load_encoder(options.encoder) if options.encoder else random_encoder(options.trunk, options.size)
     train, val = (open_source("folder", options.data, True, split) for split in ("train", "val"))
     val = with_classes(val, train.classes or (), "val")
     sets = {split: limited(source, options.limit) for split, source in {"train": train, "val": val}.items()}
@@ -76,22 +78,15 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train/ and val/")
-    parser.add_argument("--encoder", help="a run's folder or a file; default: a random ResNet-50")
-    parser.add_argument("--size", type=int, default=224, help="views' side of the random ResNet-50")
+    parser.add_argument("--encoder", help="a run's folder or a file; default: a random --trunk")
+    parser.add_argument("--trunk", choices=list(TRUNKS), default="resnet50")
+    parser.add_argument("--size", type=int, default=224, help="views' side of the random trunk")
     parser.add_argument("--limit", type=int, default=0, help="images per set, drawn at random; 0: all")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.5, help="for a batch of 256")
     parser.add_argument("--measured-epochs", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args()
-
-
-def random_resnet50(size: int) -> Encoder:
-    """A ResNet-50 with initial weights."""
-    metadata = DEFAULT_METADATA | {"size": str(size)}
-    model = architecture(json.loads(metadata["architecture"]))
-    like = argparse.Namespace(model=model, metadata=metadata)
-    return untrained_encoder(like, seed=0)  # type: ignore[arg-type]
 
 
 def limited(source: Source, limit: int) -> Source:

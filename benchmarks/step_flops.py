@@ -23,21 +23,31 @@ def by_hand(config: Config) -> dict[str, float]:
 
 
 def trunk(config: Config, size: int) -> float:
-    """Forward pass of the residual network on one image of `size` pixels."""
+    """Forward pass of the trunk on one image of `size` pixels."""
     m = config.trunk
+    if m.kind == "vit":
+        patches = (size // m.patch) ** 2
+        return m.stage_sizes[0] * block(patches + 1, m.width) + 2.0 * patches * 3 * m.patch**2 * m.width
     side = -(-size // 2)
     flops = 2.0 * side**2 * 49 * 3 * m.width
     side, inputs = -(-side // 2), m.width
     for i, blocks in enumerate(m.stage_sizes):
-        width = m.width * 2**i
         for j in range(blocks):
             stride = 1 if i == 0 or j else m.last_stride if i == len(m.stage_sizes) - 1 else 2
-            after = -(-side // stride)
-            flops += 2 * side**2 * inputs * width + 2 * after**2 * (9 * width**2 + 4 * width**2)
-            if stride != 1 or inputs != 4 * width:
-                flops += 2 * after**2 * inputs * 4 * width
-            side, inputs = after, 4 * width
+            after, width = -(-side // stride), m.width * 2**i
+            flops += residual_block(m.kind, (side, after), inputs, width)
+            side, inputs = after, width * (4 if m.kind == "bottleneck" else 1)
     return flops
+
+
+def residual_block(kind: str, sides: tuple[int, int], inputs: int, width: int) -> float:
+    """Forward pass of a block on a map of `sides[0]`, which becomes one of `sides[1]`."""
+    before, after = (side**2 for side in sides)
+    if kind == "bottleneck":
+        outputs, flops = 4 * width, 2.0 * before * inputs * width + 2 * after * (9 * width**2 + 4 * width**2)
+    else:
+        outputs, flops = width, 2.0 * after * 9 * (inputs * width + width**2)
+    return flops + (2 * after * inputs * outputs if before != after or inputs != outputs else 0)
 
 
 def head(inputs: int, hidden: int, outputs: int) -> float:

@@ -47,13 +47,14 @@ def _serve(pipe: Connection, name: str, config: Config, device: str) -> None:
             call()
 
 
-def contestant(name: str, config: Config, device: torch.device) -> Callable[[], None]:
+def contestant(name: str, config: Config, device: torch.device, compiled: bool = False) -> Callable[[], None]:
     """A call that runs on a batch in training mode, and waits.
 
     name: 'ResNet-50', forward and backward of the config's trunk on one view; 'step', a whole step with semantic masking
         but without augmentation, both channels last; or 'step, default layout', the same step in a program that says
         nothing of layouts. In float32 a GPU may use TF32, PyTorch's usual setting for speed; bfloat16 runs under
         autocast.
+    compiled: whether the loss of a step goes through torch.compile.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -70,6 +71,8 @@ def contestant(name: str, config: Config, device: torch.device) -> Callable[[], 
 
     if name != "ResNet-50":
         step = torch_simfle.Step(config, device, layout)
+        if compiled:
+            step.loss = torch.compile(step.loss)  # type: ignore[method-assign]
 
         def whole() -> None:
             step(*views)

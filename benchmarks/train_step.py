@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import step_flops, step_parts, timing
+from benchmarks.parts_file import PartsFile
 from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config, pretraining
 from simfle_jax.runs.checkpoint import Checkpoints
@@ -40,12 +41,15 @@ def main() -> None:
     options = parse()
     if options.only_first:
         return first_step(options)
-    result: dict[str, Any] = {"config": options.config, "batch_size": options.batch_size, "machine": timing.machine()}
+    out = PartsFile(options.out, config=options.config, batch_size=options.batch_size, machine=timing.machine())
     if options.first_step:
-        result["first_step"] = cold_and_warm(options)
+        out.add(first_step=cold_and_warm(options))
     else:
-        result["dtypes"] = {dtype: measure(settings(options, dtype), options) for dtype in options.dtype}
-    print(json.dumps(result, indent=2) if options.json else table(result))
+        out.add(dtypes={})
+        for dtype in options.dtype:
+            measure(settings(options, dtype), options, out)
+    out.add(complete=True)
+    print(json.dumps(out.found, indent=2) if options.json else table(out.found))
 
 
 def parse() -> argparse.Namespace:
@@ -58,19 +62,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-torch", action="store_true", help="without PyTorch beside it")
     parser.add_argument("--first-step", action="store_true", help="measure the start of a process instead")
     parser.add_argument("--only-first", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="file for the results, written as soon as they are known")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args()
 
 
 def settings(options: argparse.Namespace, dtype: str) -> Config:
-    """The settings in a file of configs/ with the batch and the type asked for."""
-    path = ROOT / options.config
+    """The settings in a file of configs/, after a colon its trunk, with the batch and the type asked for."""
+    name, *trunk = options.config.split(":")
+    path = ROOT / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
         sys.exit(f"{Path(__file__).name}: there is no config {options.config}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config()
+    config = module.get_config(*trunk)
     config.batch_size, config.dtype = options.batch_size, dtype
     return pretraining(config)
 
@@ -95,17 +101,23 @@ def jitted(train_step: TrainStep) -> Any:
     return jax.jit(train_step, donate_argnums=0, compiler_options=compilation.training_options())
 
 
-def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about the step in one type."""
+def measure(config: Config, options: argparse.Namespace, out: PartsFile) -> None:
+    """Everything about the step in one type, into `out` as soon as it is known."""
+    result: dict[str, Any] = {}
+
+    def tell(**found: Any) -> None:
+        result.update(found)
+        out.add(dtypes=out.found["dtypes"] | {config.dtype: result})
+
     train_step, state, images = prepare(config)
     peak = timing.matmul_flops(config.dtype)
     began = time.perf_counter()
     compiled = jitted(train_step).lower(state, images).compile()
-    result: dict[str, Any] = {"compile_seconds": time.perf_counter() - began, "peak_flops": peak}
+    tell(compile_seconds=time.perf_counter() - began, peak_flops=peak)
     # The parts first: the step gives the state's memory away.
     if not options.no_parts:
         calls = step_parts.parts(train_step, state, images)
-        result["parts_seconds"] = {name: timing.seconds(call, options.rounds) for name, call in calls.items()}
+        tell(parts_seconds={name: timing.seconds(call, options.rounds) for name, call in calls.items()})
         del calls
     held = [state]
     del state
@@ -115,25 +127,22 @@ def measure(config: Config, options: argparse.Namespace) -> dict[str, Any]:
         return metrics
 
     times = in_turns({"step": step, "augmentation": step_parts.augmentation(train_step, images)}, options.rounds)
-    result |= numbers(config, compiled, peak, times)
+    tell(**numbers(config, compiled, peak, times))
     if not options.no_torch and importlib.util.find_spec("torch"):
-        result["torch"] = beside_torch(config, step, options.rounds)
-    return result
+        for name, found in beside_torch(config, step, options.rounds):
+            tell(torch=result.get("torch", {}) | {name: found})
 
 
-def beside_torch(config: Config, step: Callable[[], Any], rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds of each of PyTorch's programs, and of our step in turns with it."""
+def beside_torch(config: Config, step: Callable[[], Any], rounds: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each of PyTorch's programs with its seconds, and those of our step in turns with it."""
     from benchmarks import torch_step
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    found = {}
     for name in torch_step.NAMES:
         with torch_step.in_own_process(name, config, device) as call:
             times = in_turns({"ours": step, "theirs": call}, rounds)
-        found[name] = {
-            "seconds": times["theirs"], "step_seconds": times["ours"], "ratio": times["ours"] / times["theirs"]
-        }  # fmt: skip
-    return found
+        ours, theirs = times["ours"], times["theirs"]
+        yield name, {"seconds": theirs, "step_seconds": ours, "ratio": ours / theirs}
 
 
 def in_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The demo's settings for a little longer, and the methods that SimFLE is compared with.
 
-    python -m simfle_jax.demo_long --workdir runs/long     # all of them, three seeds, a table and a curve
+    python -m simfle_jax.study configs/studies/demo_long.py --workdir runs/long     # all, three seeds, a table, curves
     python train.py --config=configs/demo_long.py:random --config.data.path=runs/faces/train --workdir=runs/random
 
 After the colon: simfle (default); random, the same with random instead of semantic masking; byol, the same number of

@@ -108,4 +108,5 @@ def _data() -> ConfigDict:
     data.threads = 0
     data.max_bad_fraction = 0.01
     data.cache = ""
+    data.listing = ""
     return data

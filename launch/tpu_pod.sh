@@ -2,12 +2,13 @@
 # A TPU pod slice by a queued resource, then the same command on all its hosts; they find each other by themselves.
 #
 #     NAME=simfle ZONE=us-west4-a TYPE=v5litepod-256 launch/tpu_pod.sh \
-#         --config=configs/simfle.py --config.data.path=/mnt/faces --workdir=/mnt/runs/simfle
+#         --config=configs/simfle.py --config.data.path=gs://BUCKET/faces --workdir=gs://BUCKET/runs/simfle
 #
-# Run it again after the slice was taken away: it asks for a new one, and the run goes on. /mnt must be shared by all
-# hosts (Filestore, or a bucket mounted with gcsfuse); SETUP is a shell line that prepares one host.
+# Run it again after the slice was taken away: it asks for a new one, and the run goes on. The hosts share nothing but the
+# bucket, which the slice's service account must be allowed to write. CACHE is a folder of each host for its copy of the
+# pack; SETUP is a shell line that prepares one host.
 set -euo pipefail
-: "${NAME:=simfle}" "${ZONE:?}" "${TYPE:?}" "${VERSION:=v2-alpha-tpuv5-lite}"
+: "${NAME:=simfle}" "${ZONE:?}" "${TYPE:?}" "${VERSION:=v2-alpha-tpuv5-lite}" "${CACHE:=/tmp/simfle}"
 : "${SETUP:=git clone -q REPOSITORY simfle-jax; cd simfle-jax && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'}"
 
 queued() { gcloud compute tpus queued-resources "$1" "$NAME" --zone="$ZONE" "${@:2}"; }
@@ -23,4 +24,4 @@ while true; do
 done
 on_all() { gcloud compute tpus tpu-vm ssh "$NAME" --zone="$ZONE" --worker=all --command="$1"; }
 on_all "test -d simfle-jax || { $SETUP; }"
-on_all "cd simfle-jax && .venv/bin/python train.py --distributed=on $(printf '%q ' "$@")"
+on_all "cd simfle-jax && SIMFLE_CACHE_DIR=$(printf %q "$CACHE") .venv/bin/python train.py --distributed=on $(printf '%q ' "$@")"

@@ -118,14 +118,21 @@ def join_by_flags() -> bool:
     return decision.on
 
 
-def refuse_several() -> None:
-    """Raises UserError where several processes were started for a command that runs in one."""
-    f = flags.FLAGS
-    decision = decide(Options(f.distributed, f.coordinator, f.processes, f.process), os.environ)
+def refuse_several(what: str = "probing", options: Options | None = None) -> None:
+    """Raises UserError where several processes were started for a command that runs in one.
+
+    options: those of a command without the flags of `define_flags`.
+    """
+    f, remedy = flags.FLAGS, "start it once"
+    if options is None:
+        options, remedy = (
+            Options(f.distributed, f.coordinator, f.processes, f.process),
+            f"{remedy}, or with --distributed=off",
+        )
+    decision = decide(options, os.environ)
     if decision.on and decision.processes != 1:
         raise UserError(
-            f"probing runs in one process and uses all devices of its host, but here is a {decision.why}: "
-            "start it once, or with --distributed=off"
+            f"{what} runs in one process and uses all devices of its host, but here is a {decision.why}: {remedy}"
         )
 
 

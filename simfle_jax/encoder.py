@@ -16,11 +16,15 @@ from simfle_jax import augment, compilation
 from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError
 from simfle_jax.models.trunks import Features, fresh_trunk, make_trunk, trunk_shapes
+from simfle_jax.runs.mirror import borrowed
+from simfle_jax.storage import is_bucket
 from simfle_jax.training.restore import recorded_facts, run_state
 from simfle_jax.training.state import trunk_of
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.encoder_file import architecture_text, describe
 from simfle_jax.weights.files import check_names, check_shapes, check_values, read_arrays
+from simfle_jax.weights.hub import WEIGHTS, fetch, is_hub_name
+from simfle_jax.weights.hub_form import read_folder
 from simfle_jax.weights.trunk import (
     BRANCHES,
     Arrays,
@@ -91,6 +95,10 @@ class Encoder:
         """Normalised images [B, S, S, 3] to features [B, dim]; traceable. Pass `arrays` to keep them out of the program."""
         return _pooled(self.graph, self.arrays if arrays is None else arrays, images)
 
+    def apply_map(self, images: jax.Array, arrays: Any = None) -> jax.Array:
+        """The same to the last feature map [B, h, w, dim]."""
+        return _features(self.graph, self.arrays if arrays is None else arrays, images).map.astype(jnp.float32)
+
     def torch_arrays(self) -> Arrays:
         """The trunk under torchvision's (a ViT: timm's) names, in torch's layout, without classifier."""
         return torch_names.to_torch(torch_names.trunk_entries(self.trunk), jax.device_get(self.arrays))
@@ -160,9 +168,10 @@ def _legacy_digest(trees: Any) -> str:
 
 
 def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | None = None, prefix: str = "") -> Encoder:
-    """The encoder of a run's folder, or of a safetensors or torch file.
+    """The encoder of a run's folder, of a safetensors or torch file, or of a model hub.
 
-    path: a folder with encoder.safetensors (the folder of a run or of a probe); a file with torchvision's `resnet50`
+    path: a folder with encoder.safetensors (the folder of a run or of a probe) or with model.safetensors (the form of
+        hubs), also in a bucket; hf://OWNER/NAME@REVISION, which huggingface_hub fetches or has in its cache; a file with torchvision's `resnet50`
         or timm's `vit_small_patch16_224` names, with or without heads, under whatever prefix; or a published
         checkpoint. A file without our metadata is taken for images of 224 pixels (a ViT: those of its positions) with
         SimFLE's mean and std.
@@ -175,11 +184,19 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
         UserError: nothing there, or not such a file; says which names are missing or surplus, which arrays are of
             another size or not finite, or that the file holds the other branch only.
     """
-    path = Path(path)
     if branch not in BRANCHES:
         raise UserError(f"branch = {branch!r} must be one of {', '.join(BRANCHES)}")
-    if step is not None and not path.is_dir():
+    if is_hub_name(str(path)):
+        path = fetch(str(path))
+    if is_bucket(path):
+        with borrowed(os.fspath(path), checkpoints=branch == "target" or step is not None) as place:
+            return load_encoder(place, branch, step, prefix)
+    path = Path(path)
+    in_hub_form = (path / WEIGHTS).is_file()
+    if step is not None and (not path.is_dir() or in_hub_form):
         raise UserError(f"step = {step} is for the folder of a run; {path} is none")
+    if in_hub_form:
+        return from_arrays(*read_folder(path), branch, path / WEIGHTS, prefix)
     if path.is_dir() and (branch == "target" or step is not None):
         return _of_run(path, branch, step)
     file = path / "encoder.safetensors" if path.is_dir() else path

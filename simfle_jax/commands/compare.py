@@ -14,6 +14,7 @@ from typing import Any
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 FILES = ("predictions.csv", "predictions_evaluation.csv")
 
@@ -23,8 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("a", type=Path, metavar="PROBE_A", help="folder of a finished probe")
-    parser.add_argument("b", type=Path, metavar="PROBE_B", help="another, of the same val images")
+    parser.add_argument("a", type=on_disk, metavar="PROBE_A", help="folder of a finished probe")
+    parser.add_argument("b", type=on_disk, metavar="PROBE_B", help="another, of the same val images")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -11,7 +11,12 @@ model card:
     python -m simfle_jax.convert RUN checkpoint.pth.tar
     python -m simfle_jax.convert RUN encoder.safetensors --branch target
     python -m simfle_jax.convert RUN encoder.onnx
+    python -m simfle_jax.convert RUN encoder.onnx --with-preprocessing
     python -m simfle_jax.convert RUN MODEL_CARD.md --probe PROBE
+
+A run, and a trained probe, become the folder that model hubs know (`python -m simfle_jax.push` uploads one):
+
+    python -m simfle_jax.convert RUN DIR --probe PROBE
 
 A trained probe becomes a whole classifier (torchvision's resnet50 with fc, timm's ViT with head), and such a file a probe again:
 
@@ -33,12 +38,12 @@ import argparse
 import ast
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.commands.presets import load_config
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 TORCH = (".pth", ".pt", ".tar")
 
@@ -47,8 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of a run or a probe, or a file")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="a file that is made, or a new folder")
+    parser.add_argument("source", type=on_disk, metavar="SOURCE", help="folder of a run or a probe, or a file")
+    parser.add_argument("target", type=on_disk, metavar="TARGET", help="a file that is made, or a new folder")
     parser.add_argument(
         "--branch", choices=("online", "target"), default="online", help="whose trunk (default %(default)s)"
     )
@@ -67,7 +72,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--encoder", default="", help="where the encoder of a probe is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
-    parser.add_argument("--probe", nargs="+", default=[], type=Path, metavar="PROBE", help="probes for the model card")
+    parser.add_argument(
+        "--with-preprocessing", action="store_true",
+        help="an ONNX file that takes uint8 images of any size, and gives probabilities where there are classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--probe", nargs="+", default=[], type=on_disk, metavar="PROBE", help="probes for the model card"
+    )
     return parser
 
 
@@ -84,6 +95,8 @@ def convert(args: argparse.Namespace) -> str:
         raise UserError(f"no file or folder {source}")
     if args.target.is_file():
         raise UserError(f"{args.target} exists already: give another name, or remove it first")
+    if args.with_preprocessing and args.target.suffix != ".onnx":
+        raise UserError(f"--with-preprocessing is for ONNX files, and {args.target} does not end in .onnx")
     from simfle_jax import compilation
 
     compilation.require_device()
@@ -99,12 +112,12 @@ def convert(args: argparse.Namespace) -> str:
 
 
 def from_run(args: argparse.Namespace) -> str:
-    """A run's folder to a published checkpoint, a trunk or a model card."""
+    """A run's folder to a published checkpoint, a trunk, a model card or the folder that hubs know."""
     if args.target.suffix == ".md":
         return _write_card(args)
     if args.target.suffix in TORCH:
         return _export_run(args)
-    return _export_trunk(args)
+    return _export_trunk(args) if args.target.suffix else _write_hub_folder(args)
 
 
 def from_file(args: argparse.Namespace) -> str:
@@ -129,6 +142,7 @@ def _import_run(args: argparse.Namespace) -> str:
     from simfle_jax.runs import folder as folders
     from simfle_jax.runs.checkpoint import Checkpoints
     from simfle_jax.training import published
+    from simfle_jax.training.loop import crop
     from simfle_jax.training.restore import identity, upgraded_identity
     from simfle_jax.training.state import trunk_of
     from simfle_jax.weights.encoder_file import export_encoder
@@ -143,7 +157,8 @@ def _import_run(args: argparse.Namespace) -> str:
     folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
     with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
         checkpoints.save(state, wait=True)
-    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "converted_from": args.source.name}
+    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "crop": crop(config)}
+    facts["converted_from"] = args.source.name
     export_encoder(folder / "encoder.safetensors", trunk_of(state), config, facts)
     buffers = "with its momentum" if found.optimizer else "without momentum buffers: there were none"
     return f"{folder}: goes on at epoch {found.epoch}, step {int(state.step)}, {buffers}"
@@ -218,31 +233,45 @@ def _export_trunk(args: argparse.Namespace) -> str:
 
     encoder = load_encoder(args.source, args.branch, prefix=args.prefix)
     if args.target.suffix == ".onnx":
-        return _onnx(args.target, encoder, encoder.torch_arrays(), encoder.metadata, encoder.apply)
+        return _onnx(args, encoder, encoder.torch_arrays(), encoder.metadata, encoder.apply, encoder.features)
     if args.target.suffix != ".safetensors":
-        raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors, .onnx or .md")
+        raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors, .onnx or .md, or be a new folder")
     write_safetensors(args.target, encoder.torch_arrays(), encoder.metadata)
     return f"{args.target}: {encoder.metadata['branch']} trunk, {encoder.dim} features"
 
 
-def _onnx(target: Path, encoder: Any, arrays: dict[str, Any], metadata: dict[str, str], ours: Callable) -> str:
+def _onnx(
+    args: argparse.Namespace, encoder: Any, arrays: dict[str, Any], metadata: dict[str, str], ours: Callable,
+    of_images: Callable,
+) -> str:  # fmt: skip
+    """ours: of normalised images; of_images: of uint8 images that are decoded."""
     import numpy as np
 
-    from simfle_jax.weights.onnx_export import export_onnx
+    from simfle_jax.data.decode import decode
+    from simfle_jax.weights.onnx_export import export_onnx, export_with_preprocessing
 
-    error = export_onnx(target, arrays, encoder.trunk, metadata, lambda images: np.asarray(ours(images)))
-    return f"{target}: ONNX Runtime agrees within {error:.1e} of the largest output"
+    if args.with_preprocessing:
+        canvas = int(metadata.get("canvas", 0)) or encoder.size
+        error = export_with_preprocessing(
+            args.target, arrays, encoder.trunk, metadata, canvas,
+            lambda images: of_images(np.stack([decode(image, canvas) for image in images])),
+        )  # fmt: skip
+    else:
+        error = export_onnx(args.target, arrays, encoder.trunk, metadata, lambda images: np.asarray(ours(images)))
+    return f"{args.target}: ONNX Runtime agrees within {error:.1e} of the largest output"
 
 
 def from_classifier(args: argparse.Namespace) -> str:
-    """A probe's folder to one file with trunk and fc."""
+    """A probe's folder to one file with trunk and fc, or to the folder that hubs know."""
+    if not args.target.suffix:
+        return _write_hub_folder(args)
     from simfle_jax.evaluation import records
     from simfle_jax.evaluation.classifier import load_classifier, save_file
 
     classifier = load_classifier(args.source, args.encoder)
     if args.target.suffix == ".onnx":
-        encoder = classifier.encoder
-        return _onnx(args.target, encoder, classifier.torch_arrays(), classifier.metadata(), classifier.logits)
+        facts = classifier.torch_arrays(), classifier.metadata(), classifier.logits, classifier.probabilities
+        return _onnx(args, classifier.encoder, *facts)
     if args.target.suffix not in (*TORCH, ".safetensors"):
         raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors or .onnx")
     results = records.read_results(args.source) or {}
@@ -265,23 +294,21 @@ def _import_classifier(args: argparse.Namespace) -> str:
 
 def _write_card(args: argparse.Namespace) -> str:
     from simfle_jax.encoder import load_encoder
-    from simfle_jax.evaluation.records import read_results
-    from simfle_jax.training.restore import recorded
+    from simfle_jax.evaluation.hub_folder import card_facts
     from simfle_jax.weights.card import model_card
     from simfle_jax.weights.files import replacing
 
-    encoder, probes = load_encoder(args.source, args.branch), []
-    for place in args.probe:
-        results = read_results(place)
-        if results is None:
-            raise UserError(f"{place} holds no results.json: is it the --workdir of a finished probe?")
-        if not encoder.is_called(results["encoder_hash"]) and not results["untrained"]:
-            raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
-        probes.append(results)
-    config = recorded(args.source) if (args.source / "config.json").exists() else None
+    encoder = load_encoder(args.source, args.branch)
+    config, probes = card_facts(args.source, encoder, args.probe)
     text = model_card(
         {"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | encoder.metadata, config, probes
     )
     with replacing(args.target) as temporary:
         temporary.write_text(text)
     return f"{args.target}: model card, {len(probes)} probes"
+
+
+def _write_hub_folder(args: argparse.Namespace) -> str:
+    from simfle_jax.evaluation.hub_folder import write_hub_folder
+
+    return write_hub_folder(args.source, args.target, args.branch, args.probe, args.encoder)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # at run time they would bring JAX along, before its processe
 FACES, HELD_OUT, SIZE = 8000, 1600, 40
 METHODS = {"SimFLE": ["--config=demo"], "BYOL": ["--config=demo_byol"]}
 FEW_LABELS, RETRIEVED = 400, 256
+PICTURE, SHOWN = "reconstructions.png", 3  # in the workdir: what FaceMAE makes of so many held-out faces
 Running = dict[str, tuple[subprocess.Popen, Path]]  # by method: a run of train.py and its log
 
 
@@ -65,6 +66,7 @@ def run(workdir: Path, seed: int) -> None:
     results["minutes"] = round((time.monotonic() - began) / 60, 1)
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
+    print(f"{SHOWN} masked faces and their reconstructions: {workdir / PICTURE}")
 
 
 def pretrain(workdir: Path, seed: int) -> Running:
@@ -138,7 +140,9 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
         others = beside.submit(without_simfle)
         finished("SimFLE", running)
         simfle = score(load_encoder(workdir / "simfle"), views, train, test, seed)
-        restored = reconstruction(*run_state(workdir / "simfle"), train[0], test[0])
+        trained = run_state(workdir / "simfle")
+        restored = reconstruction(*trained, train[0], test[0])
+        picture(*trained, test[0], workdir / PICTURE)
         rows = others.result() | {"SimFLE": simfle}
     return {
         "rows": {name: rows[name] for name in ("untrained", *METHODS, "supervised")},
@@ -196,6 +200,17 @@ def reconstruction(config: "Config", state: "TrainState", train: np.ndarray, tes
     from simfle_jax.evaluation.reconstruction import reconstruction_errors
 
     return reconstruction_errors(config, state, test[:512], train[:2000])
+
+
+def picture(config: "Config", state: "TrainState", images: np.ndarray, file: Path) -> None:
+    """Some of the images [n, S, S, 3], what FaceMAE sees of them, what it makes of the rest, and the error of its pixels."""
+    from simfle_jax.evaluation.looking import look
+    from simfle_jax.reporting import atlas
+    from simfle_jax.reporting.images import spread_rows
+
+    seen = look(config, state, images[spread_rows(len(images), SHOWN + 2)[1:-1]])
+    assert seen is not None, config.method
+    atlas.reconstructions(seen, side=144).save(file)
 
 
 def first_and_last(run: Path) -> dict[str, dict[str, float]]:

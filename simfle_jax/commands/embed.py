@@ -2,22 +2,27 @@
 
     python -m simfle_jax.embed FACES --encoder RUN --out features.npz
     python -m simfle_jax.embed a.jpg b.png --encoder RUN/encoder.safetensors --out features.parquet
+    python -m simfle_jax.embed PHOTOGRAPHS --encoder RUN --out features.npz --align
 
 features.npz holds `features` float32 [n, D] and `names` [n]; the parquet file has the columns `name` and `feature`;
 features.npy holds the features alone, for numpy.load(..., mmap_mode="r"), beside features.names.npy with the names.
 Images that cannot be read are left out and listed in OUT.bad.txt. Images must be cropped to the face as those of the
-pre-training were: nothing here looks for faces. The shorter side of an image is resized to the encoder's size and the
-centre cut out.
+pre-training were. The shorter side of an image is resized to the encoder's size and the centre cut out. With --align faces
+are looked for, and each is one row, named by photograph and box: `party.jpg#xywh=10,20,30,40`. Photographs without a face
+are listed too.
 
 Features go to the folder OUT.partial as they come, so memory does not grow with the images. The same command goes on
 from there after an interruption; at the end they are written to OUT, and the folder is removed.
 """
 
 import argparse
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from simfle_jax.commands.aligning import add_align, faces_of, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
 
@@ -26,24 +31,60 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, or folders that are searched for images")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files, folders that are searched for images, or packs in a bucket"
+    )
     parser.add_argument("--encoder", required=True, help="folder of a run, safetensors, or a published checkpoint")
     parser.add_argument("--branch", choices=("online", "target"), default="online", help="(default %(default)s)")
     parser.add_argument(
         "--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
+    parser.add_argument("--out", required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
+    add_align(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = make_parser().parse_args(argv)
-    ended(lambda: embed(args.images, args.encoder, args.branch, args.out, args.prefix))
+
+    def work(out: Path) -> None:
+        embed(args.images, args.encoder, args.branch, out, args.prefix, align=args.align, detector=args.detector)
+
+    ended(lambda: _embed_to(args.out, work))
 
 
-def embed(images: list[str], encoder: str, branch: str, out: Path, prefix: str = "") -> None:
-    """Writes the features of all readable images to `out`, or goes on with it; raises UserError."""
+def _embed_to(out: str, work: Callable[[Path], None]) -> None:
+    """Lets `work` write to a path on this machine, from where files for a bucket are copied, the features last."""
+    from simfle_jax.host import digest, host_folder
+    from simfle_jax.runs.mirror import named_by
+    from simfle_jax.storage import Bucket, is_bucket
+
+    if not is_bucket(out):
+        return work(Path(out))
+    parent, _, name = out.rpartition("/")
+    if parent.endswith("/") or not name:
+        raise UserError(f"--out {out} names no file in a bucket: give SCHEME://BUCKET/FILE.npz")
+    bucket = Bucket(parent)
+    if bucket.is_there(name):
+        raise UserError(f"--out {out} exists already: give another name, or remove it first")
+    folder = host_folder("embed", digest(out))  # kept until all is copied: the same command goes on here
+    with named_by(folder, parent):
+        if not (folder / name).exists():
+            work(folder / name)
+        for path in sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == name):
+            bucket.write(path.name, path.read_bytes())
+        shutil.rmtree(folder)
+    print(f"copied to {out}")
+
+
+def embed(
+    images: list[str], encoder: str, branch: str, out: Path, prefix: str = "", align: bool = False, detector: str = ""
+) -> None:
+    """Writes the features of all readable images to `out`, or goes on with it; raises UserError.
+
+    align: the features of the faces in them. detector: where its file is.
+    """
     from simfle_jax import compilation
     from simfle_jax.data.image_list import ImageList
     from simfle_jax.encoder import load_encoder
@@ -57,8 +98,10 @@ def embed(images: list[str], encoder: str, branch: str, out: Path, prefix: str =
     if out.suffix == ".parquet":
         import_parquet()  # its absence is told before the work and not after
     compilation.use_cache()
-    source = ImageList(images)
+    photographs = ImageList(images)
     extractor = Extractor(load_encoder(encoder, branch, prefix=prefix))
+    source, without = faces_of(photographs, detector) if align else (photographs, {})
+    warn_of_crop(extractor.encoder.metadata, align)
     identity = {"encoder": extractor.encoder.hash, "images": source.fingerprint}
     with FeatureFile(out, source.names, extractor.encoder.dim, identity) as file:
         before, began = file.done, time.monotonic()
@@ -70,14 +113,18 @@ def embed(images: list[str], encoder: str, branch: str, out: Path, prefix: str =
         check_readable(source, file.bad)
         file.finish()
     print(f"{file.count} images, {(file.done - before) / seconds:.1f} images/s: {out}")
-    _list_bad(out, {source.name(number): reason for number, reason in file.bad.items()})
+    _list_bad(out, without | {source.name(number): reason for number, reason in file.bad.items()})
 
 
 def _list_bad(out: Path, bad: dict[str, str]) -> None:
     from simfle_jax.data.bad_list import write_bad_list
+    from simfle_jax.data.photographs import NO_FACE
 
     path = out.with_name(out.name + ".bad.txt")
     write_bad_list(path, bad)
     if not bad:
         return
-    print(f"{len(bad)} images could not be read and were left out: {path}", file=sys.stderr)
+    faceless = sum(reason == NO_FACE for reason in bad.values())
+    for count, what in ((len(bad) - faceless, "images could not be read"), (faceless, "photographs have no face")):
+        if count:
+            print(f"{count} {what} and were left out: {path}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 MOST = 16  # images of one picture
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
@@ -22,9 +23,11 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m simfle_jax.masks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=f"files or folders; at most {MOST} are shown")
-    parser.add_argument("--encoder", nargs="+", type=Path, required=True, metavar="RUN", help="folders of runs")
+    parser.add_argument("--encoder", nargs="+", type=on_disk, required=True, metavar="RUN", help="folders of runs")
     parser.add_argument("--step", type=int, help="of an older checkpoint, where the run keeps it")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the picture, ending in .png or .jpg")
+    parser.add_argument(
+        "--out", type=on_disk, required=True, metavar="FILE", help="the picture, ending in .png or .jpg"
+    )
     return parser
 
 

@@ -2,12 +2,17 @@
 
     python -m simfle_jax.predict face.jpg --probe PROBE
     python -m simfle_jax.predict FACES --probe model_best.pth.tar --classes anger fear happiness --json
+    python -m simfle_jax.predict party.jpg --probe PROBE --align
 
 Prints one line for each image: the classes with their probabilities, likeliest first. With --json the lines are JSON
 objects of `name`, `label` and `probabilities`. Images that cannot be read are named on the error output; status 1 then.
 
-Images must be cropped to the face as those that the probe was trained on. Nothing here looks for faces: of a whole
-photograph the centre is taken, and the answer is as sure as any. They are decoded at the canvas of the probe's training.
+Images must be cropped to the face as those that the probe was trained on: of a whole photograph the centre is taken, and
+the answer is as sure as any. They are decoded at the canvas of the probe's training.
+
+With --align faces are looked for, and each is one line, `party.jpg#xywh=10,20,30,40`: its photograph and its box (JSON: `name`
+and `box`). Photographs without a face are named on the error output. Needs extra `align` and a detector's file; docs/data.md
+says which and where.
 """
 
 import argparse
@@ -17,10 +22,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from simfle_jax.commands.aligning import add_align, faces_of, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.data.bad_list import escaped
+from simfle_jax.data.photographs import BOX, NO_FACE
 
-CROPPED = "images must be cropped to the face as those of the probe's training were; nothing here looks for faces"
+CROPPED = "images must be cropped to the face as those of the probe's training were, or give --align"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", default="", help="where the probe's encoder is now, when it was moved")
     parser.add_argument("--classes", nargs="+", default=[], help="names in order, for a file that does not tell them")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
+    add_align(parser)
     return parser
 
 
@@ -54,9 +62,12 @@ def predict(args: argparse.Namespace) -> dict[int, str]:
     from simfle_jax.evaluation.features import Extractor, check_readable
 
     compilation.use_cache()
-    source = ImageList(args.images)
+    photographs = ImageList(args.images)
     classifier = load_classifier(args.probe, args.encoder, tuple(args.classes))
-    print(CROPPED, file=sys.stderr)
+    source, without = faces_of(photographs, args.detector) if args.align else (photographs, {})
+    if not args.align:
+        print(CROPPED, file=sys.stderr)
+    warn_of_crop(classifier.encoder.metadata, args.align)
     extractor = Extractor(classifier.encoder, canvas=classifier.canvas)
     bad: dict[int, str] = {}
     for found in extractor.stream(source):
@@ -65,15 +76,17 @@ def predict(args: argparse.Namespace) -> dict[int, str]:
             print(line)
         bad |= found.bad
     check_readable(source, bad)
-    for number, reason in bad.items():
-        print(f"{escaped(source.name(number))}: {reason}", file=sys.stderr)
-    return bad
+    for name, reason in (without | {source.name(number): reason for number, reason in bad.items()}).items():
+        print(f"{escaped(name)}: {reason}", file=sys.stderr)
+    return bad or {number: reason for number, reason in enumerate(without.values()) if reason != NO_FACE}
 
 
 def _lines(names: list[str], probabilities: np.ndarray, classes: tuple[str, ...], as_json: bool) -> Iterator[str]:
     for name, row in zip(names, probabilities.tolist()):
         ranked = sorted(zip(classes, row), key=lambda pair: -pair[1])
         if as_json:
-            yield json.dumps({"name": name, "label": ranked[0][0], "probabilities": dict(zip(classes, row))})
+            place, _, box = name.rpartition(BOX) if BOX in name else (name, "", "")
+            told = {"name": place, "label": ranked[0][0], "probabilities": dict(zip(classes, row))}
+            yield json.dumps(told | ({"box": [int(value) for value in box.split(",")]} if box else {}))
         else:
             yield f"{escaped(name)}  " + "  ".join(f"{label} {share:.3f}" for label, share in ranked)

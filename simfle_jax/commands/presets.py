@@ -22,20 +22,33 @@ def load_config(text: str) -> Any:
     Raises:
         UserError: there is none, or it cannot be run; names the nearest preset.
     """
+    return _call(text, "get_config", FOLDER, "config")
+
+
+def load_study(text: str) -> Any:
+    """The study that `get_study` gives of a file or of a preset in configs/studies.
+
+    Raises:
+        UserError: there is none, or it cannot be run; names the nearest preset.
+    """
+    return _call(text, "get_study", FOLDER / "studies", "study")
+
+
+def _call(text: str, function: str, folder: Path, what: str) -> Any:
     _make_importable()
     ends = [match.start() for match in re.finditer(":|$", text)]
     end = next((end for end in ends if os.path.isfile(text[:end])), ends[0])
     file, variant = text[:end], [text[end + 1 :]] * (end < len(text))
-    preset = FOLDER / f"{file}.py"
+    preset = folder / f"{file}.py"
     try:
-        return runpy.run_path(str(preset) if re.fullmatch(r"\w+", file) and preset.is_file() else file)["get_config"](
+        return runpy.run_path(str(preset) if re.fullmatch(r"\w+", file) and preset.is_file() else file)[function](
             *variant
         )
-    except (OSError, KeyError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
-        names = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+    except (OSError, KeyError, SyntaxError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+        names = sorted(path.stem for path in folder.glob("[a-z]*.py"))
         near = difflib.get_close_matches(Path(file).stem, names, n=1)
         hint = f"did you mean {near[0]}?" if near and near[0] != Path(file).stem else f"presets are {', '.join(names)}"
-        raise UserError(f"no config in {text}: {' '.join(str(error).split())[:200]}; {hint}") from None
+        raise UserError(f"no {what} in {text}: {' '.join(str(error).split())[:200]}; {hint}") from None
 
 
 def _make_importable() -> None:

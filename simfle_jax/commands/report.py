@@ -8,21 +8,21 @@ Needs Plotly: pip install -c requirements.txt -e '.[report]'.
 """
 
 import argparse
-from pathlib import Path
 
 from simfle_jax.commands.ending import ended
+from simfle_jax.storage import on_disk
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of pre-training runs")
-    parser.add_argument("--probe", nargs="+", type=Path, default=[], metavar="PROBE", help="folders of probes")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the images are now, when they were moved")
+    parser.add_argument("runs", nargs="+", type=on_disk, metavar="RUN", help="folders of pre-training runs")
+    parser.add_argument("--probe", nargs="+", type=on_disk, default=[], metavar="PROBE", help="folders of probes")
+    parser.add_argument("--data", type=on_disk, metavar="DIR", help="where the images are now, when they were moved")
     parser.add_argument("--images", action=argparse.BooleanOptionalAction, help="whether the page may hold images")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, e.g. report.html")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as PNG and PDF")
+    parser.add_argument("--out", type=on_disk, required=True, metavar="FILE", help="the page, e.g. report.html")
+    parser.add_argument("--figures", type=on_disk, metavar="DIR", help="also write figures for a paper, as PNG and PDF")
     return parser
 
 

@@ -11,6 +11,7 @@ from absl import flags
 
 from simfle_jax import distributed
 from simfle_jax.commands import cli
+from simfle_jax.storage import is_bucket, refuse_bucket
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,10 +24,16 @@ def _run(config: Any, workdir: str) -> None:
     from simfle_jax.config import pretraining
 
     settings = pretraining(config)
+    for name in ("cache", "listing"):
+        refuse_bucket(getattr(settings.data, name), f"--config.data.{name}")
+    if settings.report_every:
+        refuse_bucket(workdir, "a run with --config.report_every, in")
+    in_bucket = [is_bucket(place) for place in (settings.data.path, workdir)]  # tells of a wrong name at once
     if not distributed.join_by_flags() and settings.data.source == "folder" and not settings.data.sources:
         from simfle_jax.data.sources import existing_folder
 
-        existing_folder(settings.data.path)  # several processes tell a wrong path together, later
+        if not in_bucket[0]:
+            existing_folder(settings.data.path)  # several processes tell a wrong path together, later
     from simfle_jax.evaluation.monitor import make_monitor
     from simfle_jax.reporting.live import make_live
     from simfle_jax.training.loop import train

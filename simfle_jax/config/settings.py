@@ -112,6 +112,7 @@ class DataSettings:
     threads: int  # decoding threads per process; 0: one per core
     max_bad_fraction: float  # share of unreadable images above which a run stops
     cache: str  # '' or a file to keep decoded canvases in
+    listing: str = ""  # '' or a file to keep the names of a folder's images in, for data sets of millions
     fitted: int = 0  # the side that a run with canvas 0 found for its data; recorded and not to be set
 
 

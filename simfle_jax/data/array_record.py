@@ -10,6 +10,7 @@ So a pack gives the same names, labels, fingerprint and batches as the folder it
 """
 
 import bisect
+import functools
 import json
 import os
 import struct
@@ -20,6 +21,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from simfle_jax.data.files import BadImage, record_error
+from simfle_jax.data.packs import pack_at_hand
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 
@@ -29,14 +31,14 @@ SPLITS = ("train", "val")
 
 
 class ArrayRecordSource:
-    """The images of a pack; see `FolderSource` for what the same arguments give.
+    """The images of a pack, on a disk or in a bucket; see `FolderSource` for what the same arguments give.
 
     Raises:
         UserError: no pack there, one without the split or without labels, or a shard missing or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
-        self.root = os.fspath(path)
+        self.root = pack_at_hand(os.fspath(path))
         folders = _pack_folders(self.root, split)
         parts = [_Part(folder, prefix) for folder, prefix in folders]
         if labelled and (len(parts) > 1 or parts[0].classes is None):
@@ -57,9 +59,11 @@ class ArrayRecordSource:
         label = None if self.labels is None else int(self.labels[index])
         return Record(part.name(position), part.read(position), label)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """That of the packed folder, from its names and sizes as they were."""
+        if len(self._parts) == 1 and self._parts[0].fingerprint:  # what takes seconds for millions is recorded
+            return self._parts[0].fingerprint
         return fingerprint((part.name(i), int(part.sizes[i])) for part in self._parts for i in range(len(part)))
 
     def _find(self, index: int) -> tuple["_Part", int]:
@@ -74,6 +78,7 @@ class _Part:
         index = read_index(folder)
         self.folder, self.prefix, self.shards = folder, prefix, index["shards"]
         self.classes = tuple(index["classes"]) if index["classes"] else None
+        self.fingerprint = str(index.get("fingerprint", ""))
         with np.load(os.path.join(folder, "index.npz")) as arrays:
             self._names, self._ends = arrays["names"].tobytes(), arrays["ends"]
             self.labels, self.sizes = arrays["labels"], arrays["sizes"]

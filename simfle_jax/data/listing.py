@@ -24,10 +24,14 @@ class Entry(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Sorted paths relative to the folder, and those among them that are links to nowhere."""
+    """Sorted paths relative to the folder, those among them that are links to nowhere, and the folders that were read.
+
+    The latter by their real paths.
+    """
 
     names: list[bytes]
     nowhere: frozenset[bytes]
+    folders: frozenset[bytes]
 
 
 def list_images(root: str) -> Listing:
@@ -52,7 +56,7 @@ def list_images(root: str) -> Listing:
                 names.append(place)
                 if not entry.kind:
                     nowhere.add(place)
-    return Listing(sorted(names), frozenset(nowhere))
+    return Listing(sorted(names), frozenset(nowhere), frozenset(listed))
 
 
 def _walk(top: bytes, prefix: bytes, listed: set[bytes]) -> Iterator[tuple[bytes, Entry]]:

@@ -2,21 +2,25 @@
 
 from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.errors import UserError
+from simfle_jax.storage import is_bucket, refuse_bucket
 
 
-def open_source(source: str, path: str, labelled: bool = False, split: str | None = None) -> Source:
+def open_source(source: str, path: str, labelled: bool = False, split: str | None = None, listing: str = "") -> Source:
     """Opens the data set that `data.source` and `data.path` name.
+
+    listing: of a folder without labels, the file that keeps its names; '' for none.
 
     Raises:
         UserError: no such kind of source, or the data are not there or not laid out as it needs.
     """
     # The other kinds are imported when they are asked for: not everybody needs the packages behind them.
-    if source == "folder":
-        return FolderSource(path, labelled, split)
-    if source == "array_record":
+    if source == "folder" and not is_bucket(path):
+        return FolderSource(path, labelled, split, listing)
+    if source in ("folder", "array_record"):  # in a bucket everything is packed
         from simfle_jax.data.array_record import ArrayRecordSource
 
         return ArrayRecordSource(path, labelled, split)
+    refuse_bucket(path, "data.path")
     if source.startswith("tfds:"):
         from simfle_jax.data.tfds_source import TfdsSource
 

@@ -1,7 +1,9 @@
 """Packing folders of images into ArrayRecord shards, in the form that `array_record` describes and reads."""
 
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from typing import Any
@@ -13,9 +15,12 @@ from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
 from simfle_jax.data.files import BadImage, patiently
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
+from simfle_jax.host import scratch
 from simfle_jax.progress import Progress
+from simfle_jax.storage import Bucket, is_bucket
 
 SHARD_BYTES = 256 * 2**20
+PACKED = re.compile(r"((train|val)/)?(index\.(json|npz)|\d{5}-of-\d{5}\.array_record)")  # names in a bucket
 
 
 def pack(folder: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, int]:
@@ -29,12 +34,38 @@ def pack(folder: str, out: str, shard_bytes: int = SHARD_BYTES) -> dict[str, int
     Raises:
         UserError: a folder that cannot be read as such, or a pack of other data at `out`.
     """
+    if is_bucket(out):
+        return _pack_into_bucket(folder, out, shard_bytes)
     splits = [split for split in SPLITS if os.path.isdir(os.path.join(folder, split))]
     if not splits:
         return {"": pack_source(FolderSource(folder), out, shard_bytes)}
     os.makedirs(out, exist_ok=True)
     sources = {split: FolderSource(folder, labelled=True, split=split) for split in splits}
     return {split: pack_source(source, os.path.join(out, split), shard_bytes) for split, source in sources.items()}
+
+
+def _pack_into_bucket(folder: str, out: str, shard_bytes: int) -> dict[str, int]:
+    """The same on this machine first; then every object is written once, a part's index.json last."""
+    bucket = Bucket(out)
+    bucket.require_folder()
+    there = bucket.names()
+    indices = {name: data for name in there if name.rpartition("/")[2] == "index.json" and (data := bucket.read(name))}
+    if foreign := [name for name in there if not PACKED.fullmatch(name)]:
+        raise UserError(f"{out} holds something else than a pack, such as {foreign[0]}: give another name")
+    with scratch(out) as place:
+        packed = pack(folder, str(place / "pack"), shard_bytes)
+        files = {path.relative_to(place / "pack").as_posix(): path for path in (place / "pack").rglob("*.*")}
+        found = {name: path.read_bytes() for name, path in files.items() if path.name == "index.json"}
+        if indices == found:
+            return packed
+        if indices:
+            raise UserError(f"{out} exists and is not the pack of {folder}: remove it or give another name")
+        order = sorted(files, key=lambda name: (name.endswith("index.json"), name))
+        progress = Progress(len(order), f"copying to {out}, files")
+        for number, name in enumerate(order, 1):
+            bucket.write(name, files[name].read_bytes())
+            progress.update(number)
+    return packed
 
 
 def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) -> int:
@@ -108,9 +139,19 @@ def _write_index(source: FolderSource, out: str, sizes: np.ndarray, counts: list
         "classes": source.classes,
         "fingerprint": source.fingerprint,
         "shards": [
-            {"name": shard, "count": count, "bytes": os.path.getsize(os.path.join(out, shard))}
+            {
+                "name": shard,
+                "count": count,
+                "bytes": os.path.getsize(os.path.join(out, shard)),
+                "sha256": _sha256(os.path.join(out, shard)),
+            }
             for shard, count in zip(shards, counts)
         ],
     }
     with open(os.path.join(out, "index.json"), "w") as file:
         json.dump(index, file, indent=2)
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

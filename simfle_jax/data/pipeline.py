@@ -11,11 +11,15 @@ from collections.abc import Generator, Iterator
 import grain
 import numpy as np
 
+from simfle_jax.data.buffers import Buffers
 from simfle_jax.data.order import steps_per_epoch
-from simfle_jax.data.reading import Decoded, EvalBatch, Reader, TrainBatch, examples
+from simfle_jax.data.reading import KEEP, Decoded, EvalBatch, Reader, TrainBatch, examples, joined
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 
+# Images of an evaluation that a thread decodes at a time. An accelerator's batch of 512 in one thread would leave the
+# other cores idle at the beginning, at the end, and all the time where the data are a batch or two.
+PART = 64
 BATCHES_AHEAD = 2  # decoded batches that wait, besides the one that each thread works on
 
 
@@ -147,10 +151,11 @@ def decoded_in_order(
     source: Source, batch_size: int, canvas: int, threads: int, least: int = 0
 ) -> Generator[Decoded, None, None]:
     """The batches of one pass with the indices of their bad images; closing the generator stops the threads."""
-    reader = Reader(source, canvas, batch_size, least)
-    iterator = _prefetched(EvalBatch(reader, batch_size), threads)
+    parts = 1 if batch_size % PART else batch_size // PART
+    reader = Reader(source, canvas, batch_size // parts, least)
+    iterator = _prefetched(EvalBatch(reader, batch_size // parts, parts), threads)
     try:
-        yield from iterator
+        yield from (iterator if parts == 1 else joined(iterator, parts, Buffers((batch_size, canvas, canvas, 3), KEEP)))
     finally:
         reader.stopped.set()
         iterator.close()

@@ -5,7 +5,9 @@ grain's cost per element is paid once a batch, and images are decoded straight i
 will get.
 """
 
+import itertools
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -108,13 +110,16 @@ class TrainBatch:
 
 
 class EvalBatch:
-    """Batch `number` of one pass over the source in order; the last one is padded."""
+    """Batch `number` of one pass over the source in order; the last one is padded.
 
-    def __init__(self, reader: Reader, batch_size: int):
-        self.reader, self.batch_size = reader, batch_size
+    parts: the number of batches is a multiple of it, so that `joined` makes whole ones; the last may hold no image.
+    """
+
+    def __init__(self, reader: Reader, batch_size: int, parts: int = 1):
+        self.reader, self.batch_size, self.parts = reader, batch_size, parts
 
     def __len__(self) -> int:
-        return -(-len(self.reader.source) // self.batch_size)
+        return self.parts * -(-len(self.reader.source) // (self.parts * self.batch_size))
 
     def __getitem__(self, number: int) -> Decoded:
         first = number * self.batch_size
@@ -136,6 +141,16 @@ class EvalBatch:
         if self.reader.least:
             padded["side"] = sides
         return Decoded({"image": images, "valid": valid} | padded, rows, bad)
+
+
+def joined(batches: Iterator[Decoded], parts: int, buffers: Buffers) -> Iterator[Decoded]:
+    """Every `parts` batches as one, its images in memory of `buffers`."""
+    while found := list(itertools.islice(batches, parts)):
+        whole = {"image": np.concatenate([part.batch["image"] for part in found], out=buffers.take())}
+        for key in found[0].batch.keys() - whole.keys():
+            whole[key] = np.concatenate([part.batch[key] for part in found])
+        bad = {index: reason for part in found for index, reason in part.bad.items()}
+        yield Decoded(whole, np.concatenate([part.drawn for part in found]), bad)
 
 
 def examples(source: Source, bad: dict[int, str]) -> str:

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from simfle_jax.data.files import EXTENSIONS, BadImage, read_file
-from simfle_jax.data.listing import entries, file_size, file_sizes, list_images
+from simfle_jax.data.kept_listing import kept_listing
+from simfle_jax.data.listing import Listing, entries, file_size, file_sizes, list_images
 from simfle_jax.errors import UserError
 
 SAMPLE = 64  # files whose sizes stand for those of all where only a few may be asked for
@@ -57,15 +58,22 @@ class FolderSource:
     Unlabelled, every image below `path` (or `path/split`) counts, whatever the folders are called. Labelled,
     the folders in `path/split` are the classes, in sorted order, and hold the images at any depth; images
     beside them have no class and are left out. `listing` says which files are images and how links are followed.
-    Names are kept as one string of bytes with offsets: a million of them are cheap to hold and to pickle.
+    Names are kept as one string of bytes with offsets: a million of them are cheap to hold and to pickle. `listing`: a
+    file that keeps them (`kept_listing`); '' for none.
 
     Raises:
         UserError: no such folder, no image in it, fewer than two classes, or a class without images.
     """
 
-    def __init__(self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None):
+    def __init__(
+        self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None, listing: str = ""
+    ):
         self.root = existing_folder(os.fspath(path), split)
-        names, self.nowhere = list_images(self.root)
+        self._fingerprint: str | None = None
+        if listing:
+            (names, self.nowhere, _), self._fingerprint = kept_listing(self.root, listing, self._fingerprint_of)
+        else:
+            names, self.nowhere, _ = list_images(self.root)
         self.classes: tuple[str, ...] | None = None
         self.labels: np.ndarray | None = None
         if labelled:
@@ -79,7 +87,6 @@ class FolderSource:
             )
         self._joined = b"".join(names)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -105,9 +112,15 @@ class FolderSource:
             self._fingerprint = fingerprint(zip(map(self.name, range(len(self))), sizes))
         return self._fingerprint
 
+    def _fingerprint_of(self, listing: Listing) -> str:
+        names = [os.fsdecode(name) for name in listing.names]
+        return fingerprint(zip(names, file_sizes(len(names), lambda index: f"{self.root}/{names[index]}")))
+
     @property
     def quick_fingerprint(self) -> str:
         """SHA-256 over all names and the sizes of a few files: tells other data nearly always, at nearly no cost."""
+        if self._fingerprint is not None:
+            return self._fingerprint
         asked = set(np.linspace(0, len(self) - 1, min(SAMPLE, len(self)), dtype=int).tolist())
         return fingerprint(
             (self.name(index), file_size(self._path(index)) if index in asked else 0) for index in range(len(self))

@@ -15,8 +15,12 @@ from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.runs.mirror import borrowed
+from simfle_jax.storage import is_bucket
 from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
-from simfle_jax.weights.trunk import classifier_name, find_place
+from simfle_jax.weights.hub import WEIGHTS, fetch, is_hub_name
+from simfle_jax.weights.hub_form import read_folder
+from simfle_jax.weights.trunk import Arrays, classifier_name, find_place
 
 
 class Classifier(NamedTuple):
@@ -58,7 +62,7 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...] = (), prefix: str = "") -> Classifier:
-    """The classifier in a probe's folder, or in one file that holds trunk and `fc` (a ViT: `head`).
+    """The classifier in a probe's folder, in a hub's form, or in one file that holds trunk and `fc` (a ViT: `head`).
 
     encoder: where the trunk of a probe's folder is; empty: beside the probe, or where it was when the probe was trained.
     classes: names in the layer's order, for a file that does not tell them.
@@ -67,8 +71,17 @@ def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...
     Raises:
         UserError: not there, not whole, no class names, or the encoder is another than the probe's.
     """
+    if is_hub_name(str(path)):
+        path = fetch(str(path))
+    if is_bucket(path):
+        with borrowed(str(path)) as place:
+            return load_classifier(place, encoder, classes, prefix)
     path = Path(path)
-    return _of_folder(path, encoder, classes) if path.is_dir() else _of_file(path, classes, prefix)
+    if (path / WEIGHTS).is_file():
+        return _of_arrays(*read_folder(path), path / WEIGHTS, classes, prefix)
+    return (
+        _of_folder(path, encoder, classes) if path.is_dir() else _of_arrays(*read_arrays(path), path, classes, prefix)
+    )
 
 
 def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier:
@@ -76,10 +89,10 @@ def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier
     results = records.read_results(folder) or {}
     beside = str(folder) if (folder / "encoder.safetensors").exists() else ""
     place = place or beside or results.get("encoder", "")
-    if not place or not Path(place).exists():
+    if not place or not (is_hub_name(place) or is_bucket(place) or Path(place).exists()):
         raise UserError(f"the encoder of the probe in {folder} is not at {place or 'a known place'}: say where it is")
     encoder = load_encoder(place)
-    if results.get("untrained"):
+    if results.get("untrained") and not encoder.is_called(probe.encoder_hash):
         encoder = untrained_encoder(encoder, results["seed"])
     records.check_encoder(folder, probe, encoder, place)
     return Classifier(encoder, probe.predictor, _names(probe.classes, classes, folder), probe.canvas)
@@ -92,8 +105,9 @@ def _names(told: tuple[str, ...], given: tuple[str, ...], where: Path) -> tuple[
     return told or given
 
 
-def _of_file(path: Path, classes: tuple[str, ...], prefix: str) -> Classifier:
-    arrays, metadata = read_arrays(path)
+def _of_arrays(
+    arrays: Arrays, metadata: dict[str, str], path: Path, classes: tuple[str, ...], prefix: str
+) -> Classifier:
     place = find_place(arrays, "online", path, metadata.get("branch", "online"), prefix)
     layer_name = classifier_name(arrays, place)
     weight, bias = (arrays.get(f"{place}{layer_name}.{name}") for name in ("weight", "bias"))

@@ -67,9 +67,13 @@ class Extractor:
         progress = Progress(len(source), f"features of {name}, images")
 
         def features(batch: dict[str, np.ndarray]) -> jax.Array:
-            return self._plain(self.arrays, self._put(batch["image"]))
+            return self.features_of(batch["image"])
 
         return self._collect(source, name, features, progress.update)
+
+    def features_of(self, images: np.ndarray) -> jax.Array:
+        """Features [B, D] of decoded images, uint8 [B, canvas, canvas, 3]; B is a multiple of the devices."""
+        return self._plain(self.arrays, self._put(images))
 
     def stream(self, source: Source, start: int = 0) -> Iterator[Streamed]:
         """Features as in `plain`, batch by batch, of the images from `start` on; nothing is kept.
@@ -82,7 +86,7 @@ class Extractor:
         progress, done = Progress(len(source), "features, images", start), start
 
         def features(decoded: Decoded) -> jax.Array:
-            return self._plain(self.arrays, self._put(decoded.batch["image"]))
+            return self.features_of(decoded.batch["image"])
 
         batches = decoded_in_order(rest, self._rows(source), self.canvas, self.reading["threads"])
         with contextlib.closing(batches):

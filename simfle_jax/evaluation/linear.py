@@ -39,10 +39,10 @@ class Linear(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """Features [n, D] and their labels [n]."""
+    """Features [n, D] and their labels [n]; a layer also learns from shares of the classes [n, K] in their place."""
 
     features: Float[Array, "image feature"]
-    labels: Int[Array, " image"]
+    labels: Int[Array, " image"] | Float[Array, "image class"]
 
 
 class Fit(NamedTuple):
@@ -109,11 +109,13 @@ def start(layer: Linear, rates: int = 0) -> Fit:
 def cross_entropy(
     layer: Linear,
     features: Float[AnyArray, "image feature"],
-    labels: Int[AnyArray, " image"],
+    labels: Int[AnyArray, " image"] | Float[AnyArray, "image class"],
     weights: Float[AnyArray, " image"],
 ) -> Float[Array, ""]:
     """Mean of the images' cross-entropies weighted by weights [n]: a scalar."""
     log_p = jax.nn.log_softmax(layer.logits(features))
+    if labels.ndim == 2:  # shares of the classes
+        return -((log_p * labels).sum(1) * weights).sum() / weights.sum()
     own = jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
     return -(own * weights).sum() / weights.sum()
 
@@ -178,7 +180,8 @@ def _epoch(fit: Fit, train: Labelled, sgd: Sgd, rate: jax.Array | float) -> tupl
     ) -> tuple[tuple[Linear, Linear], jax.Array]:
         rows, valid = batch
         images = Labelled(train.features[rows], train.labels[rows])
-        weights = (valid * class_weights[images.labels]).astype(images.features.dtype)
+        own = valid if images.labels.ndim == 2 else valid * class_weights[images.labels]  # shares are not balanced
+        weights = own.astype(images.features.dtype)
         layer, velocity, loss = sgd_step(*carry, images, weights, rate, sgd.momentum)
         return (layer, velocity), loss * valid.sum()
 

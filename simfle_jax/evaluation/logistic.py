@@ -15,10 +15,14 @@ MAX_STEPS = 1000
 
 
 def fit_logistic(
-    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, l2: float
+    features: Float[np.ndarray, "image feature"],
+    labels: Int[np.ndarray, " image"] | Float[np.ndarray, "image class"],
+    n_classes: int,
+    l2: float,
 ) -> Linear:
     """Minimises mean cross-entropy + l2 / 2 * |kernel|^2 on standardised features [n, D] by L-BFGS, in float64.
 
+    labels: classes [n], or shares of the classes [n, K].
     The returned layer takes the features as they are: standardisation is folded into it.
     """
     x = np.asarray(features, np.float64)
@@ -30,17 +34,22 @@ def fit_logistic(
     variances, directions = np.linalg.eigh(standard.T @ standard / len(x))
     steepness = np.sqrt(np.maximum(variances, 0) + l2)[:, None]
     components = standard @ (directions / steepness.T)
-    own = np.arange(len(x)), labels
+    soft, own = labels.ndim == 2, (np.arange(len(x)), labels)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         kernel, bias = flat[:-n_classes].reshape(-1, n_classes), flat[-n_classes:]
         log_p = log_softmax(components @ kernel + bias, axis=1)
         error = np.exp(log_p)
-        error[own] -= 1
+        if soft:
+            error -= labels
+            loss = -(log_p * labels).sum() / len(x)
+        else:
+            error[own] -= 1
+            loss = -log_p[own].mean()
         error /= len(x)
         weak = kernel / steepness
         grad = components.T @ error + l2 * weak / steepness
-        return l2 / 2 * (weak**2).sum() - log_p[own].mean(), np.concatenate([grad.ravel(), error.sum(0)])
+        return l2 / 2 * (weak**2).sum() + loss, np.concatenate([grad.ravel(), error.sum(0)])
 
     options = {"gtol": TOLERANCE, "ftol": 0, "maxiter": MAX_STEPS}
     found = minimize(objective, np.zeros((x.shape[1] + 1) * n_classes), jac=True, method="L-BFGS-B", options=options).x
@@ -50,23 +59,33 @@ def fit_logistic(
 
 
 def choose_l2(
-    features: Float[np.ndarray, "image feature"], labels: Int[np.ndarray, " image"], n_classes: int, seed: int
+    features: Float[np.ndarray, "image feature"],
+    labels: Int[np.ndarray, " image"],
+    n_classes: int,
+    seed: int,
+    shares: Float[np.ndarray, "image class"] | None = None,
 ) -> float:
     """The strength that does best, in balanced accuracy, on a fifth of the training images kept apart."""
     apart = holdout_rows(labels, HOLDOUT, seed)
+    learned = labels if shares is None else shares
 
     def score(l2: float) -> float:
-        layer = fit_logistic(features[~apart], labels[~apart], n_classes, l2)
+        layer = fit_logistic(features[~apart], learned[~apart], n_classes, l2)
         predictions = np.asarray(layer.predict(jnp.asarray(features[apart])))
         return float(scores.balanced_accuracy(scores.confusion(labels[apart], predictions, n_classes)))
 
     return max(reversed(STRENGTHS), key=score)  # of equally good ones the strongest
 
 
-def fit_chosen(features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int) -> tuple[Linear, float]:
-    """The layer at its optimum on all of train, features [n, D] and labels [n], and the strength that was chosen."""
-    l2 = choose_l2(features, labels, n_classes, seed)
-    return fit_logistic(features, labels, n_classes, l2), l2
+def fit_chosen(
+    features: np.ndarray, labels: np.ndarray, n_classes: int, seed: int, shares: np.ndarray | None = None
+) -> tuple[Linear, float]:
+    """The layer at its optimum on all of train, features [n, D] and labels [n], and the strength that was chosen.
+
+    shares: of the classes [n, K], which are learned in place of `labels`.
+    """
+    l2 = choose_l2(features, labels, n_classes, seed, shares)
+    return fit_logistic(features, labels if shares is None else shares, n_classes, l2), l2
 
 
 def logistic_probe(

@@ -44,7 +44,8 @@ def look(config: Config, state: TrainState, images: np.ndarray) -> Look | None:
     seen = _seen(config)
     if seen is None:
         return None
-    shown, restored, kept, error, draw, scores, matrix = jax.device_get(seen(state.params, state.stats, images))
+    shown, restored, hidden, kept, error, draw, scores, matrix = jax.device_get(seen(state.params, state.stats, images))
+    restored = np.where(hidden, restored, shown)
     drawn = None if scores is None else np.asarray(draw)
     return Look(int(state.step), shown, restored, kept, error, drawn, scores, matrix)
 
@@ -65,12 +66,13 @@ def _seen(config: Config) -> Callable[..., tuple[Any, ...]] | None:
         target = normalised_patches(found.patches)
         mean, spread = found.patches.mean(-1, keepdims=True), found.patches.std(-1, keepdims=True, ddof=1)
         masked = found.masking.masked
-        guessed = jnp.where(masked[..., None] > 0, found.predicted * spread + mean, found.patches)
+        guessed = found.predicted * spread + mean
         error = ((found.predicted - target) ** 2).mean(-1) * masked
         shown, restored = (
             in_pixels(unpatchify(x, config.facemae.patch), images, config) for x in (found.patches, guessed)
         )
-        return shown, restored, masked < 0.5, error, draw, found.scores, found.matrix
+        hidden = unpatchify(jnp.broadcast_to(masked[..., None], guessed.shape), config.facemae.patch) > 0
+        return shown, restored, hidden, masked < 0.5, error, draw, found.scores, found.matrix
 
     return seen
 

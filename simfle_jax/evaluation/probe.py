@@ -1,5 +1,6 @@
 """A probe from its settings to results.json; the same call continues it."""
 
+import dataclasses
 import errno
 from pathlib import Path
 from typing import Any
@@ -7,33 +8,71 @@ from typing import Any
 from absl import logging
 
 from simfle_jax import compilation, config
+from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
 from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.features import Extractor
+from simfle_jax.evaluation.landmarks import probe as landmarks
+from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.evaluation.protocols import find_protocol
-from simfle_jax.evaluation.protocols.base import TrainingSet
+from simfle_jax.evaluation.protocols.base import ProbeProtocol, TrainingSet, TrunkProtocol
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
+from simfle_jax.runs.mirror import opened, shown
+from simfle_jax.storage import joined
+from simfle_jax.weights.files import write_safetensors
 
+TRAIN_TRUNKS = ("finetune",)  # protocols whose probes keep a trunk of their own
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 
 
 def run_probe(probe: Probe, workdir: str) -> Results:
     """Trains and evaluates a probe (or, with eval_only, only evaluates) and writes its folder; returns the results.
 
+    With `seeds` the folder is that of the first one, the others are in SEEDn below it, and the results hold
+    `over_seeds` as well.
+
     Raises:
         UserError: whatever the user can mend, before anything is overwritten.
     """
+    if not probe.seeds:
+        return run_one(probe, workdir)
+    places = [workdir, *(joined(workdir, f"seed{seed}") for seed in probe.seeds[1:])]
+    found = []
+    for seed, place in zip(probe.seeds, places):
+        print(f"seed {seed}", flush=True)
+        found.append(run_one(dataclasses.replace(probe, seed=seed, seeds=()), place))
+    with opened(workdir) as folder:
+        return results.write_over_seeds(folder, probe, found)
+
+
+def run_one(probe: Probe, workdir: str) -> Results:
+    """The same of `probe.seed` alone."""
     if not probe.eval_only:
         find_protocol(probe)  # tells of settings that do not go together before an encoder is read
     compilation.use_cache()
-    model = open_model(probe)
-    return evaluate(probe, model, Path(workdir)) if probe.eval_only else train(probe, model, workdir)
+    with opened(workdir) as folder:
+        recorded = records.training_settings(folder).get("protocol") if probe.eval_only else ""
+        if "landmarks" in (recorded, probe.protocol):
+            encoder = open_model(probe)
+            if isinstance(encoder, FeatureTable):
+                raise UserError(
+                    f"the probe in {workdir} finds landmarks in images: give --config.encoder, not features"
+                )
+            return (landmarks.evaluate if probe.eval_only else landmarks.train)(probe, encoder, folder)
+        if probe.eval_only:
+            return evaluate(probe, own_model(folder) or open_model(probe), folder)
+        return train(probe, open_model(probe), folder)
+
+
+def own_model(folder: Path) -> Encoder | None:
+    """The trunk that a probe trained itself and keeps beside its classifier; None where it took a frozen one."""
+    return load_encoder(folder) if records.training_settings(folder).get("protocol") in TRAIN_TRUNKS else None
 
 
 def open_model(probe: Probe) -> Encoder | FeatureTable:
@@ -44,39 +83,67 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
     return untrained_encoder(encoder, probe.seed) if probe.untrained else encoder
 
 
-def train(probe: Probe, model: Encoder | FeatureTable, workdir: str) -> Results:
+def train(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
     sets = open_sets(probe)
-    with folders.take(workdir, identity(probe, model, sets, Path(workdir)), upgraded):
-        return _train(probe, model, sets, Path(workdir))
+    with folders.take(folder, identity(probe, model, sets, folder), upgraded):
+        return _train(probe, model, sets, folder)
 
 
 def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     finished = records.read_results(folder)
     if finished:
-        logging.warning("%s is complete; nothing to do", folder)
+        logging.warning("%s is complete; nothing to do", shown(folder))
         print(results.summary(finished))
         return finished
 
-    extractor = make_extractor(probe, model, probe.data.canvas)
-    extractor.bad_list = folder / "bad_images.txt"
-    apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
-    learned_from = TrainingSet(
-        plain=lambda: extractor.plain(sets.train, "train"),
-        augmented=lambda epoch, tell: extractor.augmented(sets.train, epoch, tell),
-        count=len(sets.train), dim=extractor.dim, n_classes=len(sets.classes), folder=folder,
-    )  # fmt: skip
-    fitted = find_protocol(probe).fit(learned_from, apart)
-
-    trained = records.TrainedProbe(fitted.predictor, sets.classes, model.hash, probe.data.canvas)
+    protocol = find_protocol(probe)
+    fit = _tuned if isinstance(protocol, TrunkProtocol) else _fitted
+    trained, extractor, apart, facts = fit(protocol, model, sets, folder)  # type: ignore[arg-type]
     found = {name: results.predict(trained, labelled) for name, labelled in apart.items() if name != "train-holdout"}
     told = about(probe, model, extractor) | results.training(config.as_dict(probe))
-    told |= results.report(found, sets.classes, probe.seed) | fitted.facts
-    told |= {"train_count": len(sets.train), "data_fingerprint": sets.fingerprints}
+    told |= results.report(found, sets.classes, probe.seed)
+    told |= {"train_count": len(sets.train), "data_fingerprint": sets.fingerprints} | facts
+    told |= results.told_apart(probe, found["val"], sets.apart, extractor.rows["val"], sets.classes)
     records.save_probe(folder, trained)
     lines = results.prediction_lines(found["val"], sets.apart["val"], extractor.rows["val"], sets.classes)
     results.write(folder, "results", told, lines, extractor.bad)
     return told
+
+
+Outcome = tuple[records.TrainedProbe, Extractor | FeatureTable, dict[str, Labelled], Results]  # facts are the last
+
+
+def _fitted(protocol: ProbeProtocol, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Outcome:
+    """A predictor on frozen features, and the features of all that is not trained on."""
+    probe = protocol.probe
+    extractor = make_extractor(probe, model, probe.data.canvas)
+    extractor.bad_list = folder / "bad_images.txt"
+    apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
+    votes = sets.votes
+    learned_from = TrainingSet(
+        plain=lambda: extractor.plain(sets.train, "train"),
+        augmented=lambda epoch, tell: extractor.augmented(sets.train, epoch, tell),
+        count=len(sets.train), dim=extractor.dim, n_classes=len(sets.classes), folder=folder,
+        shares=None if votes is None else lambda: votes[extractor.rows["train"]],
+    )  # fmt: skip
+    fitted = protocol.fit(learned_from, apart)
+    trained = records.TrainedProbe(fitted.predictor, sets.classes, model.hash, probe.data.canvas)
+    return trained, extractor, apart, fitted.facts
+
+
+def _tuned(protocol: TrunkProtocol, model: Encoder, sets: Sets, folder: Path) -> Outcome:
+    """The same of a protocol that trains the trunk, which is then kept beside the probe."""
+    probe = protocol.probe
+    canvas = probe.data.canvas or model.size
+    tuned = protocol.tune(model, sets.train, len(sets.classes), canvas, folder)
+    extractor = make_extractor(probe, tuned.encoder, canvas)
+    extractor.bad_list = folder / "bad_images.txt"
+    extractor.bad |= {f"train/{name}": reason for name, reason in tuned.bad.items()}
+    apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
+    write_safetensors(folder / "encoder.safetensors", tuned.encoder.torch_arrays(), tuned.encoder.metadata)
+    trained = records.TrainedProbe(tuned.predictor, sets.classes, tuned.encoder.hash, probe.data.canvas)
+    return trained, extractor, apart, tuned.facts | {"tuned_encoder_hash": tuned.encoder.hash}
 
 
 def evaluate(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Results:
@@ -98,6 +165,7 @@ def evaluate(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Resul
     told |= results.report(found, trained.classes, probe.seed)
     told |= {"evaluated": results.evaluated(probe, extractor.canvas)}
     told |= {"data_fingerprint": {name: source.fingerprint for name, source in sources.items()}}
+    told |= results.told_apart(probe, found["val"], sources, extractor.rows["val"], trained.classes)
     try:
         lines = results.prediction_lines(found["val"], sources["val"], extractor.rows["val"], trained.classes)
         results.write(folder, "evaluation", told, lines, extractor.bad)
@@ -121,7 +189,8 @@ def make_extractor(probe: Probe, model: Encoder | FeatureTable, canvas: int) -> 
 def identity(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     """What makes two probes the same: the settings, with encoder and data by their content instead of their place."""
     settings = config.as_dict(probe)
-    del settings["eval_only"], settings["encoder"], settings["features"]
+    for name in ("eval_only", "encoder", "features", "seeds"):
+        del settings[name]
     # A version before this one may have begun the folder, with the hash of its time.
     recorded = records.training_settings(folder).get("encoder_hash", "")
     hash_ = recorded if model.is_called(recorded) else model.hash
@@ -135,6 +204,7 @@ def about(probe: Probe, model: Encoder | FeatureTable, extractor: Extractor | Fe
         "features": probe.features,
         "encoder_hash": model.hash,
         "encoder_metadata": model.metadata,
+        "crop": crop_of(probe.data.path),
         "untrained": probe.untrained,
         "skipped": len(extractor.bad),
         "environment": environment(),

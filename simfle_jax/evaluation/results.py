@@ -11,10 +11,13 @@ from absl import logging
 from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.sources import Source
 from simfle_jax.evaluation import records, scores
+from simfle_jax.evaluation.image_table import read_groups
 from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.evaluation.sets import SharedClasses
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs.mirror import shown
 
 Results = dict[str, Any]
 Line = tuple[str, str, str, float]
@@ -60,6 +63,34 @@ def _scores(found: Predicted, classes: tuple[str, ...], seed: int) -> Results:
     return scores.report(matrix, classes, seed) | {"calibration_error": calibration}
 
 
+def told_apart(
+    probe: Probe, val: Predicted, sources: Mapping[str, Source], rows: np.ndarray, classes: tuple[str, ...]
+) -> Results:
+    """What the settings ask for besides: `subgroups` of val, and `class_mapping` of sets with other classes.
+
+    rows: which images of val were predicted. A subgroup is a value of a column of `data.groups`.
+    """
+    told: Results = {}
+    mapping = {name: source.mapping for name, source in sources.items() if isinstance(source, SharedClasses)}
+    if mapping:
+        told["class_mapping"] = mapping
+    if probe.data.groups:
+        names = [sources["val"].name(int(row)) for row in rows]
+        columns = read_groups(probe.data.groups, names, "val")
+        told["subgroups"] = {column: _by_value(values, val, classes) for column, values in columns.items()}
+    return told
+
+
+def _by_value(values: list[str], val: Predicted, classes: tuple[str, ...]) -> Results:
+    found = {}
+    for value in sorted(set(values)):
+        of_it = np.array(values) == value
+        matrix = scores.confusion(val.labels[of_it], val.predictions[of_it], len(classes))
+        summary = {name: float(score(matrix)) for name, score in scores.SUMMARY.items()}
+        found[value] = summary | {"intervals_95": scores.intervals(matrix, 0), "count": int(of_it.sum())}
+    return found
+
+
 def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad: dict[str, str]) -> None:
     """Shows the scores, then writes the files: NAME.json last, because its presence says that all is done.
 
@@ -74,9 +105,44 @@ def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad:
     if bad:
         path = folder / f"bad_images{suffix}.txt"
         write_bad_list(path, bad)
-        logging.warning("%d images could not be read and were left out; see %s", len(bad), path)
+        place = f"{shown(folder)}/{path.name}"
+        logging.warning("%d images could not be read and were left out; see %s", len(bad), place)
     folders.write_json(folder / f"{name}.json", results)
-    print(folder / f"{name}.json")
+    print(f"{shown(folder)}/{name}.json")
+
+
+def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Results:
+    """The results of the first seed with `over_seeds`: of each score every seed's value, their mean and its interval."""
+    told = found[0] | {"over_seeds": {"seeds": list(probe.seeds)} | over_seeds(found)}
+    name = "evaluation" if probe.eval_only else "results"
+    folders.write_json(folder / f"{name}.json", told)
+    print("\n".join(_told_over_seeds(told["over_seeds"])))
+    return told
+
+
+def over_seeds(found: list[Results]) -> Results:
+    """Of the summary scores of several seeds; with few labels, of the mean over the draws of each share."""
+    if "shares" not in found[0]:
+        return {name: _spread([results[name] for results in found]) for name in scores.SUMMARY if name in found[0]}
+    return {"shares": [
+        {"share": rows[0]["share"]} | {name: _spread([row[name]["mean"] for row in rows]) for name in scores.SUMMARY}
+        for rows in zip(*(results["shares"] for results in found), strict=True)
+    ]}  # fmt: skip
+
+
+def _spread(values: list[float]) -> Results:
+    return {"values": values, "mean": float(np.mean(values)), "interval_95": scores.over_seeds(values)}
+
+
+def _told_over_seeds(found: Results) -> list[str]:
+    lines = [f"over the seeds {' '.join(map(str, found['seeds']))}:"]
+    for row in found.get("shares", [found]):
+        share = f"{100 * row['share']:g} % of the labels, " if "share" in row else ""
+        for name in filter(row.__contains__, scores.SUMMARY):
+            bounds = row[name]["interval_95"]
+            told = f"  (95 % {bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else ""
+            lines.append(f"{share}{name.replace('_', ' '):18}{row[name]['mean']:.4f}{told}")
+    return lines
 
 
 def prediction_lines(found: Predicted, source: Source, rows: np.ndarray, classes: tuple[str, ...]) -> Iterator[Line]:
@@ -96,6 +162,9 @@ def summary(results: Results) -> str:
         lines.append(f"{name.replace('_', ' '):18}{results[name]:.4f}  (95 % {low:.4f} to {high:.4f})")
     lines += _chosen(results)
     lines += [f"{name}: accuracy {further['accuracy']:.4f}" for name, further in results["further"].items()]
+    for column, groups in results.get("subgroups", {}).items():
+        lines += [f"{column} {value or '(not listed)'}: balanced accuracy {group['balanced_accuracy']:.4f} of "
+                  f"{group['count']} images" for value, group in groups.items()]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -1,9 +1,11 @@
 """Scores of a classifier, all of them read off its confusion matrix."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import stats
 
 RESAMPLES = 1000
 BINS = 15
@@ -61,6 +63,14 @@ def intervals(matrix: Int[np.ndarray, "class class"], seed: int) -> dict[str, li
     draws = rng.multinomial(matrix.sum(), matrix.ravel() / matrix.sum(), RESAMPLES)
     draws = draws.reshape(RESAMPLES, *matrix.shape)
     return {name: np.percentile(score(draws), [2.5, 97.5]).tolist() for name, score in SUMMARY.items()}
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of independent values, by Student's t; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def paired(

@@ -12,6 +12,8 @@ from typing import Any
 
 from simfle_jax.config import check_seed, one_of, require, typed, with_defaults
 from simfle_jax.errors import UserError
+from simfle_jax.storage import is_bucket, refuse_bucket
+from simfle_jax.weights.hub import is_hub_name
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
 # Seen by the names of their files, because importing them imports JAX.
@@ -31,6 +33,11 @@ class ProbeData:
     canvas: int  # side of the uint8 square handed to the device; 0: that of the encoder's views
     threads: int  # decoding threads; 0: one per core
     max_bad_fraction: float  # share of unreadable images above which the probe stops
+    train_list: str = ""  # a text file that names the images of train, one a line; the others are left out
+    val_list: str = ""  # the same of val
+    classes: str = "same"  # those of val: the 'same' as in train, or only the 'shared' ones count
+    votes: str = ""  # a csv of people's votes on the images of train, which are learned instead of one class
+    groups: str = ""  # a csv of columns, such as age, by whose values the scores on val are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +64,38 @@ class LowLabelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class FineTuneSettings:
+    """How the protocol 'finetune' trains the trunk with its classifier."""
+
+    optimizer: str = "adamw"  # or 'sgd' (with the probe's momentum)
+    lr: float = 1e-3  # for a batch of 256; scaled linearly with the batch
+    weight_decay: float = 0.05  # of kernels alone
+    warmup_epochs: float = 5.0  # the rate rises linearly from 0 over them, then falls by half a cosine
+    layer_decay: float = 0.75  # a block's rate over that of the block behind it; 1: the same rate for all
+    label_smoothing: float = 0.1  # share of each label that is spread over all classes
+    mixup: float = 0.0  # alpha of the Beta distribution that mixes pairs of images; 0: none
+    share: float = 1.0  # of every class's training images, at least one image
+
+
+@dataclasses.dataclass(frozen=True)
+class LandmarkSettings:
+    """How the protocol 'landmarks' gets points out of feature maps."""
+
+    head: str = "linear"  # on the whole map, or 'attention', which pools the map's cells for each point
+    file: str = (
+        ""  # .npz, .csv, or a folder of .pts files; '': landmarks.npz below data.path, or .pts beside the images
+    )
+    lr: float = 1e-3  # of the attention's Adam
+
+
+@dataclasses.dataclass(frozen=True)
 class Probe:
-    """One probe of a frozen encoder."""
+    """One probe of an encoder."""
 
     encoder: str  # folder of a pre-training run, or a file with a trunk under torchvision's or timm's names
     untrained: bool  # probe a fresh network of that encoder's architecture instead: the baseline
     dataset: str  # '' or one of DATASETS, which only checks the class folders
-    protocol: str  # a file in evaluation/protocols: 'linear' as published, 'cached', 'logistic', 'knn', 'lowlabel'
+    protocol: str  # a file in evaluation/protocols: 'linear' as published, 'cached', 'logistic' ...
     seed: int
     epochs: int
     batch_size: int
@@ -78,6 +110,9 @@ class Probe:
     cached: CachedSettings = CachedSettings()
     knn: KnnSettings = KnnSettings()
     lowlabel: LowLabelSettings = LowLabelSettings()
+    finetune: FineTuneSettings = FineTuneSettings()
+    landmarks: LandmarkSettings = LandmarkSettings()
+    seeds: tuple[int, ...] = ()  # several in place of `seed`: a probe of each, and intervals over them
 
 
 def probing(settings: Any) -> Probe:
@@ -93,12 +128,15 @@ def probing(settings: Any) -> Probe:
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
     require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
-    check_seed(probe.seed, "config: seed")
+    for seed in (probe.seed, *probe.seeds):
+        check_seed(seed, "config: seed")
+    require(len(set(probe.seeds)) == len(probe.seeds), f"seeds = {probe.seeds} names a seed twice, which shows nothing")
     require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
     share = probe.data.max_bad_fraction
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")
     require(probe.data.canvas >= 0, f"data.canvas = {probe.data.canvas} must not be negative")
     _check_groups(probe)
+    _check_labels(probe)
     _check_paths(probe)
     return probe
 
@@ -106,7 +144,8 @@ def probing(settings: Any) -> Probe:
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What a probe's folder recorded, by this or an earlier version, in today's form."""
     found = with_defaults(Probe, recorded)
-    found.pop("features")  # recorded by their content, as an encoder is
+    for name in ("features", "seeds"):  # recorded by their content, as an encoder is; and in folders of their own
+        found.pop(name)
     return found | {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
 
 
@@ -131,17 +170,61 @@ def _check_groups(probe: Probe) -> None:
     )
     require(len(set(few.shares)) == len(few.shares), f"lowlabel.shares = {few.shares} names one share twice")
     require(few.draws >= 1, f"lowlabel.draws = {few.draws} must be at least 1")
+    _check_finetune(probe)
+    _check_landmarks(probe)
+
+
+def _check_landmarks(probe: Probe) -> None:
+    one_of("landmarks.head", probe.landmarks.head, ("linear", "attention"))
+    require(probe.landmarks.lr > 0, f"landmarks.lr = {probe.landmarks.lr} must be positive")
+    require(
+        probe.protocol != "landmarks" or not probe.data.val,
+        "data.val is not for protocol = 'landmarks', which reports on val and the subsets that its file names",
+    )
+    if probe.landmarks.file and not os.path.exists(probe.landmarks.file):
+        raise UserError(
+            f"no landmarks at {probe.landmarks.file}: give --config.landmarks.file=FILE.npz, .csv or a folder"
+        )
+
+
+def _check_finetune(probe: Probe) -> None:
+    tune = probe.finetune
+    one_of("finetune.optimizer", tune.optimizer, ("adamw", "sgd"))
+    require(tune.lr > 0, f"finetune.lr = {tune.lr} must be positive")
+    require(tune.weight_decay >= 0, f"finetune.weight_decay = {tune.weight_decay} must not be negative")
+    require(tune.warmup_epochs >= 0, f"finetune.warmup_epochs = {tune.warmup_epochs:g} must not be negative")
+    require(
+        probe.protocol != "finetune" or tune.warmup_epochs < probe.epochs,
+        f"finetune.warmup_epochs = {tune.warmup_epochs:g} must be less than epochs = {probe.epochs}",
+    )
+    require(0 < tune.layer_decay <= 1, f"finetune.layer_decay = {tune.layer_decay} must lie within 0..1")
+    require(0 <= tune.label_smoothing < 1, f"finetune.label_smoothing = {tune.label_smoothing} must lie in 0..1")
+    require(tune.mixup >= 0, f"finetune.mixup = {tune.mixup} must not be negative")
+    require(0 < tune.share <= 1, f"finetune.share = {tune.share} must lie within 0..1")
+
+
+def _check_labels(probe: Probe) -> None:
+    data = probe.data
+    one_of("data.classes", data.classes, ("same", "shared"))
+    for name in ("train_list", "val_list", "votes", "groups"):
+        file = getattr(data, name)
+        require(not file or os.path.isfile(file), f"data.{name} = {file!r}: there is no such file")
+    require(
+        not data.votes or probe.balance == "none",
+        f"data.votes leaves no class to balance: balance = {probe.balance!r} must be 'none'",
+    )
 
 
 def _check_paths(probe: Probe) -> None:
     """Tells of a wrong path at once, before anything slow is imported."""
+    refuse_bucket(probe.features, "--config.features")
     if probe.features:
         _check_features(probe)
     elif not probe.encoder:
         raise UserError("encoder is empty: give --config.encoder=RUN, the folder of a pre-training run")
-    elif not os.path.exists(probe.encoder):
+    elif not (is_hub_name(probe.encoder) or is_bucket(probe.encoder) or os.path.exists(probe.encoder)):
         raise UserError(f"no encoder at {probe.encoder}: give --config.encoder=RUN, the folder of a pre-training run")
-    if probe.data.source == "folder" and not os.path.isdir(probe.data.path):
+    if not is_bucket(probe.data.path) and probe.data.source == "folder" and not os.path.isdir(probe.data.path):
         raise UserError(f"no folder {probe.data.path!r}: give --config.data.path=DIR, which holds train/ and val/")
 
 

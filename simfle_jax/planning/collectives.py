@@ -5,7 +5,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+WIDTHS = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+    "f64": 8,
+}
 
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$")
 _ARRAY = re.compile(rf"\b({'|'.join(WIDTHS)})\[([\d,]*)\]")
@@ -31,7 +45,7 @@ def collectives(text: str, devices: int, loop_times: int = 1) -> list[Collective
 
     loop_times: how often loops with collectives in them run; here that is the loop over micro-batches alone.
     """
-    bodies = dict(_computations(text))
+    bodies = dict(computations(text))
     looped = _reachable(bodies, re.findall(r"\bwhile\(.*?\bbody=%?([\w.\-]+)", text))
     found: dict[object, Collective] = {}
     for name, lines in bodies.items():
@@ -63,7 +77,13 @@ def _elements(dimensions: str) -> int:
     return count
 
 
-def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+def array_bytes(shape: str) -> int:
+    """Of all arrays in a shape as programs' texts have it, such as `(bf16[8,4]{1,0}, f32[4]{0})`."""
+    return sum(WIDTHS[kind] * _elements(dims) for kind, dims in _ARRAY.findall(shape))
+
+
+def computations(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The names of a program's computations, and their instructions as lines; the entry is the last one."""
     name, lines = "", list[str]()
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):

@@ -71,12 +71,15 @@ def _words(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -
 
 
 def quiet(record: python_logging.LogRecord) -> bool:
-    """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too."""
+    """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too.
+
+    And its warning that a folder which is only read is only read.
+    """
     error = record.exc_info[1] if record.exc_info else None
     theirs = "orbax" in record.pathname
     if record.name == "asyncio":  # only Orbax uses it here; a future that nobody asked does not name it
         theirs = "orbax" in record.getMessage() or isinstance(error, OSError)
-    return record.levelno < python_logging.ERROR or not theirs
+    return not theirs or (record.levelno < python_logging.ERROR and "read only" not in str(record.msg))
 
 
 def hush_given_up_reads() -> None:
@@ -143,13 +146,15 @@ class SavedCheckpoints:
 
     def __init__(self, workdir: str | os.PathLike):
         # Without a limit and a rhythm of saving: Orbax warns of both where it only reads.
-        self._open(workdir, ocp.CheckpointManagerOptions(read_only=True, step_prefix=None, save_interval_steps=0))
+        self._open(
+            workdir, ocp.CheckpointManagerOptions(read_only=True, create=False, step_prefix=None, save_interval_steps=0)
+        )
 
     def _open(self, workdir: str | os.PathLike, options: ocp.CheckpointManagerOptions) -> None:
         self.folder = Path(workdir).absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
         for logger in ("absl", "asyncio"):
             python_logging.getLogger(logger).addFilter(quiet)
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
         hush_given_up_reads()
 
     def steps(self) -> list[int]:

@@ -9,17 +9,19 @@ from typing import Any
 
 from simfle_jax.config import flatten
 from simfle_jax.errors import UserError
+from simfle_jax.runs.bucket_lock import BucketLock
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.files import write_json
 from simfle_jax.runs.lock import NAME as LOCK
 from simfle_jax.runs.lock import Lock
+from simfle_jax.runs.mirror import mirror_of
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {
     "log_steps", "checkpoint_steps", "keep_checkpoints", "tensorboard", "wandb", "report_every", "report_images", "remat",
-    "shard_state", "data.path", "data.threads", "data.cache", "data.source", "data.max_bad_fraction",
+    "shard_state", "data.path", "data.threads", "data.cache", "data.listing", "data.source", "data.max_bad_fraction",
     "monitor.path", "monitor.epochs",
-    "monitor.protocol",
+    "monitor.protocol", "data.train_list", "data.val_list", "data.votes", "data.groups",
 }  # fmt: skip
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # brings what an earlier version recorded to today's form
 
@@ -49,9 +51,14 @@ def take(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade)
         UserError: as `claim` and `Lock` do.
     """
     folder = claim(workdir, settings, upgrade, write=False)  # what is refused makes no folder
-    lock = Lock(folder).acquire()
+    mirror = mirror_of(folder)
+    lock = (BucketLock(mirror.bucket, before=mirror.push) if mirror else Lock(folder)).acquire()
     try:
+        if mirror:
+            mirror.fetch(mirror.left)  # another one may have been at it since
         claim(workdir, settings, upgrade)
+        if mirror:
+            mirror.push()
     except BaseException:
         lock.release()
         raise
@@ -60,6 +67,8 @@ def take(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade)
 
 def is_begun(folder: Path) -> bool:
     """Whether a run or a probe left something to go on from, so that its settings must stay."""
+    if (mirror := mirror_of(folder)) and mirror.steps:
+        return True
     done = ("progress.npz", "probe.safetensors", "results.json")
     checkpoints = folder / "checkpoints"
     saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
@@ -102,8 +111,8 @@ def wait_for_claim(folder: Path, seconds: float = 60) -> None:
     Raises:
         UserError: it does not appear.
     """
-    end = time.monotonic() + seconds
-    while not (folder / "config.json").exists():
+    end, mirror = time.monotonic() + seconds, mirror_of(folder)
+    while not (mirror.fetch_one("config.json") if mirror else (folder / "config.json").exists()):
         if time.monotonic() > end:
             raise UserError(f"{folder} of process 0 is not seen here: --workdir must be on a disk that all hosts share")
         time.sleep(0.2)

@@ -29,7 +29,7 @@ class Lock:
     """The right to write into `folder`; `with Lock(folder).acquire():` gives it back at the end."""
 
     def __init__(self, folder: Path, beat: float = BEAT, stale: float = STALE):
-        self.path, self.beat, self.stale = folder / NAME, beat, stale
+        self.path, self.beat, self.stale, self.place = folder / NAME, beat, stale, str(folder)
         self.me = {
             "id": uuid.uuid4().hex,
             "host": platform.node(),
@@ -49,12 +49,12 @@ class Lock:
             UserError: somebody else holds it (who, and since when), or the folder cannot be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._prepare()
             while not self._create():
                 self._take_over_from(self._holder())
         except OSError as error:
             raise UserError(
-                f"{self.path.parent} cannot be written: {error.strerror}; mend that, or give another --workdir"
+                f"{self.place} cannot be written: {error.strerror}; mend that, or give another --workdir"
             ) from None
         self._renewing.start()
         return self
@@ -63,16 +63,14 @@ class Lock:
         """Gives the lock back, unless somebody has taken it over."""
         self._ended.set()
         self._renewing.join()  # it must not make the file anew
-        with contextlib.suppress(OSError):
-            if self._holder().get("id") == self.me["id"]:
-                self.path.unlink()
+        self._give_back()
 
     def verify(self) -> None:
         """Raises UserError if somebody has taken the lock over, e.g. while this process was suspended."""
         holder = self._holder()
         if holder and holder.get("id") != self.me["id"]:
             raise UserError(
-                f"{self.path.parent} was taken over by {_named(holder)} while this process stood still; it stops, and "
+                f"{self.place} was taken over by {_named(holder)} while this process stood still; it stops, and "
                 "the other one goes on"
             )
 
@@ -85,6 +83,14 @@ class Lock:
     def _text(self, count: int) -> str:
         """Always of the same length, because it is written over itself."""
         return json.dumps(self.me | {"count": f"{count:0{COUNT_DIGITS}d}"}, indent=2) + "\n"
+
+    def _prepare(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._holder().get("id") == self.me["id"]:
+                self.path.unlink()
 
     def _create(self) -> bool:
         """Whether the file could be made; of several that try only one can."""
@@ -124,7 +130,7 @@ class Lock:
 
     def _take_over_from(self, holder: dict[str, Any]) -> None:
         """Moves the file of a holder that is gone out of the way; raises UserError if it lives."""
-        if not self.path.exists():
+        if not self._is_there():
             return
         if holder.get("machine") == self.me["machine"]:
             if alive(holder.get("pid"), holder.get("started")):
@@ -136,7 +142,7 @@ class Lock:
     def _watch(self, holder: dict[str, Any]) -> None:
         """Returns when the lock has not been renewed for so long that its holder is gone."""
         print(
-            f"{self.path.parent} is held by {_named(holder)}; waiting up to {self.stale:g} s to see whether it lives",
+            f"{self.place} is held by {_named(holder)}; waiting up to {self.stale:g} s to see whether it lives",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         end = time.monotonic() + self.stale
@@ -145,8 +151,11 @@ class Lock:
             now = self._holder()
             if now != holder and now:
                 raise self._refusal(now)
-            if not self.path.exists():
+            if not self._is_there():
                 return
+
+    def _is_there(self) -> bool:
+        return self.path.exists()
 
     def _remove(self, holder: dict[str, Any]) -> None:
         """Renames the lock away, and puts it back if it is not that holder's any more: another one was faster."""
@@ -164,7 +173,7 @@ class Lock:
 
     def _refusal(self, holder: dict[str, Any]) -> UserError:
         return UserError(
-            f"{self.path.parent} is in use by {_named(holder)}: wait until that ends, stop it, or give another --workdir"
+            f"{self.place} is in use by {_named(holder)}: wait until that ends, stop it, or give another --workdir"
         )
 
     def _renew(self) -> None:

@@ -15,7 +15,7 @@ from simfle_jax.runs.folder import is_begun
 from simfle_jax.training.restore import run_config
 
 
-def with_canvas(config: Config, source: Source, workdir: str) -> Config:
+def with_canvas(config: Config, source: Source, workdir: str | Path) -> Config:
     """The settings with the canvas settled where data.canvas = 0 leaves that open. All processes must call it.
 
     A run that goes on keeps what it recorded, whatever its data are by now; one that an earlier version started with
@@ -39,7 +39,7 @@ def with_canvas(config: Config, source: Source, workdir: str) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **found))
 
 
-def _begun(workdir: str) -> Config | None:
+def _begun(workdir: str | Path) -> Config | None:
     """The recorded settings of a run that has something to go on from."""
     folder = Path(workdir)
     return run_config(folder) if (folder / "config.json").exists() and is_begun(folder) else None

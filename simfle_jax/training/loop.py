@@ -17,15 +17,18 @@ from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
+from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
+from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
 from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
+from simfle_jax.runs.mirror import REWRITTEN, mirror_of, opened, shown
 from simfle_jax.runs.writers import Picture, optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
@@ -70,7 +73,13 @@ def train(
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
     compilation.use_cache()
+    with opened_together(workdir) as folder:
+        return _train(config, folder, peer_timeout, monitor, live)
 
+
+def _train(
+    config: Config, workdir: Path, peer_timeout: float, monitor: Monitor | None, live: Live | None
+) -> TrainState:
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     source = same_data(source)
@@ -88,7 +97,7 @@ def train(
             with (
                 memory.explained(config),
                 peers.Watch(peer_timeout) as watch,
-                Checkpoints(folder, config.keep_checkpoints) as checkpoints,
+                open_checkpoints(folder, config.keep_checkpoints) as checkpoints,
             ):
                 state, step_function = prepare(config, train_step, mesh, checkpoints)
                 run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor, live)
@@ -97,25 +106,46 @@ def train(
             raise peers.lost(error) or error from None
 
 
+@contextlib.contextmanager
+def opened_together(workdir: str) -> Iterator[Path]:
+    """The folder on this machine that the run works in; process 0 alone writes to one in a bucket."""
+    with contextlib.ExitStack() as held:
+        main = jax.process_index() == 0
+        yield peers.together(lambda: held.enter_context(opened(workdir, writes=main, leave=REWRITTEN)))
+
+
 def open_data(config: Config) -> tuple[Source, int]:
     """The images, and how many steps an epoch of them has."""
     mixed, data = config.data.sources, config.data
-    source = open_mixed(mixed) if mixed else open_source(data.source, data.path)
+    source = open_mixed(mixed) if mixed else open_source(data.source, data.path, listing=data.listing)
     steps_per_epoch = len(source) // config.batch_size
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
     return source, steps_per_epoch
 
 
+def crop(config: Config) -> str:
+    """How the images were cropped to the face, as far as their folders tell."""
+    mixed = [entry.partition("@")[2].rpartition("=")[0] for entry in config.data.sources]
+    return crop_of(*(mixed or [config.data.path]))
+
+
 @contextlib.contextmanager
-def claimed_together(workdir: str, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
+def claimed_together(folder: Path, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
     """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
-    main, folder = jax.process_index() == 0, Path(workdir)
+    main, mirror = jax.process_index() == 0, mirror_of(folder)
     with contextlib.ExitStack() as held:
-        claim = partial(folders.take, workdir, this_run, upgraded_identity)
+        claim = partial(folders.take, folder, this_run, upgraded_identity)
         lock = peers.together(lambda: held.enter_context(claim()) if main else None)
         peers.together(lambda: None if main else folders.wait_for_claim(folder))
-        yield folder, lock.verify if lock else lambda: None
+
+        def verify() -> None:
+            if lock:
+                lock.verify()
+            if mirror:
+                mirror.check()
+
+        yield folder, verify
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
@@ -159,9 +189,9 @@ class Run:
             self.warnings = Warnings(self.config, self.log.earlier)
         self.began, self.logged = time.monotonic(), (start, time.monotonic())
         if start == self.total:
-            logging.warning("%s is complete at step %d; nothing to do", self.folder, start)
+            logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
         elif start and self.main:
-            print(f"{self.folder} goes on from step {start}", file=sys.stderr, flush=True)
+            print(f"{shown(self.folder)} goes on from step {start}", file=sys.stderr, flush=True)
         with contextlib.closing(self.live) if self.live else contextlib.nullcontext():
             with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
                 on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
@@ -221,7 +251,7 @@ class Run:
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
-            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint}
+            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": crop(self.config)}
             with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 

@@ -1,22 +1,36 @@
 """Gradient descent as PyTorch does it, with the published schedule; LARS, AdamW and warm-up beside it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
-from simfle_jax.config import Config
+from simfle_jax.config import OptimizerSettings
 
 
-def peak_learning_rate(config: Config) -> float:
+@runtime_checkable
+class Course(Protocol):
+    """What decides how parameters move: of pre-training, whose `Config` is one, or of fine-tuning."""
+
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+
+def peak_learning_rate(config: Course) -> float:
     """The highest learning rate: `lr` is for a batch of 256 and grows with the batch."""
     return config.optimizer.lr * config.batch_size / 256
 
 
-def schedule(config: Config, steps_per_epoch: int) -> Callable[[Integer[Array, ""]], Float[Array, ""]]:
+def schedule(config: Course, steps_per_epoch: int) -> Callable[[Integer[Array, ""]], Float[Array, ""]]:
     """Learning rate at a step: linear warm-up, then half a cosine, constant within each epoch or by step."""
     settings, peak = config.optimizer, peak_learning_rate(config)
     warmup = settings.warmup_epochs * steps_per_epoch
@@ -34,7 +48,7 @@ def schedule(config: Config, steps_per_epoch: int) -> Callable[[Integer[Array, "
     return at
 
 
-def ema_decay(config: Config, steps_per_epoch: int, step: Integer[Array, ""]) -> Float[Array, ""] | float:
+def ema_decay(config: Course, steps_per_epoch: int, step: Integer[Array, ""]) -> Float[Array, ""] | float:
     """Share that the target network keeps at a step: constant as published, or rising to 1 by a cosine (BYOL's).
 
     BYOL, appendix B: tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2.
@@ -46,7 +60,7 @@ def ema_decay(config: Config, steps_per_epoch: int, step: Integer[Array, ""]) ->
     return 1 - (1 - base) * 0.5 * (1 + jnp.cos(jnp.pi * done))
 
 
-def optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+def optimizer(config: Course, steps_per_epoch: int) -> optax.GradientTransformation:
     """SGD in PyTorch's order: weight decay joins the gradient of every parameter, the rate multiplies the momentum."""
     settings = config.optimizer
     parts = [optax.clip_by_global_norm(settings.clip)] if settings.clip else []
@@ -56,7 +70,7 @@ def optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformat
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule(config, steps_per_epoch)))
 
 
-def _direction(config: Config) -> list[optax.GradientTransformation]:
+def _direction(config: Course) -> list[optax.GradientTransformation]:
     """What turns gradients into a direction, before the learning rate; decay in each paper's place."""
     settings = config.optimizer
     mask = _kernels if settings.decay == "kernels" else None

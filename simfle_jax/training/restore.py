@@ -12,6 +12,7 @@ from simfle_jax.runs.checkpoint import SavedCheckpoints
 from simfle_jax.runs.folder import read_settings
 from simfle_jax.training.state import TrainState
 from simfle_jax.training.step import TrainStep
+from simfle_jax.weights.files import read_arrays
 
 
 def run_config(workdir: str | Path) -> Config:
@@ -46,8 +47,11 @@ def recorded(workdir: str | Path) -> dict[str, Any]:
 
 
 def recorded_facts(workdir: str | Path, state: TrainState) -> dict[str, str]:
-    """What the metadata of weights say beside the settings: the step, and the fingerprint of the images."""
-    return {"step": str(int(state.step)), "data_fingerprint": recorded(workdir).get("data_fingerprint", "unknown")}
+    """What the metadata of weights say beside the settings: the step, the fingerprint of the images, and their crop."""
+    facts = {"step": str(int(state.step)), "data_fingerprint": recorded(workdir).get("data_fingerprint", "unknown")}
+    exported = Path(workdir) / "encoder.safetensors"
+    crop = read_arrays(exported)[1].get("crop") if exported.is_file() else None
+    return facts | ({"crop": crop} if crop else {})
 
 
 def checkpoint_steps(workdir: str | Path) -> list[int]:

@@ -81,7 +81,15 @@ def _probes(probes: list[dict[str, Any]]) -> str:
         return "## Probes\n\nNone were given."
     head = "| data | protocol | images | " + " | ".join(name.replace("_", " ") for name in SCORES) + " |"
     return "\n".join(
-        ["## Probes", "", "On frozen features.", "", head, "|---" * (3 + len(SCORES)) + "|", *map(_row, probes)]
+        [
+            "## Probes",
+            "",
+            "On frozen features; `finetune` trains the trunk too.",
+            "",
+            head,
+            "|---" * (3 + len(SCORES)) + "|",
+            *map(_row, probes),
+        ]
     )
 
 

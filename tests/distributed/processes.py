@@ -15,6 +15,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+# A device that waits for another holds a thread of XLA's pool (as many as NPROC): with too few all may wait for ever. And
+# it gives up after 40 s, which a busy machine may take.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
+
+
 def environment(devices: int = 2) -> dict[str, str]:
     """Without anything of a cluster that these tests themselves may run in."""
     cluster = ("SLURM_", "OMPI_", "PMIX_", "PMI_", "WORLD_SIZE", "RANK", "TORCHELASTIC_")
@@ -22,8 +27,9 @@ def environment(devices: int = 2) -> dict[str, str]:
     return kept | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         "JAX_PLATFORMS": "cpu",
+        "NPROC": "8",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {PATIENT}",
     }
 
 

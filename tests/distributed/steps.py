@@ -13,7 +13,11 @@ import sys
 
 dtype, devices, *given = sys.argv[1:]
 options = dict(option.partition("=")[::2] for option in given)
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+# A device that waits for another holds a thread of XLA's pool: with as many threads as cores all may wait for ever. And
+# it gives up after 40 s, which a busy machine may take.
+os.environ["NPROC"] = "8"
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {PATIENT}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
 

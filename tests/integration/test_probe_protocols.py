@@ -85,6 +85,60 @@ def test_a_protocol_probes_is_read_again_and_evaluates_to_the_same(settings, tmp
     assert f"protocol {protocol}" in capsys.readouterr().out
 
 
+def test_several_seeds_are_several_probes_with_an_interval_over_them(settings, tmp_path, capsys):
+    alone = run_probe(settings(protocol="lowlabel", seed=4), str(tmp_path / "alone"))
+    found = run_probe(settings(protocol="lowlabel", seeds=(3, 4)), str(tmp_path / "p"))
+    assert found["seed"] == 3 and read(tmp_path / "p" / "seed4" / "results.json")["draws"] == alone["draws"]
+    assert read(tmp_path / "p" / "results.json") == json.loads(json.dumps(found))
+    row = found["over_seeds"]["shares"][1]["accuracy"]
+    assert row["values"] == [results["shares"][1]["accuracy"]["mean"] for results in (found, alone)]
+    assert row["mean"] == pytest.approx(np.mean(row["values"])) and len(row["interval_95"]) == 2
+    assert "over the seeds 3 4:" in capsys.readouterr().out
+    evaluated = run_probe(settings(eval_only=True, seeds=(3, 4)), str(tmp_path / "p"))
+    assert evaluated["over_seeds"]["accuracy"]["values"] == [found["accuracy"], alone["accuracy"]]
+    with pytest.raises(UserError, match=r"seeds = \(3, 3\) names a seed twice"):
+        settings(seeds=(3, 3))
+
+
+@pytest.mark.parametrize("protocol", ["logistic", "cached"])
+def test_votes_all_for_one_class_are_that_class_and_others_are_learned(settings, data, tmp_path, protocol):
+    names = [path.relative_to(data).as_posix() for path in sorted((data / "train").rglob("*.jpg"))]
+    sure, tossed = (tmp_path / f"{name}.csv" for name in ("sure", "tossed"))
+    own = [[int(name.split("/")[1] == label) for label in COUNTS] for name in names]
+    lines = [",".join(map(str, [name, *votes])) for name, votes in zip(names, own)]
+    sure.write_text("\n".join([",".join(["name", *COUNTS]), *lines]))
+    tossed.write_text("\n".join([",".join(["name", *COUNTS]), *(f"{name},1,1,1" for name in names)]))
+    probability = {}
+    for votes in ("", str(sure), str(tossed)):
+        place = tmp_path / f"p{len(probability)}"
+        run_probe(settings(protocol=protocol, data={"path": str(data), "votes": votes}), str(place))
+        probability[votes] = [float(row["probability"]) for row in predictions(place / "predictions.csv")]
+    np.testing.assert_allclose(probability[""], probability[str(sure)], atol=2e-3)
+    np.testing.assert_allclose(probability[str(tossed)], 1 / 3, atol=0.1 if protocol == "cached" else 1e-3)
+    with pytest.raises(UserError, match="'knn' learns one class of an image"):
+        run_probe(settings(protocol="knn", data={"path": str(data), "votes": str(sure)}), str(tmp_path / "k"))
+
+
+def test_scores_of_subgroups_and_of_another_set_with_other_classes(settings, data, tmp_path, capsys):
+    rows = [f"val/{name}/{number:03d}.jpg,{'old' if number < 2 else 'young'}" for name in COUNTS for number in range(5)]
+    (tmp_path / "groups.csv").write_text("\n".join(["name,age", *rows]))
+    write_split(tmp_path / "other" / "val", {"blue": 3, "red": 4}, seed=5)
+    flags = {"val": (str(tmp_path / "other" / "val"),), "classes": "shared", "groups": str(tmp_path / "groups.csv")}
+    results = run_probe(settings(protocol="knn", data=flags), str(tmp_path / "p"))
+    ages = results["subgroups"]["age"]
+    assert {value: group["count"] for value, group in ages.items()} == {"": 3, "old": 6, "young": 9}
+    total = sum(group["accuracy"] * group["count"] for group in ages.values())
+    assert total / 18 == pytest.approx(results["accuracy"])
+    assert results["class_mapping"]["val"] == {"missing": [], "left_out": {}}
+    (other,) = results["further"].values()
+    assert other["count"] == 7 and other["accuracy"] > 0.8 and other["per_class"]["green"]["count"] == 0
+    flags = {"path": str(tmp_path / "other"), "classes": "shared"}
+    again = run_probe(settings(eval_only=True, data=flags), str(tmp_path / "p"))
+    assert again["confusion"] == other["confusion"]
+    assert again["class_mapping"] == {"val": {"missing": ["green"], "left_out": {}}}
+    assert "age old: balanced accuracy" in capsys.readouterr().out
+
+
 def test_predictions_tell_the_images_that_are_wrong(settings, data, tmp_path):
     results = run_probe(settings(protocol="knn", knn={"k": (30,)}), str(tmp_path / "p"))
     rows = predictions(tmp_path / "p" / "predictions.csv")

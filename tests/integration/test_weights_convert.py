@@ -244,6 +244,7 @@ def test_every_file_tells_what_made_it(third, checkpoint, tmp_path):
         told = simfle_jax.load_encoder(source).metadata
         assert (told["branch"], told["method"], told["step"], told["size"]) == (branch, "SimFLE", "15", "16")
         assert told["data_fingerprint"] == recorded["data_fingerprint"] and len(told["config"]) == 12
+        assert told["crop"] == "as given"
         assert (
             json.loads(told["mean"]) == recorded["data"]["mean"] and json.loads(told["std"]) == recorded["data"]["std"]
         )

@@ -257,6 +257,63 @@ def test_onnx_runtime_gives_our_outputs_for_any_batch(probe, pixels, tmp_path, w
     assert json.loads(told.get("classes", "[]")) == (list(COLOURS) if what == "logits" else [])
 
 
+SIZES = ((24, 24), (30, 30), (31, 47), (96, 64), (17, 23), (20, 300), (130, 9), (10, 10), (200, 150), (64, 65), (25, 24),
+         (301, 217))  # fmt: skip
+
+
+def test_onnx_with_preprocessing_gives_what_predict_gives_for_images_of_any_size(probe, tmp_path, capsys):
+    """The probe's canvas is not the encoder's size, so that both resizings count, and each image is its own scale."""
+    for package in ("torch", "onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from simfle_jax.weights.onnx_export import run_onnx
+
+    folder = shutil.copytree(probe, tmp_path / "probe")
+    arrays, metadata = read_arrays(probe / "encoder.safetensors")
+    save_file(arrays, folder / "encoder.safetensors", metadata=metadata | {"standardise": "image"})
+    hash_ = simfle_jax.load_encoder(folder).hash
+    records.save_probe(folder, records.load_probe(probe)._replace(canvas=30, encoder_hash=hash_))
+    run(folder, tmp_path / "classifier.onnx", "--with-preprocessing")
+    random, pictures = np.random.default_rng(4), {}
+    for number in range(64):
+        coarse = random.integers(0, 256, (5, 4, 3), np.uint8)
+        height, width = SIZES[number % len(SIZES)]
+        pictures[tmp_path / f"{number:02d}.png"] = Image.fromarray(coarse).resize((width, height))
+    for path, picture in pictures.items():
+        picture.save(path)
+    predict.main([*map(str, pictures), "--probe", str(folder), "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = [run_onnx(tmp_path / "classifier.onnx", np.asarray(each)[None])[0] for each in pictures.values()]
+    expected = [list(line["probabilities"].values()) for line in lines]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert len({line["label"] for line in lines}) > 1
+
+
+@pytest.mark.parametrize("canvas", [24, 60])
+def test_the_pixels_of_the_preprocessing_in_pytorch_are_those_of_decode_to_the_bit(probe, canvas):
+    torch = pytest.importorskip("torch")
+    from simfle_jax.weights.torch_preprocessing import Preprocessing
+
+    preprocessing = Preprocessing(simfle_jax.load_encoder(probe).metadata, canvas)
+    random = np.random.default_rng(0)
+    for height, width in SIZES:
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        found = preprocessing.fitted(torch.from_numpy(image[None]))[0].numpy().transpose(1, 2, 0)
+        np.testing.assert_array_equal(found, decode(image, canvas), err_msg=f"{height} x {width}")
+
+
+def test_onnx_with_preprocessing_of_an_encoder_gives_features(probe, tmp_path):
+    for package in ("torch", "onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    from simfle_jax.weights.onnx_export import run_onnx
+
+    run(probe / "encoder.safetensors", tmp_path / "encoder.onnx", "--with-preprocessing")
+    images = np.random.default_rng(0).integers(0, 256, (3, 50, 40, 3), np.uint8)
+    expected = simfle_jax.load_encoder(probe)(np.stack([decode(image, 24) for image in images]))
+    np.testing.assert_allclose(run_onnx(tmp_path / "encoder.onnx", images), expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"--with-preprocessing is for ONNX files"):
+        run(probe, tmp_path / "classifier.safetensors", "--with-preprocessing")
+
+
 def test_what_exists_is_not_overwritten(probe, faces, tmp_path):
     taken = tmp_path / "taken.safetensors"
     taken.write_text("mine")

@@ -58,6 +58,7 @@ def test_every_preset_is_in_it(installed):
     assert {path.name for path in (ROOT / "configs").glob("*.py")} <= {
         path.name for path in (installed / "simfle_jax" / "configs").iterdir()
     }
+    assert (installed / "simfle_jax" / "configs" / "studies" / "ablations.py").is_file()
     names = (next(installed.glob("*.dist-info")) / "entry_points.txt").read_text()
     assert "simfle = simfle_jax.commands.main:main" in names
 

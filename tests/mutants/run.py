@@ -26,7 +26,7 @@ from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 240  # seconds; a mutant that hangs is noticed too
-LEFT_OUT = {".git", ".venv", "runs", "build"}  # of the root: simfle_jax/runs/ is a part of the program
+LEFT_OUT = {".git", ".venv", ".versions", "runs", "build"}  # of the root: simfle_jax/runs/ is a part of the program
 CACHES = shutil.ignore_patterns(".*_cache", "__pycache__", "*.egg-info")
 
 

@@ -92,7 +92,7 @@ def program(words: list[str]) -> list[Path] | None:
         return None
     path = name.removesuffix(".py").replace(".", "/")
     found = [ROOT / f"{path}.py", ROOT / f"simfle_jax/commands/{Path(path).name}.py"]
-    shared = [ROOT / "simfle_jax/commands/cli.py", ROOT / "simfle_jax/distributed.py"]
+    shared = [ROOT / f"simfle_jax/{name}.py" for name in ("commands/cli", "commands/aligning", "distributed")]
     found = [file for file in found if file.is_file()]
     return [*found, *shared, *(ROOT / "benchmarks").glob("timing.py")] if found else []
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from simfle_jax.data.prepare.duplicates import exact_groups, near_groups
+from simfle_jax.data.prepare.duplicates import exact_groups, mirrored_groups, near_groups
 from simfle_jax.data.prepare.plan import printable
 from simfle_jax.data.prepare.scan import CANVAS, Facts, scan
 from simfle_jax.errors import UserError
@@ -26,7 +26,7 @@ def check(folder: Path) -> dict:
     found = scan(folder)
     good = [facts for facts in found if not facts.bad]
     exact = [[good[place] for place in group] for group in exact_groups([facts.digest for facts in good])]
-    near = _near(good, exact)
+    near, mirrored = (_copies(good, exact, find) for find in (near_groups, mirrored_groups))
     mean, std = mean_and_std([facts for facts in good if facts.split != "val"])
     counts = _counts(good)
     return {
@@ -42,8 +42,10 @@ def check(folder: Path) -> dict:
         "unreadable": [{"path": facts.path, "reason": facts.bad} for facts in found if facts.bad],
         "exact_duplicates": [_paths(group) for group in exact],
         "near_duplicates": [_paths(group) for group in near],
+        "mirrored_copies": [_paths(group) for group in mirrored],
         "leaks": [_leak("exact", group) for group in exact if _crosses(group)]
-        + [_leak("near", group) for group in near if _crosses(group)],
+        + [_leak("near", group) for group in near if _crosses(group)]
+        + [_leak("mirrored", group) for group in mirrored if _crosses(group)],
         "conflicting_labels": [_paths(group) for group in exact if len({facts.label for facts in group}) > 1],
         "mean": mean,
         "std": std,
@@ -94,7 +96,7 @@ def table(report: dict) -> str:
     lines += _size_lines(report["sizes"])
     lines.append(f"  modes {_told(report['modes'])}; formats {_told(report['formats'])}")
     lines += _listed("unreadable", [f"{entry['path']}: {entry['reason']}" for entry in report["unreadable"]])
-    for key in ("exact_duplicates", "near_duplicates", "conflicting_labels"):
+    for key in ("exact_duplicates", "near_duplicates", "mirrored_copies", "conflicting_labels"):
         lines.append(f"  {key.replace('_', ' ')}: {len(report[key])} groups, {sum(map(len, report[key]))} images")
     leaks = [f"{leak['kind']}: {leak['train'][0]} = {leak['val'][0]}" for leak in report["leaks"]]
     lines += _listed("leaks between train and val", leaks)
@@ -103,13 +105,15 @@ def table(report: dict) -> str:
     return printable("\n".join(lines))
 
 
-def _near(good: list[Facts], exact: list[list[Facts]]) -> list[list[Facts]]:
-    """Groups of near copies, each with the exact copies of its members."""
+def _copies(
+    good: list[Facts], exact: list[list[Facts]], find: Callable[[np.ndarray], list[list[int]]]
+) -> list[list[Facts]]:
+    """Groups that `find` sees in the thumbnails, each with the exact copies of its members."""
     copies = {facts.digest: group for group in exact for facts in group}
     single = list({facts.digest: facts for facts in good}.values())
     if not single:
         return []
-    groups = near_groups(np.stack([facts.thumbnail for facts in single if facts.thumbnail is not None]))
+    groups = find(np.stack([facts.thumbnail for facts in single if facts.thumbnail is not None]))
     return [[copy for place in group for copy in copies.get(single[place].digest, [single[place]])] for group in groups]
 
 

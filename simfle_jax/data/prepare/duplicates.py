@@ -1,4 +1,4 @@
-"""Images that are there more than once: the same bytes, or the same picture re-encoded or resized.
+"""Images that are there more than once: the same bytes, or the same picture re-encoded, resized or mirrored.
 
 Near copies are proposed by a 64-bit perceptual hash and confirmed on 16 x 16 thumbnails. Pairs are found without
 comparing all with all: two hashes that differ in at most four bits agree in at least two of six blocks, so it
@@ -33,6 +33,17 @@ def near_groups(thumbnails: np.ndarray) -> list[list[int]]:
     pairs = candidates(perceptual_hash(thumbnails))
     parts = [pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE)]
     return joined(tuple(pair) for part in parts for pair in part[_alike(*thumbnails[part.T])].tolist())
+
+
+def mirrored_groups(thumbnails: np.ndarray) -> list[list[int]]:
+    """Groups of positions of which one is a near copy of another's mirror image, and not of itself."""
+    count, both = len(thumbnails), np.concatenate([thumbnails, thumbnails[:, :, ::-1]])
+    pairs = candidates(perceptual_hash(both))
+    pairs = pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count) & (pairs[:, 0] < pairs[:, 1] - count)]
+    parts = [pairs[start : start + AT_ONCE] for start in range(0, len(pairs), AT_ONCE)]
+    found = [(one, other - count) for part in parts for one, other in part[_alike(*both[part.T])].tolist()]
+    # A picture that is its own mirror image is a near copy already.
+    return joined(pair for pair in found if not _alike(*thumbnails[list(pair)][:, None])[0])
 
 
 def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:

@@ -66,6 +66,7 @@ def plan(source: Path, labels: str = "majority", test_split: str = "test") -> Pl
     kept = PUBLISHED["folders" if layout == "folders" else "csv", labels]
     published: Published = {"train": kept["train"], "val": kept[test_split]}
     result = Plan("ferplus", {"layout": layout, "labels": labels, "val": test_split}, published)
+    result.choices = CHOICES
     for image in _images(source, layout, list(splits), result.skipped):
         label = _label(result, image, labels) if image.part in splits else None
         if label is not None:
@@ -191,11 +192,11 @@ def _label(result: Plan, image: Image, rule: str) -> str | None:
 
 def _add(result: Plan, image: Image, split: str, label: str) -> None:
     if image.path:
-        result.add(Item(split, label, image.name, path=image.path))
+        result.add(Item(split, label, image.name, path=image.path, votes=tuple(image.votes)))
         return
     pixels = _grey_levels(image.pixels)
     if pixels:
-        result.add(Item(split, label, image.name, pixels=pixels))
+        result.add(Item(split, label, image.name, pixels=pixels, votes=tuple(image.votes)))
     else:
         result.skipped.add("pixels not readable" if image.pixels else "image file missing", image.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections import Counter
@@ -14,6 +15,7 @@ from PIL import features
 
 import simfle_jax
 from simfle_jax.data.listing import entries
+from simfle_jax.data.photographs.alignment import LIST
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan, Published, printable
 from simfle_jax.data.prepare.writer import UNLABELLED
 from simfle_jax.data.sources import FolderSource
@@ -40,8 +42,8 @@ def begin(plan: Plan, out: Path) -> None:
     _save(path, {**settings, "complete": False})
 
 
-def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
-    """Writes the manifest of the finished folder and returns it."""
+def finish(plan: Plan, out: Path, items: list[Item], link: str, facts: dict | None = None) -> dict:
+    """Writes the manifest of the finished folder, with further facts, and returns it."""
     counts = count(items)
     manifest = {
         "dataset": plan.dataset,
@@ -52,7 +54,9 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
         "agrees": {split: agrees(counts[split], published) for split, published in plan.published.items()},
         "differences": differences(counts, plan.published),
         "skipped": plan.skipped.as_json(),
+        **subset_counts(items),
         "link": link,
+        **(facts or {}),
         "versions": versions(),
         "listing_sha256": {folder: listing_hash(out, folder) for folder in (*SPLITS, UNLABELLED)},
     }
@@ -60,10 +64,27 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str) -> dict:
     return manifest
 
 
+def write_votes(plan: Plan, out: Path, items: list[Item]) -> None:
+    """votes.csv, where people voted: a line for each labelled image, with the votes for each choice."""
+    lines = [(f"{item.split}/{item.label}/{item.name}", *item.votes) for item in items if item.votes and item.label]
+    if not lines:
+        return
+    part = out / ".votes.csv.part"
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("name", *plan.choices), *sorted(lines)])
+    os.replace(part, out / "votes.csv")
+
+
 def count(items: Iterable[Item]) -> Counts:
     """Images per split and class, in sorted order."""
     found = Counter((item.split, item.label) for item in items if item.label is not None)
     return {split: {label: found[s, label] for s, label in sorted(found) if s == split} for split in SPLITS}
+
+
+def subset_counts(items: Iterable[Item]) -> dict[str, dict[str, int]]:
+    """Under `subsets`, how many images are in each of the owners' subsets; nothing where there are none."""
+    found = Counter(name for item in items for name in item.subsets)
+    return {"subsets": {name: found[name] for name in sorted(found)}} if found else {}
 
 
 def agrees(counts: dict[str, int], published: dict[str, int] | int) -> bool:
@@ -107,8 +128,11 @@ def table(manifest: dict) -> str:
     for split in SPLITS:
         lines += _split_lines(split, manifest["counts"][split], manifest["published"].get(split))
     lines.append(f"  {UNLABELLED:<22}{manifest['counts'][UNLABELLED]:>9,}")
+    lines += [_line(f"subset {name}", count, None) for name, count in manifest.get("subsets", {}).items()]
     for reason, entry in manifest["skipped"].items():
         lines.append(f"  skipped {entry['count']:,}: {reason} ({', '.join(entry['first'])})")
+    if manifest.get("faces_not_found"):
+        lines.append(f"  no face found in {manifest['faces_not_found']:,}: listed in {LIST}")
     return printable("\n".join(lines))
 
 

@@ -31,7 +31,9 @@ class Item:
 
     `name` is the file it becomes; a name that ends otherwise than `path` asks for re-encoding.
     `box` is a square (x, y, side, side) in pixels of the upright image; `pixels` are 48 x 48 grey levels.
-    `label` None: an image without a class, for pre-training only.
+    `label` None: an image without a class, for pre-training only. `votes` are people's, for each of the plan's choices.
+    `points` are landmarks, x and y of each in turn in pixels of the upright image; `subsets` the parts of the data set
+    that its owners count the image to.
     """
 
     split: str
@@ -40,6 +42,9 @@ class Item:
     path: str | None = None
     box: tuple[float, float, float, float] | None = None
     pixels: bytes | None = None
+    points: tuple[float, ...] = ()
+    subsets: tuple[str, ...] = ()
+    votes: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
 
 class File(NamedTuple):
@@ -73,6 +78,7 @@ class Plan:
         self.dataset = dataset
         self.rules = rules
         self.published = published or {}
+        self.choices: tuple[str, ...] = ()  # what people could vote for
         self.items: list[Item] = []
         self.skipped = Skipped()
         self._taken: set[Item] = set()

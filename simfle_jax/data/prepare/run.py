@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from simfle_jax.data.prepare import manifest
+from simfle_jax.data.photographs.alignment import Alignment
+from simfle_jax.data.prepare import landmarks, manifest
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.writer import write
 from simfle_jax.errors import UserError
 
 
-def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: str = "hard") -> dict:
+def prepare(
+    make_plan: Callable[[Path], Plan], source: Path, out: Path, link: str = "hard", alignment: Alignment | None = None
+) -> dict:
     """Prepares `source` into `out`, or goes on where an earlier run stopped, and returns the manifest.
+
+    alignment: each image becomes its face in the documented crop, which the manifest's rules then name.
 
     The source is only read. Raises UserError with what to do when the layout is not the expected one, when one folder
     lies in the other, or when `out` holds something else.
@@ -21,8 +26,17 @@ def prepare(make_plan: Callable[[Path], Plan], source: Path, out: Path, link: st
     plan = make_plan(source)
     _require_images(plan, source)
     plan.settle()
+    if alignment and any(item.points for item in plan.items):
+        raise UserError("--align turns and cuts faces, and their landmarks would no longer fit: leave it out here")
+    plan.rules |= alignment.rules if alignment else {}
     manifest.begin(plan, out)
-    return manifest.finish(plan, out, write(plan, out, link), link)
+    if alignment:
+        alignment.begin(out)
+    written = write(plan, out, link, alignment)
+    landmarks.save(written, out)
+    manifest.write_votes(plan, out, written)
+    found = {"faces_not_found": alignment.finish()} if alignment else {}
+    return manifest.finish(plan, out, written, link, found)
 
 
 def _require_images(plan: Plan, source: Path) -> None:

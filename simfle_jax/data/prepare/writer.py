@@ -15,7 +15,8 @@ from pathlib import Path
 
 from simfle_jax.data.decode import BadImage
 from simfle_jax.data.files import is_service
-from simfle_jax.data.prepare.encode import encoded
+from simfle_jax.data.photographs.alignment import Alignment
+from simfle_jax.data.prepare.encode import aligned_file, encoded
 from simfle_jax.data.prepare.names import distinct
 from simfle_jax.data.prepare.plan import SPLITS, Item, Plan
 from simfle_jax.errors import UserError
@@ -27,8 +28,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 
 
-def write(plan: Plan, out: Path, link: str) -> list[Item]:
+def write(plan: Plan, out: Path, link: str, alignment: Alignment | None = None) -> list[Item]:
     """Writes what is missing in `out` and returns the images that are there in the end.
+
+    alignment: writes the faces in them instead.
 
     `link`: 'hard' (no space; the file is the source's own, do not edit it) or 'copy'. Images that cannot be decoded
     when they must be are added to `plan.skipped`.
@@ -44,12 +47,19 @@ def write(plan: Plan, out: Path, link: str) -> list[Item]:
     for folder in {os.path.dirname(name) for name in (*targets, *views)}:
         (out / folder).mkdir(parents=True, exist_ok=True)
     missing = [target for target in targets if target not in present]
-    bad = _in_threads(missing, lambda target: _produce(targets[target], out / target, link), "writing")
+    bad = _in_threads(missing, lambda target: _produce(targets[target], out / target, link, alignment), "writing")
     for target, reason in bad.items():
         plan.skipped.add(reason, targets[target].name)
     unlisted = [view for view, target in views.items() if view not in present and target not in bad]
     _in_threads(unlisted, lambda view: _view(out / views[view], out / view), "listing")
     return [item for target, item in targets.items() if target not in bad]
+
+
+def names_in(items: Iterable[Item]) -> dict[Item, str]:
+    """Where every image lies in the canonical tree."""
+    items = list(items)
+    flat = flat_names(items)
+    return {item: _target(item, flat) for item in items}
 
 
 def flat_names(items: Iterable[Item]) -> dict[Item, str]:
@@ -125,7 +135,9 @@ def _attempt(act: Callable[[str], None], name: str) -> str:
     return ""
 
 
-def _produce(item: Item, target: Path, link: str) -> None:
+def _produce(item: Item, target: Path, link: str, alignment: Alignment | None) -> None:
+    if alignment and (data := aligned_file(item, target.suffix, alignment)):
+        return _replace(target, data)
     if item.box or item.pixels or os.path.splitext(item.path or "")[1].lower() != target.suffix.lower():
         _replace(target, encoded(item))
     elif link == "hard":

@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simfle_jax.evaluation.linear import Labelled
+import numpy as np
+
+from simfle_jax.data.sources import Source
+from simfle_jax.encoder import Encoder
+from simfle_jax.evaluation.linear import Labelled, Linear
 from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.settings import Probe
 
@@ -25,6 +29,7 @@ class TrainingSet:
     dim: int  # features of an image
     n_classes: int
     folder: Path  # of the probe, where a protocol may keep how far it is
+    shares: Callable[[], np.ndarray] | None = None  # people's votes on the images of `plain`, [n, K], where there are
 
 
 class Fitted(NamedTuple):
@@ -34,14 +39,41 @@ class Fitted(NamedTuple):
     facts: dict[str, Any]  # plain JSON values for results.json: what was chosen, and how
 
 
-class ProbeProtocol(ABC):
-    """One protocol for one probe's settings."""
+class Tuned(NamedTuple):
+    """What a protocol gives that trains the trunk."""
+
+    encoder: Encoder
+    predictor: Linear
+    facts: dict[str, Any]  # as those of `Fitted`
+    bad: dict[str, str]  # training images that could not be read, and why
+
+
+class Protocol:
+    """What all protocols tell of themselves."""
 
     needs_images = False  # whether features that were computed once are not enough
+    takes_votes = False  # whether it learns from `TrainingSet.shares`
     has_epochs = False  # whether `select_on` and `balance` mean anything
 
     def __init__(self, probe: Probe):
         self.probe = probe
+
+
+class TrunkProtocol(Protocol, ABC):
+    """A protocol that trains the trunk, too."""
+
+    needs_images = True
+
+    @abstractmethod
+    def tune(self, encoder: Encoder, train: Source, n_classes: int, canvas: int, folder: Path) -> Tuned:
+        """Trains a copy of the encoder with a classifier of these classes on decoded canvases of that side.
+
+        folder: of the probe, where the protocol keeps how far it is.
+        """
+
+
+class ProbeProtocol(Protocol, ABC):
+    """A protocol on the features of a frozen encoder."""
 
     @abstractmethod
     def fit(self, train: TrainingSet, held: Mapping[str, Labelled]) -> Fitted:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -26,6 +27,7 @@ class LinearProbe(ProbeProtocol):
     """The published linear probe."""
 
     needs_images = True
+    takes_votes = True
     has_epochs = True
     rates: tuple[float, ...] = ()  # all trained at once, in place of the one
 
@@ -46,6 +48,8 @@ class LinearProbe(ProbeProtocol):
         while done < probe.epochs:
             stretch = min(self.epochs_at_once(), probe.epochs - done)
             images = self.features(train, done, progress)
+            if train.shares:
+                images = images._replace(labels=jnp.asarray(train.shares()))
             fit, fresh = fit_epochs(fit, images, sets, sgd, stretch, self.rates)
             history = history.followed_by(fresh)
             done += stretch

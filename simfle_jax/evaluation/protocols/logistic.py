@@ -15,9 +15,12 @@ from simfle_jax.evaluation.protocols.base import Fitted, ProbeProtocol, Training
 class LogisticProbe(ProbeProtocol):
     """Logistic regression."""
 
+    takes_votes = True
+
     def fit(self, train: TrainingSet, held: Mapping[str, Labelled]) -> Fitted:
         features, labels = (np.asarray(part) for part in train.plain())
-        layer, l2 = fit_chosen(features, labels, train.n_classes, self.probe.seed)
+        shares = train.shares() if train.shares else None
+        layer, l2 = fit_chosen(features, labels, train.n_classes, self.probe.seed, shares)
         return Fitted(layer, {"l2": l2, "selected_on": "a fifth of train: the strength"})
 
 

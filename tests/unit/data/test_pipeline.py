@@ -200,6 +200,29 @@ def test_evaluation_sees_every_image_once_in_order(labelled):
     assert not images[20:].any()
 
 
+@pytest.mark.parametrize("batch_size", [12, 20, 40])
+def test_a_batch_of_parts_is_that_of_one_thread(labelled, monkeypatch, batch_size):
+    """Also when the last of its parts hold no image."""
+    whole = list(eval_batches(labelled, batch_size=batch_size, canvas=16, threads=3))
+    monkeypatch.setattr(pipeline, "PART", 4)
+    assert_same(list(eval_batches(labelled, batch_size=batch_size, canvas=16, threads=3)), whole)
+
+
+def test_the_parts_of_a_batch_are_decoded_at_the_same_time(labelled, monkeypatch):
+    """One thread would decode them one after the other, and the first would wait in vain."""
+    monkeypatch.setattr(pipeline, "PART", 12)
+    together, original = threading.Barrier(2), FolderSource.__getitem__
+
+    def read(self, index):
+        if index in (0, 12):
+            together.wait(timeout=20)
+        return original(self, index)
+
+    monkeypatch.setattr(FolderSource, "__getitem__", read)
+    (batch,) = eval_batches(labelled, batch_size=24, canvas=16, threads=2)
+    assert batch["valid"].sum() == 20
+
+
 def test_evaluation_marks_unreadable_rows_and_limits_their_share(tmp_path):
     write_folder(tmp_path, 10)
     spoil(tmp_path, 0, 6)

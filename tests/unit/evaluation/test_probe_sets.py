@@ -5,8 +5,9 @@ import pytest
 from small_probe import write_encoder, write_split
 
 from configs import probe as probe_config
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation.sets import Subset, open_sets
+from simfle_jax.evaluation.sets import SharedClasses, Subset, open_sets
 from simfle_jax.evaluation.settings import probing
 
 COUNTS = {"blue": 10, "green": 20, "red": 5}
@@ -57,6 +58,95 @@ def test_a_val_folder_with_other_classes_is_refused(data):
     (data / "val" / "red").rename(data / "val" / "yellow")
     with pytest.raises(UserError, match="val has not the classes of train: it lacks red and has yellow besides"):
         opened(data)
+
+
+def test_shared_classes_meet_by_name_and_the_others_are_named(data, caplog):
+    (data / "val" / "red").rename(data / "val" / "yellow")
+    found = opened(data, data={"classes": "shared"}).apart["val"]
+    assert found.mapping == {"missing": ["red"], "left_out": {"yellow": 2}}
+    assert found.classes == ("blue", "green", "red")
+    assert [(found.name(i), found[i].label) for i in range(len(found))] == [
+        ("blue/000.jpg", 0), ("blue/001.jpg", 0), ("green/000.jpg", 1), ("green/001.jpg", 1)
+    ]  # fmt: skip
+    assert "val lacks the classes red and has besides, left out: yellow (2 images)" in caplog.text
+
+
+def test_emotions_meet_by_what_they_mean(tmp_path):
+    source = FolderSource(write_split(tmp_path / "own", dict.fromkeys(COUNTS, 2)), labelled=True)
+    source.classes = ("Happy", "fear", "sad")
+    found = SharedClasses(source, ("anger", "happiness", "sadness"), "other")
+    assert found.labels.tolist() == [1, 1, 2, 2] and found.mapping == {"missing": ["anger"], "left_out": {"fear": 2}}
+    with pytest.raises(
+        UserError, match="other shares 1 of the classes anger, happiness with train: it has Happy, fear"
+    ):
+        SharedClasses(source, ("anger", "happiness"), "other")
+
+
+def listed(data, train, val=(), **changes):
+    for name, lines in (("train", train), ("val", val)):
+        (data / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    lists = {"train_list": str(data / "train.txt")} | ({"val_list": str(data / "val.txt")} if val else {})
+    return opened(data, data=lists | changes)
+
+
+def test_a_list_names_the_images_of_a_split(data):
+    sets = listed(data, ["train/red/001.jpg", "blue/007.jpg", "", "green/000.jpg"])
+    assert [sets.train.name(i) for i in range(3)] == ["blue/007.jpg", "green/000.jpg", "red/001.jpg"]
+    assert sets.train.labels.tolist() == [0, 1, 2] and len(sets.apart["val"]) == 6
+    assert (
+        sets.fingerprints["train"]
+        != listed(data, ["red/002.jpg", "blue/007.jpg", "green/000.jpg"]).fingerprints["train"]
+    )
+    for lines, message in (
+        (["red/001.jpg", "red/099.jpg"], "train.txt, line 2: no image red/099.jpg; names are as blue/000.jpg"),
+        (["red/001.jpg", "red/001.jpg"], "train.txt, line 2: red/001.jpg is there twice"),
+        (["red/001.jpg", "blue/001.jpg"], "names no image of the class green"),
+    ):
+        with pytest.raises(UserError, match=message):
+            listed(data, lines)
+
+
+def test_two_lists_part_one_folder(tmp_path):
+    write_split(tmp_path, dict.fromkeys(COUNTS, 3))
+    train = [f"{name}/00{number}.jpg" for name in COUNTS for number in (0, 1)]
+    sets = listed(tmp_path, train, [f"{name}/002.jpg" for name in COUNTS])
+    assert (len(sets.train), sets.apart["val"].labels.tolist()) == (6, [0, 1, 2])
+    with pytest.raises(UserError, match=r"red/001.jpg is in .*train.txt and in .*val.txt"):
+        listed(tmp_path, train, ["red/001.jpg"])
+
+
+def votes_file(folder, changes=None, columns="name,red,green,blue,unknown"):
+    names = [f"train/{name}/{number:03d}.jpg" for name, count in COUNTS.items() for number in range(count)]
+    lines = {name: f"{name},1,2,5,2" for name in names} | (changes or {})
+    (folder / "votes.csv").write_text("\n".join([columns, *filter(None, lines.values())]) + "\n")
+    return {"votes": str(folder / "votes.csv")}
+
+
+def test_votes_are_shares_of_the_classes_in_the_order_of_the_images(data):
+    changes = {"train/green/003.jpg": "train/green/003.jpg,0,4,0,6"}
+    sets = opened(data, data=votes_file(data, changes), select_on="train-holdout", holdout=0.2)
+    place = next(i for i in range(len(sets.train)) if sets.train.name(i) == "green/003.jpg")
+    assert len(sets.votes) == len(sets.train) == 28 and sets.votes[place].tolist() == [0, 1, 0]
+    np.testing.assert_allclose(np.delete(sets.votes, place, 0), np.tile([5 / 8, 2 / 8, 1 / 8], (27, 1)))
+    assert "votes" in sets.fingerprints
+
+
+@pytest.mark.parametrize(
+    "line, columns, message",
+    [
+        ("", "name,red,green,blue,unknown", "has no line for train/red/001.jpg"),
+        ("train/red/001.jpg,0,0,0,9", "name,red,green,blue,unknown", "train/red/001.jpg needs votes of 0 or more"),
+        ("train/red/001.jpg,1,nan,0,9", "name,red,green,blue,unknown", "train/red/001.jpg needs votes of 0 or more"),
+        ("train/red/001.jpg,1,x,0,9", "name,red,green,blue,unknown", "train/red/001.jpg are not all numbers"),
+        ("train/red/000.jpg,1,1,1,1", "name,red,green,blue,unknown", "line 33: train/red/000.jpg is there twice"),
+        (None, "name,red,green,yellow,unknown", "has no column blue, only red, green, yellow, unknown"),
+        (None, "image,red,green,blue,unknown", "must begin with a line of columns, `name` and others"),
+    ],
+)
+def test_votes_that_do_not_fit_are_told(data, line, columns, message):
+    changes = None if line is None else {"train/red/001.jpg": line}
+    with pytest.raises(UserError, match=message):
+        opened(data, data=votes_file(data, changes, columns))
 
 
 def test_one_class_is_refused(tmp_path):

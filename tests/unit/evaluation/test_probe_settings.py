@@ -24,7 +24,11 @@ def test_the_config_holds_the_papers_protocol(settings):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("protocol", "fast", "protocol = 'fast' must be one of cached, knn, linear, logistic, lowlabel"),
+        (
+            "protocol",
+            "fast",
+            "protocol = 'fast' must be one of cached, finetune, knn, landmarks, linear, logistic, lowlabel",
+        ),
         ("dataset", "rafdb8", "must be one of affectnet8, affectnet7, rafdb, ferplus, sfew"),
         ("select_on", "test", "must be one of val, train-holdout"),
         ("balance", "both", "must be one of none, sampling, loss"),
@@ -45,6 +49,10 @@ def test_the_config_holds_the_papers_protocol(settings):
         ("knn.temperature", (0.0,), "knn.temperature = .* positive"),
         ("lowlabel.shares", (0.0, 0.5), "lowlabel.shares = .* within 0..1"),
         ("lowlabel.draws", 0, "lowlabel.draws = 0 must be at least 1"),
+        ("finetune.layer_decay", 0.0, "finetune.layer_decay = 0.0 must lie within 0..1"),
+        ("finetune.warmup_epochs", -1.0, "finetune.warmup_epochs = -1 must not be negative"),
+        ("landmarks.head", "heat", "landmarks.head = 'heat' must be one of linear, attention"),
+        ("landmarks.file", "gone.csv", "no landmarks at gone.csv: give --config.landmarks.file"),
     ],
 )
 def test_what_cannot_work_is_refused(settings, key, value, message):
@@ -68,10 +76,10 @@ def test_the_old_name_of_the_published_protocol_is_known(settings):
 
 def test_settings_that_an_earlier_version_recorded_are_brought_up(settings):
     recorded = as_dict(probing(settings))
-    for new in ("features", "cached", "knn", "lowlabel"):
+    for new in ("features", "cached", "knn", "lowlabel", "finetune", "landmarks"):
         del recorded[new]
     del recorded["encoder"]
     found = upgraded(recorded | {"protocol": "paper"})
     now = as_dict(probing(settings))
-    del now["encoder"], now["features"]
+    del now["encoder"], now["features"], now["seeds"]
     assert found == now

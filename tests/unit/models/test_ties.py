@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 from simfle_jax.methods import find_method
 from simfle_jax.models import ties
+from simfle_jax.models.network import Seen
+from simfle_jax.models.semantic_masking import mask_by_scores
+from simfle_jax.models.simfle import Networks, Restored
 from simfle_jax.training.published import check_published
 from simfle_jax.training.step import TrainStep
 from simfle_jax.views import Views
@@ -81,6 +85,20 @@ def test_a_patch_that_one_image_keeps_breaks_nothing():
         jnp.asarray(CELLS[:3, :2])
     )
     assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+def test_a_cell_is_tied_to_the_token_of_its_own_patch():
+    """Cells and tokens that say where they are: both sides of the tie name the patches that were kept."""
+    side = SimpleNamespace(config=small.config(facemae={"tie": "patch"}), distil_map=lambda rows, train: rows)
+    masking = mask_by_scores(jnp.asarray(RANDOM.normal(size=(3, 16)).astype("f4")), 5)
+    cells = jnp.broadcast_to(jnp.eye(16).reshape(4, 4, 16), (3, 4, 4, 16))
+    latent = jnp.concatenate([jnp.full((3, 1, 1), -1.0), masking.kept[:, :, None].astype(jnp.float32)], axis=1)
+    none = jnp.zeros((3, 16, 1))
+    restored = Restored(none, none, masking, latent, scores=None, matrix=None, map=cells)
+    of_views = Seen(*[(jnp.zeros((3, 16)),) * 2] * 3)
+    of_map, of_facemae = Networks.tied(side, of_views, restored)
+    np.testing.assert_array_equal(of_map.argmax(-1), masking.kept)
+    np.testing.assert_array_equal(of_facemae[..., 0], masking.kept)
 
 
 # ---------------------------------------------------------------- no constant solution

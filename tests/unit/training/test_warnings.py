@@ -4,12 +4,17 @@ import json
 import re
 from unittest import mock
 
+import jax
+import numpy as np
 import pytest
 import small
 
+from simfle_jax import compilation
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training import warnings
-from simfle_jax.training.warnings import Warnings
+from simfle_jax.training.loop import Run
+from simfle_jax.training.step import TrainStep
+from simfle_jax.training.warnings import LINES, SETTLED, Warnings
 
 WELL = {
     "shortcut/brightness": 0.05, "features/pooled_rank": 2.2, "loss/distillation": 0.4, "tie/agreement": 0.5, "loss/total": 1.0,
@@ -75,3 +80,47 @@ def test_a_run_that_goes_on_is_not_told_again_and_its_earlier_lines_count(tmp_pa
     log = MetricsLog(tmp_path, resume_step=1000)
     assert [line["step"] for line in log.earlier][-1] == 1000
     assert told(ill[20:], earlier=log.earlier) == []
+
+
+def test_a_run_tells_what_its_metrics_show():
+    """Every line that the loop writes is looked at."""
+    run = object.__new__(Run)
+    run.config, run.main, run.steps_per_epoch, run.logged, run.began = small.config(), True, 50, (0, 0.0), 0.0
+    run.verify, run.progress, run.log, run.warnings = mock.Mock(), mock.Mock(), mock.Mock(seconds=0.0), mock.Mock()
+    run.pending = 650, {name: np.float32(value) for name, value in WELL.items()}, 1.0
+    run._flush()
+    (line,) = run.warnings.look.call_args.args
+    assert line["step"] == 650 and line["features/pooled_rank"] == pytest.approx(2.2)
+
+
+def identities(planted: bool) -> np.ndarray:
+    """64 images of 4 x 4 colours, all as bright; planted: each with one white block of its own size and place."""
+    random = np.random.default_rng(0)
+    faces = random.integers(60, 196, (64, 4, 4, 3)).astype(float)
+    faces = (faces + 128 - faces.mean((1, 2, 3), keepdims=True)).repeat(4, 1).repeat(4, 2)
+    for number, face in enumerate(faces if planted else ()):
+        side = 2 + number % 11
+        top, left = random.integers(0, 17 - side, 2)
+        face[top : top + side, left : left + side] = 255
+    return np.clip(faces, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.slow
+def test_a_run_warns_of_a_planted_shortcut_and_not_without_one():
+    """BYOL on views that keep their brightness: with a block for each identity it is what tells them apart."""
+    config = small.config(
+        method="byol", batch_size=32, optimizer={"name": "adam", "lr": 0.016},
+        views={"scale": (0.5, 1.0), "jitter": 0.0, "gray": 0.0, "blur": (0.0, 0.0)},
+    )  # fmt: skip
+    train_step, quick = TrainStep(config, 100), compilation.once()
+    first = jax.jit(train_step.fresh_state, compiler_options=quick)()
+    step = jax.jit(lambda state, images: train_step(state, images), compiler_options=quick)
+    warned = {}
+    for planted in (True, False):
+        faces, state, metrics = identities(planted), first, []
+        for number in range(SETTLED + LINES):
+            state, found = step(state, faces[np.random.default_rng(number).permutation(64)[:32]])
+            if number >= SETTLED:
+                metrics.append({"step": number} | {name: float(value) for name, value in found.items()})
+        warned[planted] = any("how bright a view is" in text for text in told(metrics, config))
+    assert warned == {True: True, False: False}

@@ -78,18 +78,20 @@ def test_planted_leaks_are_found(tmp_path):
     (tmp_path / "val/a/exact.png").write_bytes((tmp_path / "train/a/4.png").read_bytes())
     small = fakes.picture(7, (80, 80)).resize((51, 51), Image.Resampling.BICUBIC)
     small.save(tmp_path / "val/a/near.jpg", quality=60)
+    fakes.picture(8, (80, 80)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "val/a/mirror.png")
     (tmp_path / "train/b/again.png").write_bytes((tmp_path / "train/a/6.png").read_bytes())
     report = check(tmp_path)
     assert report["leaks"] == [
         {"kind": "exact", "train": ["train/a/4.png"], "val": ["val/a/exact.png"]},
         {"kind": "near", "train": ["train/b/7.png"], "val": ["val/a/near.jpg"]},
+        {"kind": "mirrored", "train": ["train/a/8.png"], "val": ["val/a/mirror.png"]},
     ]
     assert report["exact_duplicates"] == [
         ["train/a/4.png", "val/a/exact.png"],
         ["train/a/6.png", "train/b/again.png"],
     ]
     assert report["conflicting_labels"] == [["train/a/6.png", "train/b/again.png"]]
-    assert "leaks between train and val: 2" in table(report)
+    assert "leaks between train and val: 3" in table(report)
 
 
 def test_counts_sizes_modes_and_statistics(tmp_path):

@@ -51,6 +51,18 @@ def test_near_copies_are_grouped():
     assert duplicates.near_groups(images) == [[0, 1, 2, 3]]
 
 
+def test_mirrored_copies_are_grouped_and_symmetric_ones_are_not():
+    original, other = fakes.picture(7, (128, 128)), fakes.picture(8, (128, 128))
+    mirrored = original.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    half = np.asarray(other)[:, :64]
+    symmetric = Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1))
+    pictures = [fakes.encode(original), fakes.encode(symmetric), fakes.encode(mirrored, "JPEG", quality=50),
+                fakes.encode(symmetric, "WEBP", lossless=True), *(fakes.encode(fakes.picture(s)) for s in range(20, 40))]  # fmt: skip
+    images = np.stack([thumbnail(data) for data in pictures])
+    assert duplicates.mirrored_groups(images) == [[0, 2]]
+    assert duplicates.near_groups(images) == [[1, 3]]
+
+
 def test_flat_images_are_not_near_copies():
     assert duplicates.near_groups(np.stack([np.full((16, 16), value, np.uint8) for value in (0, 255, 128)])) == []
 

@@ -103,6 +103,11 @@ def test_ferplus_csv(tmp_path):
     with Image.open(tmp_path / "out/train/happiness/fer0000003.png") as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), fakes.grey(3))
+    lines = (tmp_path / "out/votes.csv").read_text().splitlines()
+    assert lines[0] == "name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    votes = {name: list(map(int, rest)) for name, *rest in (line.split(",") for line in lines[1:])}
+    assert sorted(votes) == sorted(name for name in files if not name.startswith("unlabelled/"))
+    assert all(ferplus.emotion(row, "majority")[0] == name.split("/")[1] for name, row in votes.items())
 
 
 def test_ferplus_folders_argmax_valid(tmp_path):

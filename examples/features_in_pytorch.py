@@ -1,0 +1,44 @@
+"""Features of faces in PyTorch.
+
+    python examples/features_in_pytorch.py RUN/encoder.safetensors FACES
+    python examples/features_in_pytorch.py RUN/encoder.safetensors FACES --name resnet50
+
+The names in the file are torchvision's: with --name, and where torchvision is installed, its own network is used. The
+package's module of the same names gives the same numbers.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from simfle_jax.weights.torch_network import load_torch
+
+
+def main(file: Path, folder: Path, name: str = "") -> dict[str, torch.Tensor]:
+    """Features [dim] of every image below a folder, by its path."""
+    network, preprocessing = load_torch(file)
+    if name and importlib.util.find_spec("torchvision"):
+        network = importlib.import_module("torchvision.models").get_model(name)
+        network.fc = torch.nn.Identity()
+        network.load_state_dict(load_file(file), strict=True)
+        network.eval()
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
+        pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        with torch.inference_mode():
+            found[str(path)] = network(preprocessing(pixels[None]))[0]
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default="", help="use torchvision's network of this name, e.g. resnet50")
+    features = main(**vars(parser.parse_args()))
+    print(f"{len(features)} images, {len(next(iter(features.values()), ()))} features each")

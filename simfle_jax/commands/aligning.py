@@ -1,0 +1,37 @@
+"""--align of several commands: faces instead of whole images, and the crop that an encoder was trained on."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # imported when it is used, so that --help stays quick
+    from simfle_jax.data.photographs.finding import FaceList
+    from simfle_jax.data.sources import Source
+
+
+def add_align(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("--align", action="store_true", help="look for faces, and take each with its eyes in place")
+    add_detector(parser)
+
+
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    """Where the detector's file is."""
+    parser.add_argument("--detector", default="", metavar="FILE", help="the face detector (SIMFLE_FACE_DETECTOR)")
+
+
+def faces_of(photographs: "Source", detector: str) -> "tuple[FaceList, dict[str, str]]":
+    """All faces of photographs, and why the others have none, by name; raises UserError."""
+    from simfle_jax.data.photographs.detector import YuNet
+    from simfle_jax.data.photographs.finding import find_faces
+
+    return find_faces(photographs, YuNet(detector))
+
+
+def warn_of_crop(metadata: Mapping[str, str], align: bool) -> None:
+    """Says once on the error output when an encoder was trained on another crop than it gets."""
+    from simfle_jax.data.photographs.crop import NOT_ALIGNED, VERSION, crop_warning
+
+    if said := crop_warning(metadata.get("crop", ""), VERSION if align else NOT_ALIGNED):
+        print(f"warning: {said}", file=sys.stderr)

@@ -1,0 +1,79 @@
+"""The crop: eyes at fixed places of a square. Published scores hinge on it, so it has a version, which is recorded.
+
+`eyes-1`: the middle of the eye on the image's left lies at 35 % of the side from the left and 40 % from the top, that of
+the other eye at 65 % and 40 %. Turned, scaled and moved for that (a similarity: nothing is sheared), reduced by averaging
+and then bilinear. The square is ten thirds of the eyes' distance wide: all of the face with some hair. What lies beyond the
+photograph is its nearest pixel repeated: black borders would be a feature to learn.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+VERSION = "eyes-1"
+NOT_ALIGNED = "as given"  # of images whose crop is their owner's
+LEFT_EYE, RIGHT_EYE = (0.35, 0.40), (0.65, 0.40)  # as seen in the image, in sides of the crop from its top left corner
+SIDE = 224  # pixels of a crop that is written to a file
+MANIFEST = "manifest.json"  # of a prepared folder: its rules say the crop
+
+
+def similarity(eyes: np.ndarray, side: int) -> np.ndarray:
+    """Crop to photograph: [2, 3] that takes (x, y, 1) in pixels of the crop to pixels of the photograph.
+
+    eyes: float [2, 2], x and y of the eye on the image's left, then of the other; (0, 0) is the outer corner of the first
+    pixel, as everywhere here.
+    """
+    left, right = np.asarray(eyes, np.float64)
+    across = (right - left) / ((RIGHT_EYE[0] - LEFT_EYE[0]) * side)  # of the photograph, for a pixel of the crop
+    linear = np.array([[across[0], -across[1]], [across[1], across[0]]])
+    start = left - linear @ (np.array(LEFT_EYE) * side)
+    return np.concatenate([linear, start[:, None]], axis=1)
+
+
+def aligned(image: np.ndarray, eyes: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """The crop of a face: uint8 [side, side, 3] of a photograph uint8 [H, W, 3] and its eyes [2, 2]."""
+    matrix = similarity(eyes, side)
+    corners = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]]) @ matrix.T
+    factor = max(1, math.floor(np.hypot(*matrix[:, 0])))  # whole pixels of the photograph to one of the crop
+    low = np.floor(corners.min(0)).astype(int) - 2 * factor
+    high = np.ceil(corners.max(0)).astype(int) + 2 * factor
+    columns, rows = (np.arange(a, b).clip(0, n - 1) for a, b, n in zip(low, high, image.shape[1::-1]))
+    part = Image.fromarray(image[rows[:, None], columns])
+    if factor > 1:
+        part = part.reduce(factor)
+    shift = matrix[:, 2] - low
+    data = [*(matrix[0, :2] / factor), shift[0] / factor, *(matrix[1, :2] / factor), shift[1] / factor]
+    return np.asarray(part.transform((side, side), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
+
+
+def crop_of(*paths: str) -> str:
+    """The crop of the images in folders, as the manifests of their preparations say; NOT_ALIGNED where none does."""
+    return ", ".join(sorted({_crop_of(path) for path in paths})) or NOT_ALIGNED
+
+
+def _crop_of(path: str) -> str:
+    for folder in (Path(path), Path(path).parent):
+        try:
+            rules = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["rules"]
+            return str(rules["align"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return NOT_ALIGNED
+
+
+def crop_warning(trained_on: str, given: str) -> str:
+    """What to tell where an encoder sees another crop than it was trained on; '' for nothing.
+
+    trained_on: of the encoder, its metadata's `crop`; '' where they do not tell. given: of the images.
+    """
+    if trained_on == given or (not trained_on and given == NOT_ALIGNED):
+        return ""
+    if given == NOT_ALIGNED:
+        return (
+            f"the encoder was trained on faces aligned as {trained_on}: give --align unless the images are such crops"
+        )
+    before = f"on the crop {trained_on!r}" if trained_on else "on a crop that it does not tell"
+    return f"the encoder was trained {before}, these faces are aligned as {given}: expect less, and measure it"

@@ -1,0 +1,70 @@
+"""The frames of a video file or of a folder, one after the other: no more than one is in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from simfle_jax.data.files import BadImage
+from simfle_jax.data.image_list import ImageList
+from simfle_jax.data.photographs.detector import import_cv2
+from simfle_jax.data.photographs.finding import read_photograph
+from simfle_jax.errors import UserError
+
+FPS = 25.0  # frames a second where nobody says
+
+
+class Frame(NamedTuple):
+    """time: seconds from the start. pixels: uint8 [H, W, 3] RGB, None where the frame cannot be read."""
+
+    time: float
+    pixels: np.ndarray | None
+
+
+def frames_of(path: Path, fps: float = 0.0) -> Iterator[Frame]:
+    """The frames of a video in order, or the images of a folder by name.
+
+    fps: frames a second; 0: what the video says, 25 of a folder. A video that breaks off gives what can be read, and a
+    warning says so.
+
+    Raises:
+        UserError: nothing there, or no video that OpenCV can read; needs OpenCV for a video.
+    """
+    if path.is_dir():
+        return _of_folder(path, fps or FPS)
+    if not path.is_file():
+        raise UserError(f"no video or folder of frames {path}")
+    return _of_video(path, fps)
+
+
+def _of_folder(folder: Path, fps: float) -> Iterator[Frame]:
+    images = ImageList([folder])
+    for number in range(len(images)):
+        try:
+            pixels = read_photograph(images, number)
+        except BadImage as error:
+            logging.warning("%s: %s", images.name(number), error)
+            pixels = None
+        yield Frame(number / fps, pixels)
+
+
+def _of_video(path: Path, fps: float) -> Iterator[Frame]:
+    cv2 = import_cv2()
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        if not video.isOpened():
+            raise UserError(f"{path} is no video that OpenCV can read: convert it, or give a folder of its frames")
+        told, count = float(video.get(cv2.CAP_PROP_FPS)), int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate = fps or (told if 0 < told < 1000 else FPS)
+        number = 0
+        while (read := video.read())[0]:
+            yield Frame(number / rate, np.ascontiguousarray(read[1][..., ::-1]))
+            number += 1
+        if number == 0:
+            raise UserError(f"{path} holds no frame that can be read: its beginning is damaged")
+        if number < count - 1:  # many files tell one too many
+            logging.warning("%s breaks off: %d of %d frames could be read", path, number, count)
+    finally:
+        video.release()

@@ -1,0 +1,1 @@
+"""Landmark localisation from frozen feature maps: reading points, heads, errors, pictures."""

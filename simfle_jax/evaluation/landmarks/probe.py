@@ -1,0 +1,227 @@
+"""A probe of landmark localisation from its settings to results.json: how far a head on frozen maps is from the points.
+
+Points are in shares of the central square of an image while a head learns and is judged, and in pixels in files.
+"""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from simfle_jax import config
+from simfle_jax.data.bad_list import write_bad_list
+from simfle_jax.data.opening import open_source
+from simfle_jax.encoder import Encoder
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation import records
+from simfle_jax.evaluation.landmarks import errors, pictures
+from simfle_jax.evaluation.landmarks.data import Marked, marked
+from simfle_jax.evaluation.landmarks.heads import STRENGTHS, Head, fit_attention, fit_ridge, from_arrays, to_arrays
+from simfle_jax.evaluation.landmarks.reading import NPZ, Table, read_table
+from simfle_jax.evaluation.landmarks.schemes import Scheme, flipped, scheme_of
+from simfle_jax.evaluation.linear import HOLDOUT
+from simfle_jax.evaluation.settings import Probe, upgraded
+from simfle_jax.runs import folder as folders
+from simfle_jax.runs.environment import environment
+
+FILE = "landmarks.safetensors"
+Results = dict[str, Any]
+
+
+class Points(NamedTuple):
+    """Where the true points are, and their digest."""
+
+    table: Table
+    scheme: Scheme
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256("\n".join(self.table.names).encode(errors="surrogateescape"))
+        digest.update(np.ascontiguousarray(self.table.points).data)
+        return digest.hexdigest()
+
+
+def open_points(probe: Probe) -> Points:
+    """The file that the settings name, or what lies in the data's folder; raises UserError."""
+    place = Path(probe.landmarks.file or os.path.join(probe.data.path, NPZ))
+    if not probe.landmarks.file and not place.exists():
+        place = Path(probe.data.path)
+    table = read_table(place)
+    return Points(table, scheme_of(table.points.shape[1], table.where))
+
+
+def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
+    """Fits the head and reports on val; a finished folder is only read."""
+    points = open_points(probe)
+    sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
+    fingerprints = {name: source.fingerprint for name, source in sources.items()} | {"points": points.fingerprint}
+    settings = config.as_dict(probe)
+    del settings["eval_only"], settings["encoder"], settings["features"], settings["landmarks"]["file"]
+    identity = settings | {"encoder_hash": encoder.hash, "data_fingerprint": fingerprints}
+    with folders.take(folder, identity, _upgraded):
+        finished = records.read_results(folder)
+        if finished:
+            logging.warning("%s is complete; nothing to do", folder)
+            print(summary(finished))
+            return finished
+        learned = marked(sources["train"], "train", points.table, encoder, probe, flip=True)
+        head, facts = fit(probe, learned, points.scheme)
+        held = marked(sources["val"], "val", points.table, encoder, probe, flip=False)
+        shape = _both(learned, points.scheme)[1].mean(0)
+        save(folder, head, encoder, probe, shape)
+        told = report(probe, head, shape, held, points.scheme) | facts | _about(probe, encoder, learned.bad | held.bad)
+        told |= {"train_count": len(learned.names), "data_fingerprint": fingerprints}
+        _write(folder, "results", told, head, held, points.scheme, learned.bad | held.bad)
+    return told
+
+
+def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
+    """The head in `folder` on the val images: writes evaluation.json beside what training wrote."""
+    head, shape, facts = load(folder)
+    hash_ = facts["encoder_hash"]
+    probe = dataclasses.replace(
+        probe, data=dataclasses.replace(probe.data, canvas=probe.data.canvas or int(facts["canvas"]))
+    )
+    if not encoder.is_called(hash_):
+        raise UserError(
+            f"the head in {folder} belongs to encoder {hash_}, {probe.encoder} is {encoder.hash}: give its own"
+        )
+    points = open_points(probe)
+    if len(points.scheme.mirrored) != len(shape):
+        raise UserError(f"the head in {folder} gives {len(shape)} points, {points.table.where} has "
+                        f"{len(points.scheme.mirrored)} of an image")  # fmt: skip
+    source = open_source(probe.data.source, probe.data.path, split="val")
+    held = marked(source, "val", points.table, encoder, probe, flip=False)
+    told = report(probe, head, shape, held, points.scheme) | _about(probe, encoder, held.bad)
+    told |= {"head": facts["head"]}
+    told |= {"data_fingerprint": {"val": source.fingerprint, "points": points.fingerprint}}
+    _write(folder, "evaluation", told, head, held, points.scheme, held.bad)
+    return told
+
+
+def fit(probe: Probe, learned: Marked, scheme: Scheme) -> tuple[Head, Results]:
+    """The head that the settings name, on the images and their mirrored ones; what was chosen, and on what."""
+    maps, points = _both(learned, scheme)
+    if probe.landmarks.head == "attention":
+        attention = fit_attention(
+            maps, points, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.landmarks.lr, seed=probe.seed
+        )
+        return attention, {"kept": "the last epoch: nothing was chosen"}
+    count = len(learned.names)
+    apart = np.zeros(count, bool)
+    apart[np.random.default_rng(probe.seed).permutation(count)[: max(1, round(HOLDOUT * count))]] = True
+    if apart.all():
+        raise UserError(f"landmarks: {count} training images are too few: two at least")
+    both = np.tile(~apart, 2)  # a mirrored image is on the side of its own
+    candidates = fit_ridge(maps[both], points[both], STRENGTHS)
+    judged = [
+        errors.distances(one.points(learned.maps[apart]), learned.points[apart]).mean().item() for one in candidates
+    ]
+    best = int(np.argmin(judged))
+    head = fit_ridge(maps, points, STRENGTHS[best : best + 1])[0]
+    return head, {"l2": STRENGTHS[best], "selected_on": "a fifth of train: the strength"}
+
+
+def _both(learned: Marked, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    assert learned.mirrored is not None
+    return np.concatenate([learned.maps, learned.mirrored]), np.concatenate(
+        [learned.points, flipped(learned.points, scheme)]
+    )
+
+
+def report(probe: Probe, head: Head, shape: np.ndarray, held: Marked, scheme: Scheme) -> Results:
+    """Scores of the head and of the mean shape, of the owners' subsets and of the parts of the face."""
+    flat = np.flatnonzero((errors.eye_distance(held.points, scheme) == 0) | (errors.box_size(held.points) == 0))
+    if len(flat):
+        raise UserError(
+            f"landmarks: both outer eye corners of {held.names[flat[0]]} lie at one point: no error can be told"
+        )
+    predicted = head.points(held.maps)
+    found = errors.image_errors(predicted, held.points, scheme)
+    told = errors.scores(found, probe.seed)
+    told["parts"] = errors.part_errors(predicted, held.points, scheme)
+    told["subsets"] = {
+        name: errors.scores({key: value[rows] for key, value in found.items()}, probe.seed)
+        for name, rows in held.subsets.items()
+    }
+    mean = np.broadcast_to(shape, held.points.shape)
+    told["mean_shape"] = errors.scores(errors.image_errors(mean, held.points, scheme), probe.seed)
+    return told | {"points": len(shape)}
+
+
+def summary(told: Results) -> str:
+    """The scores as a few lines of text."""
+    lines = [f"{told['count']} images, {told['points']} points, protocol landmarks, head {told['head']}"]
+    for name, row in (("mean shape", told["mean_shape"]), ("val", told), *told["subsets"].items()):
+        eyes, box = row["outer_eyes"], row["box"]
+        low, high = eyes["nme_interval_95"]
+        lines.append(f"{name:12}NME {100 * eyes['nme']:.2f} % of the outer eye distance (95 % {100 * low:.2f} to {100 * high:.2f}), "
+                     f"{100 * box['nme']:.2f} % of the box; above 10 %: {eyes['failure_rate_10']:.3f}, "
+                     f"area to 10 %: {eyes['auc_10']:.3f}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _write(
+    folder: Path, name: str, told: Results, head: Head, held: Marked, scheme: Scheme, bad: dict[str, str]
+) -> None:
+    """Shows the scores, then writes the files, NAME.json last, because its presence says that all is done."""
+    print(summary(told))
+    suffix = "" if name == "results" else f"_{name}"
+    predicted = head.points(held.maps)
+    np.savez_compressed(
+        folder / f"predicted_landmarks{suffix}.npz", name=np.array([f"val/{each}" for each in held.names]),
+        points=held.pixels(predicted).astype(np.float32),
+    )  # fmt: skip
+    found = errors.image_errors(predicted, held.points, scheme)
+    pictures.draw_curve(folder / f"curve{suffix}.png", found["outer_eyes"])
+    shown = held.shown
+    pictures.draw_faces(folder / f"faces{suffix}.png", held.thumbs, held.points[shown], predicted[shown])
+    if bad:
+        write_bad_list(folder / f"bad_images{suffix}.txt", bad)
+    folders.write_json(folder / f"{name}.json", told)
+    print(folder / f"{name}.json")
+
+
+def _about(probe: Probe, encoder: Encoder, bad: dict[str, str]) -> Results:
+    return {
+        "protocol": "landmarks", "head": probe.landmarks.head, "encoder": probe.encoder, "encoder_hash": encoder.hash,
+        "encoder_metadata": encoder.metadata, "untrained": probe.untrained, "seed": probe.seed, "epochs": probe.epochs,
+        "skipped": len(bad), "environment": environment(),
+    }  # fmt: skip
+
+
+def _upgraded(recorded: dict[str, Any]) -> dict[str, Any]:
+    found = upgraded(recorded)
+    found["landmarks"].pop("file", None)  # recorded by its content
+    return found
+
+
+# ---------------------------------------------------------------- the head's file
+
+
+def save(folder: Path, head: Head, encoder: Encoder, probe: Probe, shape: np.ndarray) -> None:
+    """Writes landmarks.safetensors: the head's arrays, and the mean shape [P, 2]."""
+    facts = {"encoder_hash": encoder.hash, "canvas": str(probe.data.canvas), "head": probe.landmarks.head}
+    temporary = folder / f".{FILE}"
+    save_file(to_arrays(head) | {"mean_shape": np.ascontiguousarray(shape)}, temporary, metadata=facts)
+    os.replace(temporary, folder / FILE)
+
+
+def load(folder: Path) -> tuple[Head, np.ndarray, dict[str, str]]:
+    """Head, mean shape, and `encoder_hash`, `canvas` and `head`; raises UserError when they are not there or not whole."""
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no trained head: train one there first, without --config.eval_only")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            shape = arrays.pop("mean_shape")
+            return from_arrays(arrays), shape, file.metadata()
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a whole safetensors file: {error}") from None

@@ -1,0 +1,266 @@
+"""The folder of a run or a probe that lies in a bucket: its files on this machine, and how they get there.
+
+The program works in a folder of this machine as it always does. What it wrote there is copied to the bucket in the order
+in which it was written, now and then and at every checkpoint. In the bucket lie
+
+    config.json, metrics.jsonl, encoder.safetensors ...    as in a folder
+    checkpoints/STEP.json                                  written last: the files of a checkpoint, their sizes and SHA-256
+    checkpoints/STEP-XXXXXXXX/...                          those files, as Orbax reads them
+
+A checkpoint without its STEP.json is none. The bucket alone counts: a start takes everything from there.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from simfle_jax.errors import UserError
+from simfle_jax.host import scratch
+from simfle_jax.runs.lock import NAME as LOCK
+from simfle_jax.storage import Bucket, NoAccess, Unreachable, is_bucket
+
+EVERY = 30.0  # seconds between two copies of what changed
+THREADS = 8
+MANIFEST = re.compile(r"checkpoints/(\d+)\.json")
+REWRITTEN = ("encoder.safetensors",)  # of a run that trains: it is not read, and large
+
+
+class Mirror:
+    """One folder in a bucket and its files on this machine, in `folder`.
+
+    writes: False in the processes of a run that only read.
+    """
+
+    def __init__(self, location: str, folder: Path, writes: bool = True):
+        self.bucket, self.folder, self.writes = Bucket(location), folder, writes
+        self.location = self.bucket.location
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._pushing = threading.Lock()
+        self._ended = threading.Event()
+        self._problem: NoAccess | None = None
+        self.steps: list[int] = []
+        self.left: tuple[str, ...] = ()
+
+    # ---------------------------------------------------------------- small files
+
+    def fetch(self, leave: tuple[str, ...] = ()) -> None:
+        """Brings the files that are there, without checkpoints and those to `leave`.
+
+        Raises:
+            UserError: the location is an object, or holds something else than a run or a probe.
+        """
+        self.bucket.require_folder()
+        names = [name for name in self.bucket.names() if name != LOCK]
+        if names and "config.json" not in names:
+            raise UserError(f"{self.location} holds something else than a run; give another --workdir")
+        self.steps = sorted((int(found[1]) for found in map(MANIFEST.fullmatch, names) if found), reverse=True)
+        wanted = [name for name in names if not name.startswith("checkpoints/") and name not in leave]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self._bring, wanted))
+
+    def fetch_one(self, name: str) -> bool:
+        """Brings one file; whether it is there."""
+        return self._bring(name)
+
+    def _bring(self, name: str) -> bool:
+        data, path = self.bucket.read(name), self.folder / name
+        if data is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            self._sent[name] = _stamp(path)
+        return data is not None
+
+    def push(self) -> None:
+        """Copies what changed to the bucket, in the order in which it was written; removes what was removed."""
+        with self._pushing:
+            files = {path.relative_to(self.folder).as_posix(): path for path in _files(self.folder)}
+            for name, path in sorted(files.items(), key=lambda item: item[1].stat().st_mtime_ns):
+                if self._sent.get(name) != (stamp := _stamp(path)):
+                    self.bucket.write(name, path.read_bytes())
+                    self._sent[name] = stamp
+            for name in self._sent.keys() - files.keys():
+                self.bucket.remove(name)
+                del self._sent[name]
+
+    def keep_pushing(self) -> None:
+        """Copies now and then, in a thread of its own, until `end`."""
+
+        def work() -> None:
+            while not self._ended.wait(EVERY):
+                try:
+                    self.push()
+                except NoAccess as error:
+                    self._problem = error
+                except (UserError, OSError) as error:  # OSError: a file was removed meanwhile
+                    logging.warning("%s", error)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def end(self) -> None:
+        """Stops copying by itself."""
+        self._ended.set()
+
+    def check(self) -> None:
+        """Raises NoAccess if the bucket did not let the last copy in."""
+        if self._problem:
+            raise self._problem
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def push_checkpoint(self, step: int, keep: int) -> None:
+        """Copies checkpoints/STEP, its list of files last, and removes the oldest beyond `keep`."""
+        folder, place = self.folder / "checkpoints" / str(step), f"{step}-{secrets.token_hex(4)}"
+        files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+        def send(name: str) -> dict[str, Any]:
+            data = files[name].read_bytes()
+            self.bucket.write(f"checkpoints/{place}/{name}", data)
+            return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            described = dict(zip(files, pool.map(send, files)))
+        manifest = {"folder": place, "files": described}
+        self.bucket.write(f"checkpoints/{step}.json", json.dumps(manifest, indent=1).encode())
+        self.steps = sorted({step, *self.steps}, reverse=True)
+        for old in self.steps[keep:]:
+            self._remove_checkpoint(old)
+        self.steps = self.steps[:keep]
+
+    def _remove_checkpoint(self, step: int) -> None:
+        manifest = self._manifest(step)
+        self.bucket.remove(f"checkpoints/{step}.json")
+        for name in manifest.get("files", ()):
+            self.bucket.remove(f"checkpoints/{manifest['folder']}/{name}")
+
+    def fetch_checkpoint(self, step: int) -> str:
+        """Brings a checkpoint to checkpoints/STEP; what is damaged in it, or ''."""
+        manifest, folder = self._manifest(step), self.folder / "checkpoints" / str(step)
+        if not manifest:
+            return f"its list {step}.json cannot be read"
+        shutil.rmtree(folder, ignore_errors=True)
+
+        def bring(name: str) -> str:
+            data = self.bucket.read(f"checkpoints/{manifest['folder']}/{name}")
+            if data is None:
+                return f"it has no {name}"
+            if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
+                return f"{name} is not what was written"
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return ""
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            problem = next(filter(None, pool.map(bring, manifest["files"])), "")
+        if problem:
+            shutil.rmtree(folder, ignore_errors=True)
+        return problem
+
+    def set_aside(self, step: int) -> None:
+        """Gives a damaged checkpoint another name, so that somebody can look at it and the step be saved again."""
+        data, aside = self.bucket.read(f"checkpoints/{step}.json"), f"checkpoints/damaged-{step}.json"
+        self.bucket.write(aside, data or b"{}")
+        self.bucket.remove(f"checkpoints/{step}.json")
+        self.steps.remove(step)
+        logging.warning("the damaged checkpoint is kept as %s/%s; remove it when it is of no use", self.location, aside)
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        try:
+            found = json.loads(self.bucket.read(f"checkpoints/{step}.json") or b"")
+            return found if {"folder", "files"} <= found.keys() else {}
+        except (ValueError, AttributeError):
+            return {}
+
+
+_mirrors: dict[Path, Mirror] = {}  # of this process, by their folder
+
+
+def mirror_of(folder: Path) -> Mirror | None:
+    """What copies a folder of this machine to a bucket; None: it is no such folder."""
+    return _mirrors.get(folder)
+
+
+@contextlib.contextmanager
+def opened(workdir: str, writes: bool = True, leave: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A run's or probe's folder on this machine, whether `workdir` names it or one in a bucket.
+
+    At a good end what changed is copied to the bucket. Errors name the bucket. `leave`: files that are not brought.
+    """
+    if not is_bucket(workdir):
+        yield Path(workdir)
+        return
+    with scratch(workdir) as folder, named_by(folder, workdir):
+        mirror = Mirror(workdir, folder, writes)
+        mirror.left = leave
+        mirror.fetch(leave)
+        _mirrors[folder] = mirror
+        if writes:
+            mirror.keep_pushing()
+        try:
+            yield folder
+            if writes:
+                mirror.push()
+        finally:
+            mirror.end()
+            del _mirrors[folder]
+
+
+@contextlib.contextmanager
+def borrowed(location: str, checkpoints: bool = False) -> Iterator[Path]:
+    """A copy on this machine of an object in a bucket, or of the folder of a run or a probe, to be read; then removed.
+
+    checkpoints: whether those of a run are copied, too.
+    """
+    parent, _, name = location.rstrip("/").rpartition("/")
+    with scratch(location) as folder:
+        if not parent.endswith("/") and Bucket(parent).is_there(name):
+            with named_by(folder, parent):
+                (folder / name).write_bytes(Bucket(parent).read(name) or b"")
+                yield folder / name
+            return
+        with named_by(folder, location):
+            mirror = Mirror(location, folder, writes=False)
+            mirror.fetch()
+            for step in mirror.steps if checkpoints else ():
+                if problem := mirror.fetch_checkpoint(step):
+                    logging.warning("checkpoint %d of %s is damaged (%s)", step, location, problem)
+            yield folder
+
+
+@contextlib.contextmanager
+def named_by(folder: Path, location: str) -> Iterator[None]:
+    """Errors that name a folder of this machine name what it is the copy of."""
+    try:
+        yield
+    except (NoAccess, Unreachable):
+        raise
+    except UserError as error:
+        raise type(error)(str(error).replace(str(folder), location.rstrip("/"))) from None
+
+
+def shown(folder: Path) -> str:
+    """The location of a folder as its user gave it."""
+    mirror = mirror_of(folder)
+    return mirror.location if mirror else str(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is copied: no checkpoints, and no temporary files."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in found if not path.name.startswith(".")
+            and path.relative_to(folder).parts[0] != "checkpoints"]  # fmt: skip
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size

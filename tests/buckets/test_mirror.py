@@ -1,0 +1,156 @@
+"""The folder of a run in a bucket: its lock, its files, its checkpoints."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from simfle_jax.errors import UserError
+from simfle_jax.runs import mirror as mirrors
+from simfle_jax.runs.bucket_lock import BucketLock
+from simfle_jax.runs.mirror import Mirror, borrowed, mirror_of, opened
+from simfle_jax.storage import Bucket
+
+both = pytest.mark.parametrize("kind", ["s3", "gs"])
+
+
+def lock(kind: str, **me) -> BucketLock:
+    made = BucketLock(Bucket(f"{kind}://bucket/run"), before=lambda: None, beat=0.2, stale=2.0)
+    made.me |= me
+    return made
+
+
+@both
+def test_one_run_holds_a_bucket(kind, server):
+    with lock(kind).acquire() as held:
+        with pytest.raises(UserError, match=f"{kind}://bucket/run is in use by process"):
+            lock(kind).acquire()
+        time.sleep(0.5)
+        held.verify()
+        assert int(json.loads(Bucket(f"{kind}://bucket/run").read("lock.json"))["count"]) >= 1
+    assert Bucket(f"{kind}://bucket/run").names() == []
+
+
+@both
+def test_a_holder_elsewhere_is_waited_for_and_taken_over_from_by_one(kind, server):
+    gone = lock(kind, machine="elsewhere", host="node7")
+    assert gone._create()
+    taken, refused = [], []
+
+    def take() -> None:
+        try:
+            taken.append(lock(kind).acquire())
+        except UserError as error:
+            refused.append(str(error))
+
+    both_at_once = [threading.Thread(target=take) for _ in range(2)]
+    for one in both_at_once:
+        one.start()
+    for one in both_at_once:
+        one.join()
+    assert len(taken) == 1 and "is in use by" in refused[0], (taken, refused)
+    gone._write_count(1)  # it had only slept
+    with pytest.raises(UserError, match=f"{kind}://bucket/run was taken over by process"):
+        gone.verify()
+    gone.before = lambda: pytest.fail("it wrote into a run that is another's")
+    gone._give_back()
+    taken[0].verify()
+    taken[0].release()
+
+
+def test_files_are_copied_in_order_and_come_back(server, monkeypatch):
+    written, write = [], Bucket.write
+    monkeypatch.setattr(Bucket, "write", lambda self, name, data: (written.append(name), write(self, name, data))[1])
+    with opened("s3://bucket/run") as folder:
+        mirror = mirror_of(folder)
+        for name in ("config.json", "metrics.jsonl", "a/results.json"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(name)
+            time.sleep(0.01)
+        (folder / ".metrics.1").write_text("half")
+        mirror.push()
+        assert written == ["config.json", "metrics.jsonl", "a/results.json"]
+        (folder / "metrics.jsonl").write_text("more")
+        (folder / "a/results.json").unlink()
+    assert written[3:] == ["metrics.jsonl"] and not folder.exists() and mirror_of(folder) is None
+    with borrowed("s3://bucket/run") as copy:
+        assert sorted(path.name for path in copy.iterdir()) == ["config.json", "metrics.jsonl"]
+        assert (copy / "metrics.jsonl").read_text() == "more"
+    with borrowed("s3://bucket/run/metrics.jsonl") as copy:
+        assert copy.read_text() == "more"
+
+
+def test_errors_name_the_bucket_and_its_files_are_left_as_they_were(server):
+    with (
+        pytest.raises(UserError, match=r"^s3://bucket/run/config.json is damaged$"),
+        opened("s3://bucket/run") as folder,
+    ):
+        (folder / "config.json").write_text("{")
+        raise UserError(f"{folder / 'config.json'} is damaged")
+    assert server.buckets["bucket"] == {}
+    Bucket("s3://bucket/run").write("notes.txt", b"1")
+    with pytest.raises(UserError, match="s3://bucket/run holds something else than a run"), opened("s3://bucket/run"):
+        pass
+
+
+@pytest.fixture
+def saved(server, tmp_path):
+    """Checkpoints 3, 6 and 9 of which the newest two are kept."""
+    mirror = Mirror("gs://bucket/run", tmp_path / "here")
+    for step in (3, 6, 9):
+        for name in ("state/d/1", "state/d/2", "meta"):
+            path = mirror.folder / "checkpoints" / str(step) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"%d" % step * 99)
+        mirror.push_checkpoint(step, keep=2)
+    mirror.bucket.write("config.json", b"{}")
+    return server.buckets["bucket"]
+
+
+def reader(tmp_path) -> Mirror:
+    mirror = Mirror("gs://bucket/run", tmp_path / "there", writes=False)
+    mirror.folder.mkdir(exist_ok=True)
+    mirror.fetch()
+    return mirror
+
+
+def test_the_newest_checkpoints_are_kept(saved, tmp_path):
+    mirror = reader(tmp_path)
+    assert mirror.steps == [9, 6] and mirror.fetch_checkpoint(9) == ""
+    assert (mirror.folder / "checkpoints/9/state/d/2").read_bytes() == b"9" * 99
+    assert len(saved) == 2 * 4 + 1 and not any("/3" in name for name in saved), sorted(saved)
+
+
+def test_a_checkpoint_without_its_list_is_none_and_a_damaged_one_is_told(saved, tmp_path):
+    (name,) = (name for name in saved if "/9-" in name and name.endswith("d/1"))
+    saved[name] = saved[name]._replace(data=b"8" * 99)
+    assert "state/d/1 is not what was written" in reader(tmp_path).fetch_checkpoint(9)
+    del saved[name]
+    mirror = reader(tmp_path)
+    assert "it has no state/d/1" in mirror.fetch_checkpoint(9)
+    mirror.set_aside(9)
+    assert reader(tmp_path).steps == [6] and "run/checkpoints/damaged-9.json" in saved
+    del saved["run/checkpoints/6.json"]
+    assert reader(tmp_path).steps == []
+
+
+def test_it_is_copied_now_and_then(server, monkeypatch):
+    monkeypatch.setattr(mirrors, "EVERY", 0.05)
+    with opened("gs://bucket/run") as folder:
+        (folder / "config.json").write_text("1")
+        end = time.monotonic() + 20
+        while "run/config.json" not in server.buckets["bucket"]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        server.denied = True
+        (folder / "config.json").write_text("more")
+        while True:
+            try:
+                mirror_of(folder).check()
+            except UserError as error:
+                assert "no permission" in str(error)
+                break
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        server.denied = False

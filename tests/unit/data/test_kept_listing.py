@@ -1,0 +1,87 @@
+"""A kept listing is the folder's; what changes in the folder is noticed, and nothing but a listing is overwritten."""
+
+import logging
+import os
+
+import pytest
+import small
+
+from simfle_jax.data import kept_listing, listing
+from simfle_jax.data.opening import open_source
+from simfle_jax.errors import UserError
+
+
+@pytest.fixture
+def faces(tmp_path):
+    small.write_images(tmp_path / "faces" / "one" / "deep", 4)
+    small.write_images(tmp_path / "elsewhere", 3)
+    (tmp_path / "faces" / "two").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "faces" / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    return tmp_path / "faces"
+
+
+def opened(faces, tmp_path):
+    return open_source("folder", str(faces), listing=str(tmp_path / "kept" / "listing.npz"))
+
+
+def facts(source):
+    return [source.name(i) for i in range(len(source))], source.fingerprint, source.quick_fingerprint, source.nowhere
+
+
+def test_the_second_start_walks_nothing_and_lists_the_same(faces, tmp_path, monkeypatch):
+    plain = open_source("folder", str(faces))
+    assert plain.fingerprint
+    first = opened(faces, tmp_path)
+    monkeypatch.setattr(listing, "_walk", lambda *_: pytest.fail("it walked the folder"))
+    monkeypatch.setattr("simfle_jax.data.sources.file_sizes", lambda *_: pytest.fail("it asked for every size"))
+    second = opened(faces, tmp_path)
+    assert facts(first) == facts(second)
+    assert facts(second)[:2] == facts(plain)[:2] and second.nowhere == plain.nowhere == {b"gone.jpg"}
+    assert second[1].data == plain[1].data
+    moved = faces.rename(tmp_path / "moved")  # as another host calls it
+    assert facts(opened(moved, tmp_path)) == facts(first)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "behind a link", "size", "folder"])
+def test_a_change_is_noticed(change, faces, tmp_path, caplog):
+    opened(faces, tmp_path)
+    image = faces / "one" / "deep" / "001.jpg"
+    match change:
+        case "add":
+            small.write_images(faces / "one" / "new", 1)
+        case "remove":
+            image.unlink()
+        case "rename":
+            image.rename(image.with_name("x.jpg"))
+        case "behind a link":
+            small.write_images(tmp_path / "elsewhere", 5)
+        case "size":
+            before = os.stat(image.parent)
+            image.write_bytes(b"x")
+            os.utime(image.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        case "folder":
+            (faces / "two").unlink()
+    with caplog.at_level(logging.WARNING):
+        again = opened(faces, tmp_path)
+    assert "is not the listing of" in caplog.text and "listing anew" in caplog.text
+    assert facts(again)[:2] == facts(open_source("folder", str(faces)))[:2]
+    caplog.clear()
+    opened(faces, tmp_path)
+    assert not caplog.text
+
+
+def test_what_is_no_listing_stays_and_a_place_in_the_folder_is_refused(faces, tmp_path, monkeypatch, caplog):
+    other = tmp_path / "notes.txt"
+    other.write_text("mine")
+    with pytest.raises(UserError, match=r"notes.txt is no listing: .*--config.data.listing=FILE"):
+        open_source("folder", str(faces), listing=str(other))
+    assert other.read_text() == "mine"
+    with pytest.raises(UserError, match=r"lies in .*faces, which it would change"):
+        open_source("folder", str(faces), listing=str(faces / "one" / "listing"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_listing.np, "savez", full)
+    assert len(opened(faces, tmp_path)) == 8
+    assert "could not be written (No space left on device)" in caplog.text and not list((tmp_path / "kept").iterdir())

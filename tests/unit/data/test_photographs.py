@@ -1,0 +1,244 @@
+"""Faces in photographs: the crop's geometry, the detector's file and what is wrong with it, and lists of faces."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from tiny_detector import SIDE, photograph, write_detector
+
+from simfle_jax.data.decode import open_rgb
+from simfle_jax.data.image_list import ImageList
+from simfle_jax.data.photographs import crop
+from simfle_jax.data.photographs.alignment import Alignment, chosen
+from simfle_jax.data.photographs.detector import MODEL, Face, YuNet, default_model
+from simfle_jax.data.photographs.finding import find_faces
+from simfle_jax.data.prepare import folder as folder_plan
+from simfle_jax.data.prepare.run import prepare
+from simfle_jax.data.synthetic_faces import WILD, draw_face
+from simfle_jax.errors import UserError
+
+MARKER = np.array([255, 0, 255])  # all else is grey
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    pytest.importorskip("cv2")
+    pytest.importorskip("onnx")
+    return write_detector(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+# -------------------------------------------------------------------- the crop
+
+
+def pasted(rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A generated face with marked eyes, turned, scaled, and pasted into a background; and its eyes [2, 2] there."""
+    face = draw_face(1, "train", number, 96, WILD)
+    eyes = np.stack([face.landmarks[36:42].mean(0), face.landmarks[42:48].mean(0)])
+    image = Image.fromarray(face.image).convert("L").convert("RGB").resize((480, 480), Image.Resampling.BILINEAR)
+    for x, y in eyes * 5:
+        ImageDraw.Draw(image).ellipse((x - 8, y - 8, x + 8, y + 8), fill=tuple(MARKER))
+    scale, angle = rng.uniform(0.3, 1.1), np.deg2rad(rng.uniform(-40, 40))
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = rng.uniform(200, [600, 400])  # of the face, in a photograph of 800 x 600
+    inverse = np.linalg.inv(linear)
+    start = 240 - inverse @ middle
+    data = (*inverse[0], start[0], *inverse[1], start[1])
+    layer = image.transform((800, 600), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+    mask = Image.new("L", image.size, 255).transform((800, 600), Image.Transform.AFFINE, data)
+    noise = Image.fromarray(rng.integers(0, 256, (6, 8), np.uint8))
+    background = noise.resize((800, 600), Image.Resampling.BILINEAR).convert("RGB")
+    background.paste(layer, mask=mask)
+    return np.asarray(background), (eyes * 5 - 240) @ linear.T + middle
+
+
+def markers(image: np.ndarray) -> np.ndarray:
+    """Where the two marks lie: their middles [2, 2], the left one first."""
+    near = np.abs(image.astype(int) - MARKER).sum(2) < 180
+    y, x = np.nonzero(near)
+    left = x < image.shape[1] / 2
+    return np.array([[x[side].mean() + 0.5, y[side].mean() + 0.5] for side in (left, ~left)])
+
+
+def test_the_eyes_of_pasted_faces_come_to_their_places():
+    rng, errors = np.random.default_rng(0), []
+    for number in range(24):
+        image, eyes = pasted(rng, number)
+        found = markers(crop.aligned(image, eyes))
+        errors.append(np.linalg.norm(found - np.array([crop.LEFT_EYE, crop.RIGHT_EYE]) * crop.SIDE, axis=1))
+    assert np.mean(errors) < 0.02 * crop.SIDE
+    assert np.max(errors) < 1.5, "a pixel or so, in fact"
+
+
+def test_a_photograph_ten_times_as_large_gives_the_same_crop_without_its_noise():
+    image, eyes = pasted(np.random.default_rng(3), 0)
+    image = (image // 2 + 64).astype(np.uint8)
+    large = np.asarray(Image.fromarray(image).resize((8000, 6000), Image.Resampling.NEAREST)).copy()
+    large[::2, ::2] += 63
+    large[1::2, 1::2] -= 63
+    small, reduced = (crop.aligned(*each).astype(int) for each in ((image, eyes), (large, eyes * 10)))
+    assert np.abs(small - reduced).mean() < 3
+
+
+def test_what_lies_beyond_the_photograph_is_its_nearest_pixel():
+    image = np.full((100, 100, 3), 90, np.uint8)
+    image[:, :2], image[:2] = (200, 10, 10), (10, 10, 200)
+    found = crop.aligned(image, np.array([[5.0, 40.0], [35.0, 40.0]]))
+    assert tuple(found[120, 2]) == (200, 10, 10) and tuple(found[2, 120]) == (10, 10, 200) and found.min() > 0
+
+
+def test_the_crop_of_prepared_folders_is_told(tmp_path):
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.NOT_ALIGNED
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps({"rules": {"align": "eyes-1"}}))
+    assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.crop_of(str(tmp_path / "a")) == "eyes-1"
+    assert crop.crop_of(str(tmp_path / "a"), str(tmp_path / "b")) == "as given, eyes-1"
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "given", "message"),
+    [
+        ("eyes-1", "eyes-1", ""),
+        ("", "as given", ""),
+        ("eyes-1", "as given", "give --align"),
+        ("as given", "eyes-1", "on the crop 'as given'"),
+        ("", "eyes-1", "on a crop that it does not tell"),
+    ],
+)
+def test_another_crop_than_that_of_the_training_is_warned_of(trained_on, given, message):
+    said = crop.crop_warning(trained_on, given)
+    assert message in said if message else said == ""
+
+
+# -------------------------------------------------------------------- the detector
+
+
+@pytest.mark.parametrize(("size", "scale"), [((320, 240), 1), ((2048, 1536), 2), ((80, 80), 0.5)])
+def test_opencv_loads_the_file_and_finds_faces_in_the_photograph_s_own_pixels(model, size, scale):
+    side = round(8 * scale)
+    (face,) = YuNet(model)(np.asarray(photograph(size, [(side * 4, side * 3)], side)))
+    middle = np.array([side * 4.5, side * 3.5])
+    np.testing.assert_allclose(np.array(face.box[:2]) + np.array(face.box[2:]) / 2, middle, atol=side)
+    assert face.box[2] == pytest.approx(SIDE * scale, rel=0.1) and face.score > 0.9
+    np.testing.assert_allclose(face.eyes.mean(0), middle - [0, 4 * scale], atol=side)
+    assert face.eyes[0, 0] < face.eyes[1, 0]
+
+
+def test_fifty_faces_and_none(model):
+    marks = [(64 * column, 64 * row) for row in range(1, 6) for column in range(1, 11)]
+    detector = YuNet(model)
+    assert len(detector(np.asarray(photograph((704, 384), marks)))) == 50
+    assert detector(np.asarray(photograph((704, 384), []))) == []
+
+
+def test_a_detector_that_cannot_be_used_is_told_in_one_line(model, tmp_path, monkeypatch):
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 640, 640]) for name in ("input", "output")]
+    other = helper.make_graph([helper.make_node("Relu", ["input"], ["output"])], "other", value[:1], value[1:])
+    onnx.save_model(
+        helper.make_model(other, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), tmp_path / "o.onnx"
+    )
+    contents = {
+        "half.onnx": (model.read_bytes()[:3000], "is damaged, or no YuNet"),
+        "o.onnx": ((tmp_path / "o.onnx").read_bytes(), "is damaged, or no YuNet"),
+        "lfs.onnx": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        MODEL: (b"\x08\x06" + bytes(1000), "has 1,002 of 232,589 bytes, its download broke off"),
+    }
+    for name, (content, message) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=message) as told:
+            YuNet(tmp_path / name)
+        assert "\n" not in str(told.value) and MODEL in str(told.value)
+    monkeypatch.setenv("SIMFLE_FACE_DETECTOR", str(tmp_path / "nowhere.onnx"))
+    assert default_model() == tmp_path / "nowhere.onnx"
+    with pytest.raises(UserError, match=r"no face detector at .*nowhere.onnx: put .* there, or name its place by"):
+        YuNet()
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UserError, match=r"needs OpenCV: pip install 'simfle-jax\[align\]'"):
+        YuNet(model)
+
+
+def test_of_several_faces_the_one_in_the_owner_s_box_counts():
+    faces = [
+        Face((0, 0, 50, 50), np.array([[10.0, 20], [40, 20]]), 1),
+        Face((90, 0, 20, 20), np.array([[95.0, 8], [105, 8]]), 1),
+    ]
+    assert chosen(faces, None) is faces[0] and chosen(faces, (85, 0, 30, 30)) is faces[1]
+    assert chosen(faces, (200, 200, 10, 10)) is None and chosen([], None) is None
+
+
+# -------------------------------------------------------------------- lists of faces, and preparing
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """None, one and two faces, a grey one, one turned by EXIF, and what is no image."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    photograph((320, 240), []).save(folder / "empty.png")
+    photograph((320, 240), [(80, 80)]).save(folder / "one.png")
+    photograph((320, 240), [(80, 80), (200, 160)]).save(folder / "two.png")
+    photograph((320, 240), [(80, 80)]).convert("L").save(folder / "grey.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the file holds it lying on its side
+    photograph((320, 240), [(80, 80)]).transpose(Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=turned)
+    (folder / "z.jpg").write_bytes(b"no image")
+    return folder
+
+
+def test_every_face_of_every_photograph_is_found(model, photographs):
+    faces, without = find_faces(ImageList([photographs]), YuNet(model))
+    places = [name.rpartition("/")[2].split("#xywh=") for name in faces.names]
+    assert [name for name, _ in places] == ["one.png", "turned.png", "two.png", "two.png"]
+    assert places[0][1] == places[1][1] == "64,64,40,40"
+    assert {name.rpartition("/")[2]: reason for name, reason in without.items()} == {
+        "empty.png": "no face found", "grey.jpg": "no face found", "z.jpg": "damaged: no whole JPEG"
+    } or "z.jpg" in str(without)  # fmt: skip
+    record = faces[0]
+    assert record.data.shape == (crop.SIDE, crop.SIDE, 3) and record.label == 0
+    # The mark lies below the middle of the eyes, where the tiny detector puts it.
+    y, x = np.nonzero(record.data[..., 0].astype(int) - record.data[..., 1] > 100)
+    assert abs(x.mean() / crop.SIDE - 0.5) < 0.1 and 0.4 < y.mean() / crop.SIDE < 0.7
+    np.testing.assert_array_equal(record.data, faces[1].data)
+
+
+def test_no_face_in_any_photograph_is_told(model, photographs):
+    with pytest.raises(
+        UserError, match=r"none of the 1 photographs has a face that can be used: .*empty.png: no face found"
+    ):
+        find_faces(ImageList([photographs / "empty.png"]), YuNet(model))
+
+
+def decoded(path):
+    return np.asarray(open_rgb(path.read_bytes()))
+
+
+@pytest.mark.parametrize(("not_found", "left"), [("drop", 3), ("centre", 5), ("keep", 5)])
+def test_a_folder_is_prepared_to_aligned_faces(model, photographs, tmp_path, not_found, left):
+    (photographs / "z.jpg").unlink()
+    out, detector = tmp_path / "out", YuNet(model)
+    manifest = prepare(folder_plan.plan, photographs, out, alignment=Alignment(detector, detector.name, not_found))
+    written = {path.name: decoded(path).shape for path in (out / "unlabelled").iterdir()}
+    assert len(written) == left and written["two.png"] == (crop.SIDE, crop.SIDE, 3)
+    expected = {"drop": None, "centre": (crop.SIDE, crop.SIDE, 3), "keep": (240, 320, 3)}
+    assert written.get("empty.png") == expected[not_found]
+    assert manifest["rules"]["align"] == crop.VERSION == crop.crop_of(str(out / "unlabelled"))
+    assert manifest["faces_not_found"] == 2 and manifest["rules"]["not_found"] == not_found
+    listed = (out / "faces_not_found.txt").read_text().splitlines()
+    assert [line.rpartition("/")[2] for line in listed] == ["empty.png\tno face found", "grey.jpg\tno face found"]
+
+    def never(image):
+        raise AssertionError("one that is there already is looked at again")
+
+    (out / "unlabelled" / "one.png").unlink()
+    kept = {"drop": detector, "centre": never, "keep": never}[not_found]
+    again = Alignment(
+        lambda image: detector(image) if image[80, 80, 0] == 255 else kept(image), detector.name, not_found
+    )
+    assert prepare(folder_plan.plan, photographs, out, alignment=again) == manifest
+    other = {"drop": "keep"}.get(not_found, "drop")
+    with pytest.raises(UserError, match=f"was prepared otherwise .not_found {not_found} -> {other}"):
+        prepare(folder_plan.plan, photographs, out, alignment=Alignment(detector, detector.name, other))

@@ -1,0 +1,59 @@
+"""The numbers of a study's table, and the studies that are shipped."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simfle_jax.commands.presets import FOLDER, load_config, load_study
+from simfle_jax.config import pretraining
+from simfle_jax.evaluation.scores import over_seeds
+from simfle_jax.studies import Piece, definition, table, work
+
+
+def test_intervals_are_those_of_a_t_test():
+    values = {0: 0.4, 1: 0.5, 2: 0.9}
+    found = table.summary(values, {2: 0.5, 0: 0.3, 7: 1.0})
+    expected = stats.ttest_1samp(list(values.values()), 0).confidence_interval(0.95)
+    assert found["interval_95"] == pytest.approx(tuple(expected))
+    paired = stats.ttest_rel([0.4, 0.9], [0.3, 0.5]).confidence_interval(0.95)
+    assert found["difference"]["seeds"] == [0, 2] and found["difference"]["mean"] == pytest.approx(0.25)
+    assert found["difference"]["interval_95"] == pytest.approx(tuple(paired))
+    assert table.summary({3: 0.5}, {})["interval_95"] is None
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    draws = np.random.default_rng(0).normal(0.7, 0.1, (2000, 3))
+    bounds = np.array([over_seeds(list(row)) for row in draws])
+    assert ((bounds[:, 0] < 0.7) & (bounds[:, 1] > 0.7)).mean() == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "studies").glob("[a-z]*.py")))
+def test_a_shipped_study_can_run(name, tmp_path):
+    study = load_study(name)
+    definition.check(study)
+    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    seen = set()
+    for arm in study.arms:
+        config = study.pretraining(Piece(0, arm, 0), tmp_path)
+        seen.add((study.arm(arm).kind, config))
+    assert len(seen) == len(study.arms)  # no two arms are the same
+
+
+def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
+    study = load_study("ablations")
+    configs = {arm: study.pretraining(Piece(0, arm, 0), tmp_path) for arm in study.arms}
+    for arm, method in (("BYOL", "byol"), ("SimSiam", "simsiam"), ("MoCo v3", "moco_v3"), ("MAE", "mae")):
+        assert configs[arm].method == method and configs[arm].epochs == configs["SimFLE"].epochs
+    assert configs["SimFLE, published start"].facemae.grouping_init == "constant"
+    assert configs["SimFLE, random masking"].facemae.masking == "random"
+    assert configs["SimFLE, without distillation"].facemae.alpha == 0
+    assert pretraining(load_config("demo_long:byol")).method == "byol"
+
+
+def test_several_scores_and_shares_are_columns_of_their_own():
+    few = [{"share": share, "macro_f1": {"mean": share}, "accuracy": {"mean": 0.5}} for share in (0.05, 0.25)]
+    found = work.columns("few", {"shares": few}, ("macro_f1", "accuracy"))
+    assert found == {"few, 5 %": 0.05, "few, 25 %": 0.25, "few, accuracy, 5 %": 0.5,
+                     "few, accuracy, 25 %": 0.5}  # fmt: skip
+    assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy", "eyes.nme")) == {"points, eyes nme": 0.1}
+    assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy",)) == {}
