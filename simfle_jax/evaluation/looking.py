@@ -1,5 +1,7 @@
 """What a run looks at in some images: the groups' scores, the kept patches, and what FaceMAE makes of the others."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,9 +41,21 @@ def look(config: Config, state: TrainState, images: np.ndarray) -> Look | None:
     BatchNorm takes the statistics that it has kept, so that what is seen in an image does not depend on the others.
     The groups are drawn from the run's seed, the same at every step.
     """
+    seen = _seen(config)
+    if seen is None:
+        return None
+    shown, restored, hidden, kept, error, draw, scores, matrix = jax.device_get(seen(state.params, state.stats, images))
+    restored = np.where(hidden, restored, shown)
+    drawn = None if scores is None else np.asarray(draw)
+    return Look(int(state.step), shown, restored, kept, error, drawn, scores, matrix)
+
+
+@functools.lru_cache(maxsize=4)
+def _seen(config: Config) -> Callable[..., tuple[Any, ...]] | None:
+    """The program of `look`, compiled once for all checkpoints of a run; None: the method restores nothing."""
     method = find_method(config)
     graph, _ = structures(method)
-    if not hasattr(nnx.merge(graph, state.params, state.stats), "restore"):
+    if not hasattr(nnx.eval_shape(lambda: method.networks(nnx.Rngs(0))), "restore"):
         return None
 
     @jax.jit
@@ -60,10 +74,7 @@ def look(config: Config, state: TrainState, images: np.ndarray) -> Look | None:
         hidden = unpatchify(jnp.broadcast_to(masked[..., None], guessed.shape), config.facemae.patch) > 0
         return shown, restored, hidden, masked < 0.5, error, draw, found.scores, found.matrix
 
-    shown, restored, hidden, kept, error, draw, scores, matrix = jax.device_get(seen(state.params, state.stats, images))
-    restored = np.where(hidden, restored, shown)
-    drawn = None if scores is None else np.asarray(draw)
-    return Look(int(state.step), shown, restored, kept, error, drawn, scores, matrix)
+    return seen
 
 
 def best_patches(scores: np.ndarray, keep: int) -> np.ndarray:
