@@ -90,4 +90,4 @@ def test_a_probe_in_scikit_learn(probe, faces, tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short_and_says_how_it_is_run(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 60 and f"    python examples/{path.name} " in text
+    assert len(text.splitlines()) <= 60 and f"python examples/{path.name} " in text
