@@ -148,8 +148,10 @@ def read_index(folder: str) -> dict[str, Any]:
         raise UserError(f"{path} is not of the format {FORMAT!r}: {AGAIN}")
     classes, shards = index.get("classes"), index.get("shards")
     is_right = isinstance(shards, list) and all(map(_is_shard, shards)) and isinstance(index.get("fingerprint"), str)
-    if not is_right or not (
-        classes is None or (isinstance(classes, list) and all(isinstance(c, str) for c in classes))
+    if (
+        not is_right
+        or "classes" not in index
+        or not (classes is None or (isinstance(classes, list) and all(isinstance(c, str) for c in classes)))
     ):
         raise UserError(f"{path} is damaged: {AGAIN}")
     return index

@@ -26,7 +26,10 @@ def read_npz(path: str | os.PathLike[str], names: tuple[str, ...], remedy: str) 
     """
     try:
         with open(path, "rb") as opened, np.load(opened) as file:  # of a damaged one it leaves its own open
-            return [file[name] for name in names]
+            found = [file[name] for name in names]
+        if not all(isinstance(array, np.ndarray) for array in found):
+            raise ValueError("it holds something else than arrays")
+        return found
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
     except Exception as error:  # zipfile, zlib and numpy raise nearly anything on damaged files

@@ -26,6 +26,7 @@ NEEDED = ("meta/metadata", "state/_METADATA", "state/manifest.ocdbt")  # without
 DAMAGED = re.compile(
     "^(DATA_LOSS|OUT_OF_RANGE|NOT_FOUND): |Error (decoding|decompressing) |checksum verification failed|[Zz]std-|ZSTD_"
 )
+FORM = re.compile("Object must be |Metadata dict must be ")  # Orbax, of metadata that are JSON of another form
 REMEDY = "Start again in another --workdir with a lower lr, or with --config.dtype=float32 where it is bfloat16"
 
 State = Any  # a training state: a tree of arrays with a `step`
@@ -130,7 +131,7 @@ def damage(error: BaseException, folder: Path) -> str:
     foreign = "os_error_code=" in str(error) and "os_error_code='2'" not in str(error)
     if isinstance(error, ValueError) and DAMAGED.search(text) and not foreign:
         return text[-160:] if folder.is_dir() else ""
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or FORM.match(text):
         return f"its metadata cannot be read: {text}"
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         return ""
@@ -159,7 +160,10 @@ class SavedCheckpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, newest first."""
-        return sorted(self._manager.all_steps(), reverse=True)
+        try:
+            return sorted(self._manager.all_steps(), reverse=True)
+        except ValueError:  # Orbax reads the metadata of all for it, and those of one are damaged
+            return sorted((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), reverse=True)
 
     def restore(self, shapes: Any, shardings: Any, step: int | None = None) -> State | None:
         """The newest sound checkpoint, or that of `step` alone; None when the run has none yet.

@@ -32,6 +32,7 @@ DAMAGED = {
     "cut short": whole(a=np.ones(100))[:200],
     "another name": whole(b=np.ones(3)),
     "an object": whole(a=np.array([{}, None])),
+    "a member that is no array": zipped(b"nothing"),
     "a header that is no Python": zipped(header(b"{'descr': <f4, \n")),
     "a header of another thing": zipped(header(b"[]\n")),
     "more than any memory": zipped(
