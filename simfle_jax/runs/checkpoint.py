@@ -155,7 +155,15 @@ class SavedCheckpoints:
         self.folder = Path(workdir).absolute() / "checkpoints"
         for logger in ("absl", "asyncio"):
             python_logging.getLogger(logger).addFilter(quiet)
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        try:
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        except ValueError as error:
+            if not FORM.match(str(error)):
+                raise
+            raise UserError(
+                f"{self.folder}: the metadata of a checkpoint are damaged ({error}); put that one back from a copy, or "
+                "move its folder away, and the same command goes on from the one before"
+            ) from None
         hush_given_up_reads()
 
     def steps(self) -> list[int]:
