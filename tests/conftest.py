@@ -1,5 +1,6 @@
 """Options and fixtures of the whole suite."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,15 @@ def pytest_addoption(parser):
 def golden(request) -> Path:
     """The folder of golden values the parity tests compare with."""
     return request.config.getoption("--golden")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_given_back():
+    """Those of all files together take more than 10 GB, so they are dropped whenever a process holds 4."""
+    yield
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * 4096 > 4e9:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
