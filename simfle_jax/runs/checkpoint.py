@@ -157,9 +157,7 @@ class SavedCheckpoints:
             python_logging.getLogger(logger).addFilter(quiet)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
-        except ValueError as error:
-            if not FORM.match(str(error)):
-                raise
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # it reads all metadata
             raise UserError(
                 f"{self.folder}: the metadata of a checkpoint are damaged ({error}); put that one back from a copy, or "
                 "move its folder away, and the same command goes on from the one before"

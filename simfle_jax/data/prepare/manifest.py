@@ -72,7 +72,7 @@ def write_votes(plan: Plan, out: Path, items: list[Item]) -> None:
     if not lines:
         return
     part = out / ".votes.csv.part"
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # names of other encodings
         csv.writer(file, lineterminator="\n").writerows([("name", *plan.choices), *sorted(lines)])
     os.replace(part, out / "votes.csv")
 
