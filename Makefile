@@ -23,12 +23,12 @@ setup: .venv/.installed
 demo: .venv/.installed
 	$(BIN)/python -m simfle_jax.demo --workdir runs/demo
 
-# Two files at a time; what starts several processes itself comes after them, alone.
+# Two files at a time; those that start several processes come first, so that none of them is left for the end.
 test: .venv/.tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow and not cluster' -n 2 --dist loadfile tests/unit tests/integration tests/parity
-	$(BIN)/python -m pytest -m 'not slow and not cluster' tests/distributed tests/faults tests/buckets tests/fuzz
+	$(BIN)/python -m pytest -m 'not slow and not cluster' -n 2 --dist loadfile \
+	    tests/distributed tests/faults tests/buckets tests/fuzz tests/parity tests/integration tests/unit
 
 # The long repetitions of what `make test` shows once.
 proofs: .venv/.tested
