@@ -14,7 +14,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from simfle_jax.errors import UserError
-from simfle_jax.runs.checkpoint import REMEDY, Checkpoints, State, survey
+from simfle_jax.runs.checkpoint import Checkpoints, State, checked_number
 from simfle_jax.runs.mirror import Mirror, mirror_of
 from simfle_jax.runs.peers import gather_texts, together
 from simfle_jax.storage import NoAccess
@@ -59,12 +59,7 @@ class BucketCheckpoints(Checkpoints):
         together(self._finish)
         if step in self.steps():
             return
-        number, poisoned = survey(state)
-        if poisoned:
-            raise UserError(
-                f"{poisoned} is not finite after step {step}, which is not saved; the last good checkpoint is kept. "
-                + REMEDY
-            )
+        number = checked_number(state)
         on_host = jax.tree.map(_on_host, state)
         if self.main:
             self._writing = step, self._thread.submit(self._write, step, on_host, number)

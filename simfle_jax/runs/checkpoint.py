@@ -71,6 +71,21 @@ def _words(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -
     return int((words * weight).sum(dtype=np.uint32))
 
 
+def checked_number(state: State) -> int:
+    """The checksum of a state that may be saved.
+
+    Raises:
+        UserError: it holds a number that is not finite, which must not replace a good one.
+    """
+    number, poisoned = survey(state)
+    if poisoned:
+        raise UserError(
+            f"{poisoned} is not finite after step {int(state.step)}, which is not saved; the last good checkpoint is "
+            f"kept. {REMEDY}"
+        )
+    return number
+
+
 def quiet(record: python_logging.LogRecord) -> bool:
     """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too.
 
@@ -157,10 +172,12 @@ class SavedCheckpoints:
             python_logging.getLogger(logger).addFilter(quiet)
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:  # it reads all metadata
+        except ValueError as error:  # it reads the metadata of all; a file system's errors are others
+            if "os_error_code=" in str(error):
+                raise
             raise UserError(
-                f"{self.folder}: the metadata of a checkpoint are damaged ({error}); put that one back from a copy, or "
-                "move its folder away, and the same command goes on from the one before"
+                f"{self.folder}: the metadata of a checkpoint cannot be read ({error}); put that one back from a copy, "
+                "or move its folder aside, and the same command goes on from the one before"
             ) from None
         hush_given_up_reads()
 
@@ -262,12 +279,7 @@ class Checkpoints(SavedCheckpoints):
         self._written(self._manager.wait_until_finished)
         if step in self._manager.all_steps():
             return
-        number, poisoned = survey(state)
-        if poisoned:
-            raise UserError(
-                f"{poisoned} is not finite after step {step}, which is not saved; the last good checkpoint is kept. "
-                + REMEDY
-            )
+        number = checked_number(state)
         meta = {"step": step, "checksum": number}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._saving = step

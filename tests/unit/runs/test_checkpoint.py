@@ -108,6 +108,24 @@ def test_what_only_reads_changes_nothing(damage, run, caplog):
     assert not re.search("read.only", caplog.text), "a reader need not know how Orbax opens it"
 
 
+@pytest.mark.parametrize("text", ["[]", '"x"'])
+def test_metadata_in_another_form_end_in_a_line_and_lose_nothing(text, run):
+    (run / "checkpoints" / "2" / "_CHECKPOINT_METADATA").write_text(text)
+    before = content(run)
+    with pytest.raises(UserError, match="metadata of a checkpoint cannot be read"):
+        SavedCheckpoints(run)
+    assert content(run) == before
+
+
+def test_an_error_of_the_file_system_is_not_taken_for_damaged_metadata(run, monkeypatch):
+    def gone(*_, **__):
+        raise ValueError("UNKNOWN: Error reading local file: Stale file handle [os_error_code='116']")
+
+    monkeypatch.setattr(ocp, "CheckpointManager", gone)
+    with pytest.raises(ValueError, match="Stale file handle"):
+        SavedCheckpoints(run)
+
+
 def test_when_none_is_sound_all_stay_where_they_are(run):
     for step in ("1", "2"):
         flip(run / "checkpoints" / step)
