@@ -59,6 +59,7 @@ def _facemae() -> ConfigDict:
     facemae.decoder_depth = 8
     facemae.decoder_heads = 16
     facemae.tie = "published"
+    facemae.plain_in_averages = True
     return facemae
 
 

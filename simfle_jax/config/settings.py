@@ -60,6 +60,7 @@ class FaceMAESettings:
     decoder_depth: int
     decoder_heads: int
     tie: str = "published"  # between FaceMAE and the encoder, or 'variance', 'target' or 'patch' (docs/learning.md)
+    plain_in_averages: bool = True  # whether BatchNorm's running averages take the plain images too, as published
 
 
 @dataclasses.dataclass(frozen=True)
