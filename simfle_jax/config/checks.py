@@ -125,7 +125,7 @@ def _check_facemae(c: Config) -> None:
     for name in ("alpha", "beta"):
         require(getattr(m, name) >= 0, f"facemae.{name} = {getattr(m, name)} must not be negative")
     require(m.temperature > 0, f"facemae.temperature = {m.temperature} must be positive")
-    one_of("facemae.masking", m.masking, ("semantic", "random"))
+    one_of("facemae.masking", m.masking, ("semantic", "random", "block"))
     one_of("facemae.tie", m.tie, ("published", "variance", "target", "patch"))
     require(
         m.tie == "published" or c.method == "simfle",

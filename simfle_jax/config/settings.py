@@ -45,7 +45,7 @@ class HeadSettings:
 class FaceMAESettings:
     """The masked autoencoder on the plain face, and how its patches are chosen."""
 
-    masking: str  # 'semantic', or 'random' as its baseline
+    masking: str  # 'semantic', or as its baselines 'random', and 'block': patches around a random point stay
     grouping_init: str  # start of the channel grouping: 'grouped', 'he', or 'constant' as published
     mask_ratio: float  # share of the patches that are hidden
     n_groups: int  # of channels
