@@ -76,5 +76,5 @@ def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
     definition.record(study, tmp_path, load_config("probe"), tmp_path)
     (tmp_path / "study.json").write_text(json.dumps(begun))
     arm.facemae.plain_in_averages = False
-    with pytest.raises(UserError, match="'SimFLE' with facemae.plain_in_averages = True, now False"):
+    with pytest.raises(UserError, match=r"'SimFLE' with facemae.plain_in_averages = True, now False"):
         definition.record(study, tmp_path, load_config("probe"), tmp_path)
