@@ -94,6 +94,7 @@ def _views() -> ConfigDict:
     views.hue = 0.2
     views.gray = 0.2
     views.blur = (0.1, 2.0)
+    views.light = 0.0
     views.standardise = "dataset"
     return views
 

@@ -73,6 +73,7 @@ def _check_views(c: Config) -> None:
     for name in ("brightness", "contrast", "saturation"):
         require(0 <= getattr(v, name) <= 1, f"views.{name} = {getattr(v, name)} must lie in 0..1")
     require(0 <= v.hue <= 0.5, f"views.hue = {v.hue} must lie in 0..0.5 (half the colour circle)")
+    require(v.light >= 0, f"views.light = {v.light} must not be negative")
     one_of("views.standardise", v.standardise, ("dataset", "image"))
 
 

@@ -97,6 +97,7 @@ class ViewSettings:
     hue: float
     gray: float  # probability
     blur: tuple[float, float]  # sigma of the Gaussian blur in pixels, drawn uniformly; (0, 0) turns it off
+    light: float = 0.0  # deviation of the slopes of a random lighting field, in logarithms from middle to edge; 0: none
     standardise: str = "dataset"  # by data.mean and data.std as published, or by each 'image' and channel's own
 
 
