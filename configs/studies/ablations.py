@@ -26,11 +26,11 @@ def get_study() -> Study:
             "untrained": Arm(labels, "untrained"),
             "BYOL": _with(method="byol"),
             "SimFLE": _with(),
-            "SimFLE, tie by patches": _with(tie="patch"),
-            "SimFLE, tie by patches, random masking": _with(tie="patch", masking="random"),
             "SimFLE, random masking": _with(masking="random"),
-            "SimFLE, published start": _with(grouping_init="constant"),
-            "SimFLE, without distillation": _with(alpha=0.0),
+            "SimFLE, published tie": _with(tie="published"),
+            "SimFLE, published tie, random masking": _with(tie="published", masking="random"),
+            "SimFLE, published tie and start": _with(tie="published", grouping_init="constant"),
+            "SimFLE, without distillation": _with(tie="published", alpha=0.0),
             "SimSiam": _with(method="simsiam"),
             "MoCo v3": _with(method="moco_v3"),
             "MAE": _mae(),
@@ -52,13 +52,12 @@ def get_study() -> Study:
 
 
 def _with(method: str = "simfle", **facemae: object) -> ConfigDict:
-    """1,000 updates of 32 faces; alpha as published."""
+    """1,000 updates of 32 faces."""
     config = demo.get_config()
     config.epochs = 8
     config.method = method
     config.views.update(size=48, plain_size=SIZE)
     config.data.canvas = SIZE
-    config.facemae.alpha = 0.3
     config.facemae.update(facemae)
     return config
 
