@@ -47,8 +47,9 @@ def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
     configs = {arm: study.pretraining(Piece(0, arm, 0), tmp_path) for arm in study.arms}
     for arm, method in (("BYOL", "byol"), ("SimSiam", "simsiam"), ("MoCo v3", "moco_v3"), ("MAE", "mae")):
         assert configs[arm].method == method and configs[arm].epochs == configs["SimFLE"].epochs
-    assert configs["SimFLE, published start"].facemae.grouping_init == "constant"
+    assert configs["SimFLE, published tie and start"].facemae.grouping_init == "constant"
     assert configs["SimFLE, random masking"].facemae.masking == "random"
+    assert (configs["SimFLE"].facemae.tie, configs["SimFLE, published tie"].facemae.tie) == ("patch", "published")
     assert configs["SimFLE, without distillation"].facemae.alpha == 0
     assert pretraining(load_config("demo_long:byol")).method == "byol"
 
