@@ -5,6 +5,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
@@ -14,9 +15,17 @@ from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
 from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.features import Extractor
-from simfle_jax.evaluation.linear import Labelled
+from simfle_jax.evaluation.few_labels import summary_scores
+from simfle_jax.evaluation.linear import Labelled, Linear
 from simfle_jax.evaluation.protocols import find_protocol, trained_protocol
-from simfle_jax.evaluation.protocols.base import ProbeProtocol, Protocol, TargetProtocol, TrainingSet, TrunkProtocol
+from simfle_jax.evaluation.protocols.base import (
+    ProbeProtocol,
+    Protocol,
+    TargetProtocol,
+    TrainingSet,
+    TrunkProtocol,
+    TuningSet,
+)
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
@@ -128,7 +137,12 @@ def _tuned(protocol: TrunkProtocol, model: Encoder, sets: Sets, folder: Path) ->
     """The same of a protocol that trains the trunk, which is then kept beside the probe."""
     probe = protocol.probe
     canvas = probe.data.canvas or model.size
-    tuned = protocol.tune(model, sets.train, len(sets.classes), canvas, folder)
+
+    def score(encoder: Encoder, predictor: Linear) -> dict[str, float]:
+        val = make_extractor(probe, encoder, canvas).plain(sets.apart["val"], "val")
+        return summary_scores(np.asarray(val.labels), np.asarray(predictor.predict(val.features)), len(sets.classes))
+
+    tuned = protocol.tune(model, TuningSet(sets.train, len(sets.classes), canvas, folder, score))
     extractor = make_extractor(probe, tuned.encoder, canvas)
     extractor.bad_list = folder / "bad_images.txt"
     extractor.bad |= {f"train/{name}": reason for name, reason in tuned.bad.items()}

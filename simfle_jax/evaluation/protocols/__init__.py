@@ -18,7 +18,7 @@ def find_protocol(probe: Probe) -> Protocol:
     if protocol.needs_images and probe.features:
         raise UserError(
             f"config: protocol = {probe.protocol!r} needs the images, and features hold none: "
-            "give --config.protocol=cached, logistic, knn or lowlabel"
+            "give --config.protocol=cached, logistic, knn or lowlabel (on logistic)"
         )
     if probe.data.votes and not protocol.takes_votes:
         raise UserError(

@@ -36,6 +36,17 @@ class TrainingSet:
     shares: Callable[[], np.ndarray] | None = None  # people's votes on the images of `plain`, [n, K], where there are
 
 
+@dataclasses.dataclass(frozen=True)
+class TuningSet:
+    """The labelled images that a trunk is trained on."""
+
+    images: Source
+    n_classes: int
+    canvas: int  # side of the decoded images
+    folder: Path  # of the probe, where the protocol keeps how far it is
+    score: Callable[[Encoder, Linear], dict[str, float]]  # the summary scores on val of a trunk and its classifier
+
+
 class Fitted(NamedTuple):
     """What a protocol gives."""
 
@@ -69,11 +80,8 @@ class TrunkProtocol(Protocol, ABC):
     needs_images = True
 
     @abstractmethod
-    def tune(self, encoder: Encoder, train: Source, n_classes: int, canvas: int, folder: Path) -> Tuned:
-        """Trains a copy of the encoder with a classifier of these classes on decoded canvases of that side.
-
-        folder: of the probe, where the protocol keeps how far it is.
-        """
+    def tune(self, encoder: Encoder, train: TuningSet) -> Tuned:
+        """Trains a copy of the encoder with a classifier."""
 
 
 class TargetProtocol(Protocol, ABC):

@@ -1,4 +1,4 @@
-"""Landmark localisation: a head on the frozen feature map that gives points; no classes are learned or told.
+"""Landmark localisation: a head on the feature map that gives points; no classes are learned or told.
 
 The flow of such a probe is `simfle_jax/evaluation/landmarks/probe.py`.
 """
