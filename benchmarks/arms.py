@@ -16,6 +16,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
 
 Scores = dict[str, float]
+TRAIN = ("simfle_jax", "train")
 
 
 class Table:
@@ -58,13 +59,15 @@ def measure(
         progress.update(done, seed=seed, last=arm)
 
 
-def trained(settings: Sequence[str], workdir: Path, log: Path) -> dict[str, float]:
+def trained(settings: Sequence[str], workdir: Path, log: Path, program: Sequence[str] = TRAIN) -> dict[str, float]:
     """Trains to the end with train.py's `settings` in a process of its own; the means of its last ten lines of metrics.
+
+    program: a module and its first arguments; train.py's unless given.
 
     Raises:
         UserError: the run failed; names its log.
     """
-    command = [sys.executable, "-m", "simfle_jax", "train", *settings, f"--workdir={workdir.absolute()}"]
+    command = [sys.executable, "-m", *program, *settings, f"--workdir={workdir.absolute()}"]
     with log.open("w") as out:
         status = subprocess.run(command, stdout=out, stderr=out, env=os.environ | {"JAX_PLATFORMS": "cpu"}).returncode
     if status:

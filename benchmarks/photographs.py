@@ -1,18 +1,21 @@
-"""A small network on photographs for some hundred updates: what it learns, by method and by how views are normalised.
+"""A small network on photographs for some hundred updates: what it learns, by method, and what is done against shortcuts.
 
     python -m benchmarks.photographs --data DIR --workdir runs/photographs
 
 DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Settings are those of configs/small.py with fewer epochs; runs come one after
-the other. Scores of logistic regression on frozen features of val, and beside them what the last lines of metrics say of shortcuts.
-The same command goes on where it was stopped.
+the other. Some arms train and are scored on changed copies of the images: histograms equalised, local contrast normalised, or all
+but an oval in the middle grey. Scores of logistic regression on frozen features of val, and beside them what the last lines of
+metrics say of shortcuts. The same command goes on where it was stopped.
 """
 
 import argparse
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+from scipy.ndimage import gaussian_filter
 
 from benchmarks import arms
 from simfle_jax import compilation
@@ -27,10 +30,28 @@ from simfle_jax.evaluation.scores import accuracy, balanced_accuracy, confusion,
 
 EPOCHS = 5
 BASE = ["--config=small", f"--config.epochs={EPOCHS}", "--config.log_steps=25", "--config.checkpoint_steps=0"]
-ARMS = {
-    f"{name}, {how}": [f"--config.method={name.lower()}", f"--config.views.standardise={how}"]
-    for how in ("dataset", "image")
-    for name in ("BYOL", "SimFLE")
+Arm = tuple[str, str, list[str]]  # whose untrained encoder it is compared with, the copy that it sees, its settings
+BYOL, IMAGE = ["--config.method=byol"], ["--config.views.standardise=image"]
+PATCH = ["--config.facemae.tie=patch"]
+ARMS: dict[str, Arm] = {
+    "BYOL": ("untrained", "", BYOL),
+    "SimFLE": ("untrained", "", []),
+    "SimFLE, random masking": ("untrained", "", ["--config.facemae.masking=random"]),
+    "SimFLE, published start": ("untrained", "", ["--config.facemae.grouping_init=constant"]),
+    "SimFLE, tie by patches": ("untrained", "", [*PATCH, "--config.facemae.alpha=0.3"]),
+    "BYOL, each view standardised": ("untrained, each view standardised", "", [*BYOL, *IMAGE]),
+    "SimFLE, each view standardised": ("untrained, each view standardised", "", IMAGE),
+    "BYOL, light from a side": ("untrained", "", [*BYOL, "--config.views.light=0.5"]),
+    "BYOL, equalised": ("untrained, equalised", "equalised", BYOL),
+    "BYOL, local contrast": ("untrained, local contrast", "contrast", BYOL),
+    "BYOL, oval": ("untrained, oval", "oval", BYOL),
+}
+UNTRAINED = {
+    "untrained": "BYOL",
+    "untrained, each view standardised": "BYOL, each view standardised",
+    "untrained, equalised": "BYOL, equalised",
+    "untrained, local contrast": "BYOL, local contrast",
+    "untrained, oval": "BYOL, oval",
 }
 KEYS = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "knn": "k-NN"}
 SHORTCUTS = ("shortcut/brightness", "shortcut/colour", "shortcut/place", "features/pooled_rank", "tie/agreement")
@@ -57,28 +78,68 @@ def run(data: Path, workdir: Path, seeds: Sequence[int], out: Path) -> None:
     compilation.use_cache()
     workdir.mkdir(parents=True, exist_ok=True)
     table = arms.Table(out, {"settings": BASE, "arms": ARMS})
-    names = [*ARMS, "untrained, dataset", "untrained, image"]
+    names = [*ARMS, *UNTRAINED]
     arms.measure(table, seeds, names, lambda arm, seed: scores(data, workdir, arm, seed), "photographs, arms")
     print(told(table))
 
 
 def scores(data: Path, workdir: Path, arm: str, seed: int) -> arms.Scores:
     """Trains an arm and scores its encoder; an untrained one has the preprocessing of its trained one."""
-    (method, how), metrics = arm.split(", "), dict[str, float]()
-    folder = workdir / f"{method}_{how}_{seed}"
+    metrics = dict[str, float]()
+    trained = UNTRAINED.get(arm, arm)
+    _, how, settings = ARMS[trained]
+    faces = changed(data, workdir / "copies" / how, how) if how else data
+    folder = workdir / f"{trained.replace(', ', '_').replace(' ', '_')}_{seed}"
     if arm in ARMS:
-        flags = [f"--config.seed={seed}", f"--config.data.path={(data / 'train').absolute()}"]
-        metrics = arms.trained([*BASE, *ARMS[arm], *flags], folder, folder.with_suffix(".log"))
+        flags = [f"--config.seed={seed}", f"--config.data.path={(faces / 'train').absolute()}"]
+        metrics = arms.trained([*BASE, *settings, *flags], folder, folder.with_suffix(".log"))
         encoder = load_encoder(folder)
     else:
-        encoder = untrained_encoder(load_encoder(workdir / f"BYOL_{how}_{seed}"), seed)
-    (known, labels), (asked, truth) = (load(data, split) for split in ("train", "val"))
+        encoder = untrained_encoder(load_encoder(folder), seed)
+    (known, labels), (asked, truth) = (load(faces, split) for split in ("train", "val"))
     features, queries, classes = encoder(known), encoder(asked), int(labels.max()) + 1
     matrix = logistic_probe((features, labels), (queries, truth), classes, seed)
     near = confusion(truth, knn(features, labels, queries, classes), classes)
     found = {"macro_f1": macro_f1(matrix), "balanced_accuracy": balanced_accuracy(matrix), "accuracy": accuracy(matrix)}
     found["knn"] = balanced_accuracy(near)
     return {key: float(value) for key, value in found.items()} | {key: metrics[key] for key in KEPT if key in metrics}
+
+
+def changed(data: Path, folder: Path, how: str) -> Path:
+    """A copy of all images as PNG, each changed by CHANGES[how]; made once."""
+    if not folder.is_dir():
+        unfinished = folder.with_suffix(".part")
+        for file in sorted(data.glob("*/*/*")):
+            place = unfinished / file.relative_to(data).with_suffix(".png")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(file) as image:
+                CHANGES[how](image.convert("RGB")).save(place)
+        unfinished.rename(folder)
+    return folder
+
+
+def local_contrast(image: Image.Image) -> Image.Image:
+    """Each pixel less the mean around it, over the deviation around it; the window's deviation is a twelfth of the side."""
+    pixels = np.asarray(image, np.float32)
+    smooth = partial(gaussian_filter, sigma=(image.width / 12, image.width / 12, 0))
+    centred = pixels - smooth(pixels)
+    scaled = centred / (np.sqrt(smooth(centred**2)) + 4)
+    return Image.fromarray(np.clip(128 + 48 * scaled, 0, 255).astype(np.uint8))
+
+
+def oval(image: Image.Image) -> Image.Image:
+    """Grey beside an oval that most of an aligned face lies in."""
+    mask = Image.new("L", image.size)
+    width, height = image.size
+    ImageDraw.Draw(mask).ellipse((0.12 * width, 0.04 * height, 0.88 * width, 0.98 * height), fill=255)
+    return Image.composite(image, Image.new("RGB", image.size, (128, 128, 128)), mask)
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "equalised": ImageOps.equalize,
+    "contrast": local_contrast,
+    "oval": oval,
+}
 
 
 @cache
@@ -90,17 +151,20 @@ def load(data: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def told(table: arms.Table) -> str:
-    """Mean and range of every arm, with the means of its instruments."""
+    """Mean and range of every arm, with the means of its instruments; then the gains over the untrained encoders."""
+    found = table.arms()
     lines = [
-        f"{'mean of the seeds (range)':26s}"
-        + "".join(f"{title:>24s}" for title in KEYS.values())
-        + "   "
-        + " ".join(KEPT)
+        f"{'mean of the seeds (range)':34s}" + "".join(f"{x:>24s}" for x in KEYS.values()) + "   " + " ".join(KEPT)
     ]
-    for arm in table.arms():
+    for arm in found:
         runs = list(table.of(arm).values())
         beside = "".join(f"{np.mean([one.get(key, np.nan) for one in runs]):8.2f}" for key in KEPT)
-        lines.append(f"{arm:26s}" + "".join(f"{arms.spread(table, arm, key):>24s}" for key in KEYS) + beside)
+        lines.append(f"{arm:34s}" + "".join(f"{arms.spread(table, arm, key):>24s}" for key in KEYS) + beside)
+    lines.append("less the untrained encoder of the same preprocessing, 95 % interval")
+    for arm, (other, _, _) in ARMS.items():
+        if arm in found and other in found:
+            pairs = [arms.interval(arms.differences(table, arm, other, key)) for key in KEYS]
+            lines.append(f"{arm:34s}" + "".join(f"{pair!s:>24s}" for pair in pairs))
     return "\n".join(lines)
 
 

@@ -56,6 +56,8 @@ ARMS = {
     "patch": tied("patch", 0.3),
     "patch, alpha 1": tied("patch", 1.0),
     "patch, random masks": tied("patch", 0.3, "random"),
+    "patch, block masks": tied("patch", 0.3, "block"),
+    "patch, landmark masks": tied("patch", 0.3, "random"),  # drawn by benchmarks/landmark_masks.py
     "published, random masks": tied("published", 0.3, "random"),
 }
 UNTRAINED = "untrained"
@@ -111,7 +113,8 @@ def scores(workdir: Path, arm: str, seed: int) -> arms.Scores:
     else:
         folder = folder_of(workdir, arm, seed)
         flags = [f"--config.seed={seed}", f"--config.data.path={(workdir / f'faces{seed}' / 'train').absolute()}"]
-        metrics = arms.trained([*BASE, *ARMS[arm], *flags], folder, folder.with_suffix(".log"))
+        program = ["benchmarks.landmark_masks", str(workdir / f"faces{seed}")] if "landmark" in arm else arms.TRAIN
+        metrics = arms.trained([*BASE, *ARMS[arm], *flags], folder, folder.with_suffix(".log"), program)
         encoder = load_encoder(folder)
     kept = {key: value for key, value in metrics.items() if key in KEPT or key.startswith("shortcut/")}
     return scored(encoder, workdir, seed) | kept

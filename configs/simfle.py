@@ -59,6 +59,7 @@ def _facemae() -> ConfigDict:
     facemae.decoder_depth = 8
     facemae.decoder_heads = 16
     facemae.tie = "published"
+    facemae.plain_in_averages = True
     return facemae
 
 
@@ -93,6 +94,7 @@ def _views() -> ConfigDict:
     views.hue = 0.2
     views.gray = 0.2
     views.blur = (0.1, 2.0)
+    views.light = 0.0
     views.standardise = "dataset"
     return views
 

@@ -63,8 +63,8 @@ class Draws(NamedTuple):
 def two_views(keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewSettings) -> tuple[View, View]:
     """Two independent strong augmentations of uint8 images [B, S, S, 3], each [B, views.size, views.size, 3].
 
-    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL. `images` may be
-    Canvases: an image is then cropped as if it were alone, at its own size.
+    Random resized crop, flip, colour jitter in a random order, grayscale, Gaussian blur, as in BYOL; then light from a side,
+    if asked for. `images` may be Canvases: an image is then cropped as if it were alone, at its own size.
     """
     # One pass over 2B images halves compilation. An image's views lie side by side, so that a batch sharded
     # over devices stays where it is.
@@ -72,7 +72,22 @@ def two_views(keys: Key[Array, " batch"], images: Bytes | Canvases, views: ViewS
     sides = None if sides is None else jnp.repeat(sides, 2)
     both = _strong_view(Draws.of(keys, 2), jnp.repeat(to_float(pixels), 2, axis=0), sides, views)
     both = both.reshape(-1, 2, *both.shape[1:])
-    return both[:, 0], both[:, 1]
+    first, second = both[:, 0], both[:, 1]
+    if views.light > 0:
+        own = [jax.vmap(jax.random.fold_in, (0, None))(keys, use) for use in (3, 4)]  # 2 chooses masks
+        first, second = lit(own[0], first, views.light), lit(own[1], second, views.light)
+    return first, second
+
+
+def lit(keys: Key[Array, " batch"], images: Images, strength: float) -> Images:
+    """Images as if light fell on them from a side: each pixel times exp(a x + b y), cut off at 1.
+
+    x and y go from -1 to 1 across and down the image, a and b are normal with deviation `strength`, by each image's key.
+    """
+    down, across = (jnp.linspace(-1, 1, side) for side in images.shape[1:3])
+    slopes = strength * jax.vmap(lambda key: jax.random.normal(key, (2, 1, 1)))(keys)
+    field = jnp.exp(slopes[:, 0] * down[:, None] + slopes[:, 1] * across)
+    return jnp.minimum(images * field[..., None], 1)
 
 
 def crops_of_first(

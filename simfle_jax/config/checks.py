@@ -73,6 +73,7 @@ def _check_views(c: Config) -> None:
     for name in ("brightness", "contrast", "saturation"):
         require(0 <= getattr(v, name) <= 1, f"views.{name} = {getattr(v, name)} must lie in 0..1")
     require(0 <= v.hue <= 0.5, f"views.hue = {v.hue} must lie in 0..0.5 (half the colour circle)")
+    require(v.light >= 0, f"views.light = {v.light} must not be negative")
     one_of("views.standardise", v.standardise, ("dataset", "image"))
 
 
@@ -125,7 +126,7 @@ def _check_facemae(c: Config) -> None:
     for name in ("alpha", "beta"):
         require(getattr(m, name) >= 0, f"facemae.{name} = {getattr(m, name)} must not be negative")
     require(m.temperature > 0, f"facemae.temperature = {m.temperature} must be positive")
-    one_of("facemae.masking", m.masking, ("semantic", "random"))
+    one_of("facemae.masking", m.masking, ("semantic", "random", "block"))
     one_of("facemae.tie", m.tie, ("published", "variance", "target", "patch"))
     require(
         m.tie == "published" or c.method == "simfle",

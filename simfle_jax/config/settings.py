@@ -45,7 +45,7 @@ class HeadSettings:
 class FaceMAESettings:
     """The masked autoencoder on the plain face, and how its patches are chosen."""
 
-    masking: str  # 'semantic', or 'random' as its baseline
+    masking: str  # 'semantic', or as its baselines 'random', and 'block': patches around a random point stay
     grouping_init: str  # start of the channel grouping: 'grouped', 'he', or 'constant' as published
     mask_ratio: float  # share of the patches that are hidden
     n_groups: int  # of channels
@@ -60,6 +60,7 @@ class FaceMAESettings:
     decoder_depth: int
     decoder_heads: int
     tie: str = "published"  # between FaceMAE and the encoder, or 'variance', 'target' or 'patch' (docs/learning.md)
+    plain_in_averages: bool = True  # whether BatchNorm's running averages take the plain images too, as published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ class ViewSettings:
     hue: float
     gray: float  # probability
     blur: tuple[float, float]  # sigma of the Gaussian blur in pixels, drawn uniformly; (0, 0) turns it off
+    light: float = 0.0  # deviation of the slopes of a random lighting field, in logarithms from middle to edge; 0: none
     standardise: str = "dataset"  # by data.mean and data.std as published, or by each 'image' and channel's own
 
 

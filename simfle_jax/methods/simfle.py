@@ -10,12 +10,13 @@
     L = L_s + L_r + alpha L_d + beta L_g
 
 The published code's behaviour, where paper and code differ. By settings also the method's own baselines:
-facemae.masking = 'random', and alpha = 0 (no distillation). docs/method.md ties every symbol to its function.
+facemae.masking = 'random' or 'block', and alpha = 0 (no distillation). docs/method.md ties every symbol to its function.
 """
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
@@ -44,10 +45,11 @@ class SimFLE(byol.BYOL):
         return Networks(self.config, rngs)
 
     def draw(self, keys: Key[Array, " batch"]) -> Draw:
-        """For semantic masking a group of each image; for random masking a number for each patch, of which the smallest
-        stay."""
+        """For semantic masking a group of each image; else a number for each patch, of which the smallest stay."""
         if self.config.facemae.masking == "semantic":
             return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.config.facemae.n_groups))(keys)
+        if self.config.facemae.masking == "block":
+            return distances(keys, self.config.grid)
         return random_order(keys, self.config.grid**2)
 
     def loss(self, networks: Any, views: Views, targets: byol.Projections, draw: Draw) -> Outcome:
@@ -89,6 +91,13 @@ class SimFLE(byol.BYOL):
 def random_order(keys: Key[Array, " batch"], patches: int) -> Float[Array, "batch {patches}"]:
     """A number for each patch, from one key per image; the patches of the smallest stay."""
     return jax.vmap(lambda key: jax.random.uniform(key, (patches,)))(keys)
+
+
+def distances(keys: Key[Array, " batch"], grid: int) -> Float[Array, "batch {grid}*{grid}"]:
+    """How far each patch lies from a point that is drawn anywhere on the image, in patches."""
+    points = jax.vmap(lambda key: jax.random.uniform(key, (2, 1), maxval=grid))(keys)
+    centres = jnp.stack(jnp.divmod(jnp.arange(grid**2), grid)) + 0.5
+    return jnp.linalg.norm(points - centres, axis=1)
 
 
 METHOD = SimFLE

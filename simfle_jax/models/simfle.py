@@ -52,7 +52,7 @@ class Networks(OnlineSide):
         scores = matrix = None
         cells: Any = None
         if facemae.masking == "semantic" or hasattr(self, "distil_map"):
-            cells = self.online.encoder(plain, train).map
+            cells = self.plain_map(plain, train)
         if facemae.masking == "semantic":
             scores, matrix = self.score_map(cells, train)
             masking = mask_by_scores(of_group(scores, draw), self.config.kept_patches)
@@ -67,7 +67,17 @@ class Networks(OnlineSide):
         self, plain: Float[Array, "batch height width 3"], train: bool = True
     ) -> tuple[Float[Array, "batch group patch"], Float[Array, "channel channel"]]:
         """`score_map` of the trunk's map of plain images."""
-        return self.score_map(self.online.encoder(plain, train).map, train)
+        return self.score_map(self.plain_map(plain, train), train)
+
+    def plain_map(self, plain: Float[Array, "batch height width 3"], train: bool) -> Float[Array, "batch y x channel"]:
+        """The trunk's map of plain images. They have another size than what the encoder is used on, so that their
+        statistics need not enter its running averages (`facemae.plain_in_averages`)."""
+        encoder = self.online.encoder
+        before = nnx.to_pure_dict(nnx.state(encoder, nnx.BatchStat))
+        cells = encoder(plain, train).map
+        if not self.config.facemae.plain_in_averages:
+            nnx.update(encoder, before)
+        return cells
 
     def score_map(
         self, cells: Float[Array, "batch height width channel"], train: bool = True

@@ -22,7 +22,8 @@ PATIENCE = 240  # seconds that the end of a run waits for its last page
 
 
 class LiveReport:
-    """Refreshes RUN/report.html every `report_every` steps, unless a refresh is still under way.
+    """Refreshes RUN/report.html every `report_every` steps, unless a refresh is under way, or ended less long ago than it took:
+    at least half of the time nothing runs beside the training.
 
     Nothing that goes wrong with the page reaches the run: it is told, and the next refresh is tried again.
 
@@ -43,11 +44,12 @@ class LiveReport:
         self.process: subprocess.Popen | None = None
         self._out: tempfile.TemporaryDirectory | None = None
         self._told = ""
+        self._began = self._rests_until = 0.0
 
     def look(self, step: int) -> list[Picture]:
         """Starts a refresh where one is due; gives the pictures of one that has ended since."""
         found = self._ended()
-        if step % self.every == 0 and self.process is None:
+        if step % self.every == 0 and self.process is None and time.monotonic() >= self._rests_until:
             self._start("--gently")
         return found
 
@@ -73,6 +75,7 @@ class LiveReport:
 
     def _start(self, *flags: str) -> None:
         """A process of its own session, so that Ctrl-C does not reach it, on the CPU, whatever device trains."""
+        self._began = time.monotonic()
         try:
             self._out = tempfile.TemporaryDirectory(prefix="simfle-report-")
             command = [sys.executable, "-m", "simfle_jax.reporting.refresh", str(self.folder), *self.flags, *flags]
@@ -93,6 +96,8 @@ class LiveReport:
         if self.process is None or self.process.poll() is None:
             return []
         assert self._out is not None
+        now = time.monotonic()
+        self._rests_until = now + (now - self._began)
         folder, status = Path(self._out.name), self.process.returncode
         pictures: list[Picture] = []
         try:

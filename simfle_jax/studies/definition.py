@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from simfle_jax.config import Config, as_dict, check_seed, flatten, pretraining
 from simfle_jax.config.schema import nested
+from simfle_jax.config.typed import with_defaults
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.settings import Probe, probing
 from simfle_jax.runs.files import write_json
@@ -135,11 +136,15 @@ def record(study: Study, workdir: Path, usual: Any, data: Path) -> None:
     """
     now = _described(study, usual, data)
     before = _read(workdir / RECORD)
-    for kind, began in (("arm", _arms_begun), ("probe", _probes_begun)):
+    for kind, cls, began in (("arm", Config, _arms_begun), ("probe", Probe, _probes_begun)):
         for name, settings in now[f"{kind}s"].items():
             old = before.get(f"{kind}s", {}).get(name)
-            changed = [key for key in sorted({**settings, **(old or {})}) if (old or {}).get(key) != settings.get(key)]
-            if old is None or not changed:
+            if old is None:
+                continue
+            later = flatten(with_defaults(cls, nested(old)))  # settings that came after the record are as before
+            old = {key: value for key, value in later.items() if key in old or key in settings}
+            changed = [key for key in sorted(settings | old) if old.get(key) != settings.get(key)]
+            if not changed:
                 continue
             if began(workdir, name):
                 raise UserError(

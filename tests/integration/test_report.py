@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,9 +181,34 @@ class Browsed(NamedTuple):
     leaking: list[str]  # what the console tells of a page with a foreign image
 
 
+class Shown(NamedTuple):
+    """A page, and the run and the probe that it is about."""
+
+    file: Path
+    run: Path
+    probe: Path
+
+
+@pytest.fixture(scope="module", params=["small", pytest.param("demo", marks=pytest.mark.slow)])
+def shown(request, tmp_path_factory):
+    """The page of the runs above, and that of `make demo` with a probe of its SimFLE."""
+    if request.param == "small":
+        return Shown(*map(request.getfixturevalue, ("whole", "run", "probe")))
+    place = tmp_path_factory.mktemp("demo")
+    subprocess.run([sys.executable, "-m", "simfle_jax.demo", "--workdir", str(place)], check=True, timeout=1800)
+    settings = probe_config.get_config()
+    settings.update(encoder=str(place / "simfle"), protocol="logistic")
+    settings.data.path = str(place / "faces")
+    run_probe(probing(settings), str(place / "probe"))
+    found = Shown(place / "report.html", place / "simfle", place / "probe")
+    made(found.file, found.run, "--probe", found.probe)
+    return found
+
+
 @pytest.fixture(scope="module")
-def browsed(whole, tmp_path_factory):
+def browsed(shown, tmp_path_factory):
     """The page in Chromium, opened once for all that is asked of it."""
+    whole = shown.file
     leaking = tmp_path_factory.mktemp("leaking") / "leaking.html"
     leaking.write_text(whole.read_text().replace("<main", '<img src="http://localhost:9/x.png" alt=""><main', 1))
     with chromium() as browser:
@@ -197,45 +224,45 @@ def browsed(whole, tmp_path_factory):
                        large.charts(), faults, overhang, Opened(browser, leaking).told)  # fmt: skip
 
 
-def test_the_browser_tells_no_error_and_nothing_is_asked_of_a_network(browsed, whole):
+def test_the_browser_tells_no_error_and_nothing_is_asked_of_a_network(browsed, shown):
     assert not browsed.told, browsed.told[:3]
-    assert browsed.asked == [whole.as_uri()] * 2
+    assert browsed.asked == [shown.file.as_uri()] * 2
     assert "violates" in str(browsed.leaking), "the page's policy lets requests out"
 
 
-def test_curves_in_the_browser_have_the_points_of_the_metrics(browsed, whole, run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_curves_in_the_browser_have_the_points_of_the_metrics(browsed, shown):
+    lines = [json.loads(line) for line in (shown.run / "metrics.jsonl").read_text().splitlines()]
     charts = {chart["y"]: chart for chart in browsed.charts}
-    assert len(browsed.charts) == len(Page(whole.read_text()).figures)
+    assert len(browsed.charts) == len(Page(shown.file.read_text()).figures)
     assert all(chart["marks"] for chart in browsed.charts), "a chart is empty"
     for name in set(lines[0]) - {"step", "epoch", "seconds"}:
         (trace,) = charts[name]["traces"]
         assert trace["points"] == [[line["step"], line[name]] for line in lines], name
 
 
-def test_controls_change_the_curves_by_keyboard(browsed, run):
+def test_controls_change_the_curves_by_keyboard(browsed, shown):
     chart = next(chart for chart in browsed.chosen if chart["y"] == "loss/total")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (shown.run / "metrics.jsonl").read_text().splitlines()]
     assert chart["type"] == "log"
     assert [x for x, _ in chart["traces"][0]["points"]] == [line["seconds"] for line in lines]
     expected = curves.smoothed(np.array([line["loss/total"] for line in lines]))
     np.testing.assert_allclose([y for _, y in chart["traces"][0]["points"]], expected)
 
 
-def test_tables_in_the_browser_have_the_numbers_of_the_results(browsed, run, probe):
-    results = json.loads((probe / "results.json").read_text())
+def test_tables_in_the_browser_have_the_numbers_of_the_results(browsed, shown):
+    results = json.loads((shown.probe / "results.json").read_text())
     found = {caption.split(":")[0].split(",")[0]: rows for caption, rows in browsed.tables.items()}
     assert [row[1:] for row in found["Confusion matrix"]] == [
         [[count] for count in row] for row in results["confusion"]
     ]
-    assert [row[0] for row in found["Confusion matrix"]] == results["classes"] == sorted(CLASSES.values())
+    assert [row[0] for row in found["Confusion matrix"]] == results["classes"]
     scores = found["How it scored"][0]
     for score in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert [results[score], *results["intervals_95"][score]] in scores
     assert [row[1:] for row in found["Scores of each class"]] == [
         [[of[name]] for name in ("precision", "recall", "f1", "count")] for of in results["per_class"].values()
     ]
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads((shown.run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {name: value for name, (value,) in found["Last values"]} == {
         name: value for name, value in last.items() if name not in ("step", "epoch", "seconds")
     }

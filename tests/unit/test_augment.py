@@ -49,9 +49,11 @@ def test_views_differ_and_stay_in_range(views):
     assert np.all(np.abs(views[0] - views[1]).mean(axis=(1, 2, 3)) > 0.01)
 
 
-def test_a_view_depends_on_its_own_key_and_image_only(views, keys, images):
-    order = np.array([4, 2, 0, 5, 1, 3])
-    permuted = np.stack(two_views(keys[order], images[order], STRONG))
+@pytest.mark.parametrize("light", [0.0, 0.5])
+def test_a_view_depends_on_its_own_key_and_image_only(light, keys, images):
+    order, settings = np.array([4, 2, 0, 5, 1, 3]), dataclasses.replace(STRONG, light=light)
+    views = np.stack(two_views(keys, images, settings))
+    permuted = np.stack(two_views(keys[order], images[order], settings))
     np.testing.assert_allclose(permuted, views[:, order], atol=1e-6)
 
 
@@ -74,13 +76,27 @@ def test_neutral_settings_give_the_plain_resize(keys, images):
 
 
 @pytest.mark.parametrize(
-    "part", [{"flip": 1.0}, {"jitter": 1.0}, {"gray": 1.0}, {"blur": (2.0, 2.0)}], ids=lambda part: next(iter(part))
+    "part",
+    [{"flip": 1.0}, {"jitter": 1.0}, {"gray": 1.0}, {"blur": (2.0, 2.0)}, {"light": 1.0}],
+    ids=lambda part: next(iter(part)),
 )
 def test_every_part_of_the_augmentation_changes_the_views(part, keys, images):
     without, with_it = (
         np.stack(augment.two_views(keys, images, dataclasses.replace(NEUTRAL, **changes))) for changes in ({}, part)
     )
     assert np.all(np.abs(without - with_it).mean(axis=(2, 3, 4)) > 0.02), "every view of every image"
+
+
+def test_light_from_a_side_is_a_slope_of_the_logarithm_and_keeps_the_middle():
+    grey = jnp.full((400, 9, 9, 3), 0.02)
+    keys = jax.random.split(jax.random.key(0), 400)
+    field = np.log(np.asarray(augment.lit(keys, grey, 0.5)) / 0.02)
+    np.testing.assert_allclose(field[:, 4, 4], 0, atol=1e-5)
+    across, down = field[:, 4, 8, 0], field[:, 8, 4, 0]
+    np.testing.assert_allclose(field[:, 2, 6, 1], across / 2 - down / 2, atol=1e-4)
+    np.testing.assert_allclose([across.std(), down.std()], 0.5, rtol=0.1)
+    assert abs(np.corrcoef(across, down)[0, 1]) < 0.15
+    assert augment.lit(keys, grey + 0.9, 1.0).max() <= 1
 
 
 def test_probe_view_flips_with_its_probability(keys, images):

@@ -1,9 +1,12 @@
 """Scoring and choosing patches."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import small
 
 from simfle_jax.instruments import agreement, effective_rank, spread
+from simfle_jax.methods import find_method
 from simfle_jax.models.facemae import patchify, unpatchify
 from simfle_jax.models.semantic_masking import cells_to_patches, group_maps, mask_by_scores, patch_scores
 
@@ -73,3 +76,15 @@ def test_spread_and_effective_rank():
     line = np.outer(np.sign(z[:, 0]), np.ones(8))
     assert abs(float(effective_rank(jnp.asarray(line))) - 1) < 1e-3
     assert float(spread(jnp.ones((16, 8)))) < 1e-3
+
+
+def test_a_block_is_the_patches_around_a_point_that_may_lie_anywhere():
+    method = find_method(small.config(facemae={"masking": "block"}))
+    grid = method.config.grid
+    keys = jax.random.split(jax.random.key(0), 400)
+    kept = np.asarray(mask_by_scores(-method.draw(keys), 4).kept)
+    rows, columns = np.divmod(kept, grid)
+    assert np.ptp(rows, 1).max() <= 3 and np.ptp(columns, 1).max() <= 3, "four patches that touch"
+    assert (np.ptp(rows, 1) + np.ptp(columns, 1)).mean() < 3
+    counts = np.bincount(kept[:, 0], minlength=grid**2)  # the nearest patch is the one that the point lies in
+    assert counts.min() > 10 and counts.max() < 45, f"25 each are expected, {counts}"

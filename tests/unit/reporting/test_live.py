@@ -56,6 +56,21 @@ def test_refreshes_are_started_when_due_and_one_at_a_time(report, tmp_path):
 
 
 @needs_sh
+def test_a_refresh_rests_as_long_as_it_took(report, tmp_path, monkeypatch):
+    running = report("true")
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    seconds = {2: 100.0, 4: 109.0, 6: 117.0, 8: 118.0}  # started at once; seen ended after 9 s; rests until 118
+    for step, now[0] in seconds.items():
+        running.look(step)
+        if running.process is not None:
+            running.process.wait()
+        assert (running.process is not None) == (step in (2, 8)), step
+    assert len(calls(tmp_path)) == 2
+    running.close()
+
+
+@needs_sh
 def test_pictures_of_a_refresh_that_has_ended_are_given_once(report, tmp_path):
     Image.new("RGB", (5, 3), "red").save(tmp_path / "red.png")
     running = report(
@@ -73,6 +88,8 @@ def test_a_refresh_that_fails_is_told_once_and_tried_again(report, tmp_path, cap
     running = report('echo "error: no space" >&2; exit 1')
     for step in (2, 4, 6):
         wait_for(lambda: running.process is None or running.process.poll() is not None)
+        assert running.look(step - 1) == []
+        wait_for(lambda: time.monotonic() >= running._rests_until)
         assert running.look(step) == []
     wait_for(lambda: len(calls(tmp_path)) == 3)
     running.close()

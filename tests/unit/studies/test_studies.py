@@ -1,13 +1,16 @@
 """The numbers of a study's table, and the studies that are shipped."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from simfle_jax.commands.presets import FOLDER, load_config, load_study
 from simfle_jax.config import pretraining
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.scores import over_seeds
-from simfle_jax.studies import Piece, definition, table, work
+from simfle_jax.studies import Piece, Study, definition, table, work
 
 
 def test_intervals_are_those_of_a_t_test():
@@ -57,3 +60,21 @@ def test_several_scores_and_shares_are_columns_of_their_own():
                      "few, accuracy, 25 %": 0.5}  # fmt: skip
     assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy", "eyes.nme")) == {"points, eyes nme": 0.1}
     assert work.columns("points", {"eyes": {"nme": 0.1}}, ("accuracy",)) == {}
+
+
+def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
+    """A setting that came later is as before, and refused where the arm has another value of it."""
+    arm = load_config("simfle")
+    study = Study(arms={"SimFLE": arm}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
+    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    begun = json.loads((tmp_path / "study.json").read_text())
+    del begun["arms"]["SimFLE"]["facemae.plain_in_averages"], begun["probes"]["k-NN"]["finetune.share"]
+    (tmp_path / "study.json").write_text(json.dumps(begun))
+    for part in ("run/encoder.safetensors", "probes/k-NN/results.json"):
+        (tmp_path / "SimFLE/seed0" / part).parent.mkdir(parents=True)
+        (tmp_path / "SimFLE/seed0" / part).touch()
+    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(begun))
+    arm.facemae.plain_in_averages = False
+    with pytest.raises(UserError, match=r"'SimFLE' with facemae.plain_in_averages = True, now False"):
+        definition.record(study, tmp_path, load_config("probe"), tmp_path)

@@ -97,3 +97,20 @@ def test_each_view_learns_from_the_target_of_the_other(train_step, state):
     assert np.std(q1, 0).max() < 1e-3 < 0.1 < np.std(q2, 0).max(), (
         "the first view's target is made from the second view"
     )
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_plain_images_enter_the_running_averages_only_where_they_are_to(taken, train_step):
+    """Without them the averages after a step are those of BYOL, which sees the same views; with them they are not."""
+    facemae = {"plain_in_averages": taken, "tie": "patch", "alpha": 0.3}
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8))
+
+    def averages(step):
+        return step(step.fresh_state(), images)[0].stats["online"]["encoder"]
+
+    ours, byols = (
+        jax.tree.leaves(jax.jit(averages, static_argnums=0, compiler_options=compilation.once())(step))
+        for step in (TrainStep(small.config(ema_decay=0.75, facemae=facemae), 10), train_step)
+    )
+    same = [np.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(ours, byols, strict=True)]
+    assert all(same) if not taken else not any(same)
