@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.eval_only = False
     config.cached = ConfigDict({"lrs": ()})
     config.knn = ConfigDict({"k": (20,), "temperature": (0.07,)})
-    config.lowlabel = ConfigDict({"shares": (0.01, 0.05, 0.1, 0.25), "draws": 5})
+    config.lowlabel = ConfigDict({"on": "logistic", "shares": (0.01, 0.05, 0.1, 0.25), "draws": 5})
     config.finetune = _finetune()
     config.landmarks = ConfigDict({"head": "linear", "file": "", "lr": 1e-3})
     config.data = _data()

@@ -131,9 +131,21 @@ def random_crop_and_flip(
     flip: float | Float[Array, ""],
 ) -> Resized:
     """The probe's training view of uint8 images [B, S, S, 3] or Canvases: random crop and flip, [B, size, size, 3]."""
+    return placed_crops(keys, images, size, scale, ratio, flip)[0]
+
+
+def placed_crops(
+    keys: Key[Array, " batch"],
+    images: Bytes | Canvases,
+    size: int,
+    scale: Range,
+    ratio: Range,
+    flip: float | Float[Array, ""],
+) -> tuple[Resized, Float[Array, "batch 4"], Bool[Array, " batch"]]:
+    """`random_crop_and_flip` with where each view lies: its box in pixels, as of `crop_boxes`, and whether it is mirrored."""
     draws, (pixels, sides) = Draws.of(keys), apart(images)
-    boxes = crop_boxes(draws, _image_size(pixels, sides), scale, ratio)
-    return to_images(_crop_planes(to_float(pixels), boxes, size, draws.flip[:, 0] < flip))
+    boxes, flipped = crop_boxes(draws, _image_size(pixels, sides), scale, ratio), draws.flip[:, 0] < flip
+    return to_images(_crop_planes(to_float(pixels), boxes, size, flipped)), boxes, flipped
 
 
 def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> Images:

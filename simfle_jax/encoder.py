@@ -106,10 +106,15 @@ class Encoder:
         """The trunk under torchvision's (a ViT: timm's) names, in torch's layout, without classifier."""
         return torch_names.to_torch(torch_names.trunk_entries(self.trunk), jax.device_get(self.arrays))
 
-    def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[jax.Array, Any]:
+    def training_features(self, arrays: Any, images: jax.Array, statistics: Any) -> tuple[Features, Any]:
         """Features in training mode, and the new BatchNorm statistics as `statistics(trunk)` gives them; traceable."""
         trunk = nnx.merge(self.graph, arrays["params"], arrays["stats"])
-        return trunk(images, train=True).pooled, statistics(trunk)
+        return trunk(images, train=True), statistics(trunk)
+
+    def retrained(self, trees: dict[str, Any]) -> "Encoder":
+        """An encoder of these arrays, which fine-tuning made of this one's."""
+        method = f"{self.metadata.get('method', 'unknown')}, fine-tuned"
+        return Encoder(trees, self.trunk, self.metadata | {"method": method})
 
     def _in_chunks(self, images: np.ndarray, spatial: bool) -> np.ndarray:
         images = np.asarray(images)

@@ -18,7 +18,7 @@ from simfle_jax.commands.ending import ended
 from simfle_jax.data import packing
 from simfle_jax.data.photographs.alignment import CHOICES, Alignment
 from simfle_jax.data.photographs.detector import YuNet
-from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew, w300, wflw
+from simfle_jax.data.prepare import affectnet, check, ferplus, folder, manifest, rafdb, sfew, w300, w300vw, wflw
 from simfle_jax.data.prepare.plan import Plan
 from simfle_jax.data.prepare.run import check_apart, prepare
 from simfle_jax.errors import UserError
@@ -30,6 +30,7 @@ PLANS: dict[str, tuple[Callable[..., Plan], tuple[str, ...]]] = {
     "ferplus": (ferplus.plan, ("labels", "test_split")),
     "sfew": (sfew.plan, ("alignment",)),
     "300w": (w300.plan, ("margin",)),
+    "300vw": (w300vw.plan, ("margin",)),
     "wflw": (wflw.plan, ("margin",)),
     "folder": (folder.plan, ()),
 }
@@ -72,7 +73,9 @@ def make_parser() -> argparse.ArgumentParser:
     rules = parser.add_argument_group("rules of the data sets")
     rules.add_argument("--classes", type=int, choices=(7, 8), help="affectnet: without or with contempt (8)")
     rules.add_argument(
-        "--margin", type=_share, help="widening of the face box per edge: affectnet, older (0.1), 300w and wflw (0.2)"
+        "--margin",
+        type=_share,
+        help="widening of the face box per edge: affectnet, older (0.1), 300w, 300vw and wflw (0.2)",
     )
     rules.add_argument("--alignment", choices=("aligned", "original"), help="rafdb (aligned), sfew (as found)")
     rules.add_argument("--labels", choices=("majority", "argmax"), help="ferplus: from votes to a class (majority)")

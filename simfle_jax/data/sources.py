@@ -52,6 +52,15 @@ class Source(Protocol):
     def name(self, index: int) -> str: ...
 
 
+@runtime_checkable
+class WithPoints(Protocol):
+    """A source that also holds the landmarks of its images."""
+
+    def read_points(self) -> np.ndarray:
+        """Of all images [n, P, 2], in pixels."""
+        ...
+
+
 class FolderSource:
     """The images below a folder, sorted by their path relative to it.
 

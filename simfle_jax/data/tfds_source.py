@@ -19,7 +19,8 @@ except ImportError as problem:
         f"data.source=tfds:... needs TensorFlow Datasets ({problem}): pip install -c requirements.txt -e '.[tfds]'"
     ) from None
 
-FORM = "tfds:NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE]"
+FORM = "tfds:NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE&points=FEATURE&val=SPLIT]"
+OPTIONS = ("image", "label", "points", "val")
 VALIDATION = ("val", "validation", "valid", "dev", "test")  # the first that a data set has serves as val
 NAMES = ("name", "filename", "file_name", "image/filename", "id")
 
@@ -31,6 +32,8 @@ class Spec(NamedTuple):
     split: str | None
     image: str | None
     label: str | None
+    points: str | None
+    val: str | None
 
 
 class TfdsSource:
@@ -39,10 +42,11 @@ class TfdsSource:
     The image is the only feature of type Image, the label the only ClassLabel; where there are several they are
     named as in `tfds:celeb_a:train?image=image`. A plain Tensor that is named serves, too, as `pixels` tells. Names
     come from a text feature `name` or `filename` and are the record's number otherwise. The split that `spec` names is
-    the one to train on (train by default); `val` is served by validation or test where there is no val.
+    the one to train on (train by default); `val` is the split that the option `val` names, or else validation or test
+    where there is no val.
 
     Args:
-        spec: NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE].
+        spec: NAME[/CONFIG][:VERSION][:SPLIT][?OPTION=VALUE&...], the options those of FORM.
         path: TFDS's data_dir; '' is its own default, ~/tensorflow_datasets.
         labelled: whether to read the labels, all of them now.
         split: the split; what `spec` names stands for train alone.
@@ -95,6 +99,29 @@ class TfdsSource:
         name = f"{self._info.full_name}:{self.split}"
         return fingerprint([(name, split.num_examples), (name, split.num_bytes)])
 
+    def read_points(self) -> np.ndarray:
+        """Landmarks [n, P, 2] in pixels of the images, from the feature that holds them in shares of the images' sides.
+
+        It is the only tensor of points x 2 numbers, or the one that is named, as in `?points=landmarks_2d`.
+
+        Raises:
+            UserError: there is none, or images of several sizes.
+        """
+        features, info = self._info.features, self._info
+        fitting = [key for key, feature in sorted(features.items()) if tuple(feature.shape or ())[1:] == (2,)]
+        key = self._spec.points or (fitting[0] if len(fitting) == 1 else None)
+        if key not in fitting:
+            state = f"has {', '.join(fitting) or 'none'} of points [P, 2]"
+            raise UserError(f"{info.name} {state}: name the one that is meant with ?points=FEATURE")
+        height, width = features[self._image].shape[:2]
+        if height is None or width is None:
+            raise UserError(f"{info.name} holds images of several sizes: points in shares of them are not known to us")
+        points, progress = np.empty((len(self), *features[key].shape), np.float32), Progress(len(self), "points")
+        for index in range(len(self)):
+            points[index] = self._records[index][key]
+            progress.update(index + 1)
+        return points * np.array([width, height], np.float32)
+
     def _name_in(self, example: dict[str, Any], index: int) -> str:
         return example[self._name].decode() if self._name else f"{self.split}/{index:08d}"
 
@@ -109,13 +136,13 @@ class TfdsSource:
 
 
 def parse(spec: str) -> Spec:
-    """Takes `NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE]` apart."""
+    """Takes what FORM says apart."""
     where, _, query = spec.partition("?")
     options = dict(urllib.parse.parse_qsl(query))
     match = re.fullmatch(r"(\w+(?:/[\w.+-]+)?)(:\d+\.\d+\.\d+)?(?::([\w+%\[\]:.-]+))?", where)
-    if not match or set(options) - {"image", "label"}:
+    if not match or set(options) - set(OPTIONS):
         raise UserError(f"data.source=tfds:{spec} is not of the form {FORM}")
-    return Spec(match[1] + (match[2] or ""), match[3], options.get("image"), options.get("label"))
+    return Spec(match[1] + (match[2] or ""), match[3], *map(options.get, OPTIONS))
 
 
 def _open(spec: Spec, path: str) -> tuple[Any, Any]:
@@ -157,14 +184,15 @@ def _data_source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
 
 def _choose_split(spec: Spec, split: str | None, found: list[str]) -> str:
     if split == "val":
-        chosen = next((name for name in VALIDATION if name in found), "val")
+        chosen = spec.val or next((name for name in VALIDATION if name in found), "val")
     elif split in (None, "train"):
         chosen = spec.split or "train"
     else:
         chosen = split  # a further set that is asked for by name: train in its place would report on what was learnt
     parts = re.split(r"\[[^\]]*\]|\+", chosen)
     if not set(filter(None, parts)) <= set(found):
-        raise UserError(f"{spec.builder} has no split {chosen!r}, only {', '.join(found)}: give one as NAME:SPLIT")
+        how = "?val=SPLIT" if split == "val" else "NAME:SPLIT"
+        raise UserError(f"{spec.builder} has no split {chosen!r}, only {', '.join(found)}: give one as {how}")
     return chosen
 
 

@@ -1,10 +1,11 @@
-"""Fine-tuning, the computation: trunk and classifier trained together on labels, the early blocks more slowly.
+"""Fine-tuning, the computation: trunk and head trained together, the early blocks more slowly.
 
 Layer-wise rates are BEiT's and MAE's: `layer_decay` to the power of the blocks between a parameter and the classifier.
 Everything random is a function of (seed, step, place in the batch), so what is continued ends as if uninterrupted.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from typing import Any
 
 import flax.struct
@@ -28,7 +29,7 @@ Path = tuple[str | int, ...]
 
 @flax.struct.dataclass
 class TuneState:
-    """All that fine-tuning changes; params holds `trunk` and `fc`, a `Linear`."""
+    """All that fine-tuning changes; params holds `trunk` and `fc`, what reads its features."""
 
     step: jax.Array
     params: Tree
@@ -45,11 +46,11 @@ class Course:
     epochs: int
 
 
-class TuneStep:
-    """One step of fine-tuning, as a pure function of a TuneState."""
+class Tuning(ABC):
+    """One step of fine-tuning, as a pure function of a TuneState; the head and what it learns are the subclass's."""
 
-    def __init__(self, encoder: Encoder, n_classes: int, probe: Probe, batch_size: int, steps_per_epoch: int):
-        self.encoder, self.n_classes, self.seed, self.settings = encoder, n_classes, probe.seed, probe.finetune
+    def __init__(self, encoder: Encoder, probe: Probe, batch_size: int, steps_per_epoch: int):
+        self.encoder, self.seed, self.settings = encoder, probe.seed, probe.finetune
         tune = probe.finetune
         moves = OptimizerSettings(
             name=tune.optimizer, lr=tune.lr, momentum=probe.momentum, weight_decay=tune.weight_decay, ema_decay=0.0,
@@ -61,21 +62,36 @@ class TuneStep:
         self.tx = optax.chain(optimizer(course, steps_per_epoch), slower)
 
     def fresh_state(self) -> TuneState:
-        """The encoder's arrays and a new classifier, at step 0."""
-        fc = new_layer(self.seed, self.encoder.dim, self.n_classes)
-        params = {"trunk": self.encoder.arrays["params"], "fc": fc}
-        return TuneState(jnp.zeros((), jnp.int32), params, self.encoder.arrays["stats"], self.tx.init(params))
+        """The encoder's arrays and a new head, at step 0."""
+        params = {"trunk": self.encoder.arrays["params"], "fc": self.fresh_head()}
+        return TuneState(jnp.zeros((), jnp.int32), params, self.fresh_statistics(), self.tx.init(params))
+
+    @abstractmethod
+    def fresh_head(self) -> Tree:
+        """The parameters of a new head."""
+
+    def fresh_statistics(self) -> Tree:
+        """All that is counted and not learned: the trunk's BatchNorm statistics."""
+        return self.encoder.arrays["stats"]
+
+    @abstractmethod
+    def batch(self, step: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Normalised views [B, size, size, 3] of uint8 images [B, S, S, 3], and what is to be learned of them."""
+
+    @abstractmethod
+    def loss(self, params: Tree, stats: Tree, views: jax.Array, targets: jax.Array) -> tuple[jax.Array, Tree]:
+        """The loss on what `batch` gave, and the new statistics."""
 
     def rates(self, params: Tree) -> Tree:
-        """Of every parameter: its learning rate over that of the classifier."""
+        """Of every parameter: its learning rate over that of the head."""
         trunk = block_rates(params["trunk"], self.settings.layer_decay)
-        return {"trunk": trunk, "fc": Linear(1.0, 1.0)}  # type: ignore[arg-type]
+        return {"trunk": trunk, "fc": jax.tree.map(lambda _: 1.0, params["fc"])}
 
     def __call__(
-        self, state: TuneState, images: jax.Array, labels: jax.Array
+        self, state: TuneState, images: jax.Array, targets: jax.Array
     ) -> tuple[TuneState, dict[str, jax.Array]]:
-        """The next state and the metrics of one step on uint8 images [B, S, S, 3] with labels [B]."""
-        views, targets = self.batch(state.step, images, labels)
+        """The next state and the metrics of one step on uint8 images [B, S, S, 3] with their targets [B, ...]."""
+        views, targets = self.batch(state.step, images, targets)
         with jax.default_matmul_precision("float32"):
             differentiated = jax.value_and_grad(self.loss, has_aux=True)
             (loss, stats), grads = differentiated(state.params, state.stats, views, targets)
@@ -84,11 +100,22 @@ class TuneStep:
         metrics = {"loss/train": loss, "learning_rate": self.learning_rate(state.step)}
         return TuneState(state.step + 1, params, stats, opt_state), metrics
 
-    def batch(self, step: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+
+class TuneStep(Tuning):
+    """The step with a linear classifier, on labels."""
+
+    def __init__(self, encoder: Encoder, n_classes: int, probe: Probe, batch_size: int, steps_per_epoch: int):
+        super().__init__(encoder, probe, batch_size, steps_per_epoch)
+        self.n_classes = n_classes
+
+    def fresh_head(self) -> Linear:
+        return new_layer(self.seed, self.encoder.dim, self.n_classes)
+
+    def batch(self, step: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the networks see: normalised random crops [B, size, size, 3], and shares of the classes [B, K]."""
         keys = image_keys(self.seed, step, len(images))
         views = augment.random_crop_and_flip(keys, images, self.encoder.size, CROP_SCALE, CROP_RATIO, FLIP)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, self.n_classes), self.settings.label_smoothing)
+        targets = optax.smooth_labels(jax.nn.one_hot(targets, self.n_classes), self.settings.label_smoothing)
         if self.settings.mixup:
             # One share for the batch, whose images are mixed with those of the reversed batch (Zhang et al. 2018).
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), step), len(images))
@@ -99,7 +126,7 @@ class TuneStep:
     def loss(self, params: Tree, stats: Tree, views: jax.Array, targets: jax.Array) -> tuple[jax.Array, Tree]:
         """The mean cross-entropy, and the new BatchNorm statistics."""
         features, stats = self.encoder.training_features({"params": params["trunk"], "stats": stats}, views, statistics)
-        logits = params["fc"].logits(features)
+        logits = params["fc"].logits(features.pooled)
         return optax.softmax_cross_entropy(logits, targets).mean(), stats
 
 

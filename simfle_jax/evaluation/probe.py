@@ -5,6 +5,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
@@ -14,10 +15,17 @@ from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
 from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.features import Extractor
-from simfle_jax.evaluation.landmarks import probe as landmarks
-from simfle_jax.evaluation.linear import Labelled
-from simfle_jax.evaluation.protocols import find_protocol
-from simfle_jax.evaluation.protocols.base import ProbeProtocol, TrainingSet, TrunkProtocol
+from simfle_jax.evaluation.few_labels import summary_scores
+from simfle_jax.evaluation.linear import Labelled, Linear
+from simfle_jax.evaluation.protocols import find_protocol, trained_protocol
+from simfle_jax.evaluation.protocols.base import (
+    ProbeProtocol,
+    Protocol,
+    TargetProtocol,
+    TrainingSet,
+    TrunkProtocol,
+    TuningSet,
+)
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
@@ -27,7 +35,6 @@ from simfle_jax.runs.mirror import opened, shown
 from simfle_jax.storage import joined
 from simfle_jax.weights.files import write_safetensors
 
-TRAIN_TRUNKS = ("finetune",)  # protocols whose probes keep a trunk of their own
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 
 
@@ -53,26 +60,20 @@ def run_probe(probe: Probe, workdir: str) -> Results:
 
 def run_one(probe: Probe, workdir: str) -> Results:
     """The same of `probe.seed` alone."""
-    if not probe.eval_only:
-        find_protocol(probe)  # tells of settings that do not go together before an encoder is read
+    asked = None if probe.eval_only else find_protocol(probe)  # tells of settings that do not go together at once
     compilation.use_cache()
     with opened(workdir) as folder:
-        recorded = records.training_settings(folder).get("protocol") if probe.eval_only else ""
-        if "landmarks" in (recorded, probe.protocol):
-            encoder = open_model(probe)
-            if isinstance(encoder, FeatureTable):
-                raise UserError(
-                    f"the probe in {workdir} finds landmarks in images: give --config.encoder, not features"
-                )
-            return (landmarks.evaluate if probe.eval_only else landmarks.train)(probe, encoder, folder)
-        if probe.eval_only:
-            return evaluate(probe, own_model(folder) or open_model(probe), folder)
-        return train(probe, open_model(probe), folder)
+        protocol = asked or trained_protocol(probe, records.training_settings(folder).get("protocol", ""))
+        model = (own_model(folder) if probe.eval_only else None) or open_model(probe)
+        if isinstance(protocol, TargetProtocol):
+            assert isinstance(model, Encoder)  # features are refused above
+            return (protocol.evaluate if probe.eval_only else protocol.train)(model, folder)
+        return evaluate(probe, model, folder) if probe.eval_only else train(protocol, model, folder)
 
 
 def own_model(folder: Path) -> Encoder | None:
-    """The trunk that a probe trained itself and keeps beside its classifier; None where it took a frozen one."""
-    return load_encoder(folder) if records.training_settings(folder).get("protocol") in TRAIN_TRUNKS else None
+    """The trunk that a probe trained itself and keeps in its folder; None where it took a frozen one."""
+    return load_encoder(folder) if "tuned_encoder_hash" in (records.read_results(folder) or {}) else None
 
 
 def open_model(probe: Probe) -> Encoder | FeatureTable:
@@ -83,21 +84,21 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
     return untrained_encoder(encoder, probe.seed) if probe.untrained else encoder
 
 
-def train(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Results:
+def train(protocol: Protocol, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
-    sets = open_sets(probe)
-    with folders.take(folder, identity(probe, model, sets, folder), upgraded):
-        return _train(probe, model, sets, folder)
+    sets = open_sets(protocol.probe)
+    with folders.take(folder, identity(protocol.probe, model, sets, folder), upgraded):
+        return _train(protocol, model, sets, folder)
 
 
-def _train(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
+def _train(protocol: Protocol, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
+    probe = protocol.probe
     finished = records.read_results(folder)
     if finished:
         logging.warning("%s is complete; nothing to do", shown(folder))
         print(results.summary(finished))
         return finished
 
-    protocol = find_protocol(probe)
     fit = _tuned if isinstance(protocol, TrunkProtocol) else _fitted
     trained, extractor, apart, facts = fit(protocol, model, sets, folder)  # type: ignore[arg-type]
     found = {name: results.predict(trained, labelled) for name, labelled in apart.items() if name != "train-holdout"}
@@ -136,7 +137,12 @@ def _tuned(protocol: TrunkProtocol, model: Encoder, sets: Sets, folder: Path) ->
     """The same of a protocol that trains the trunk, which is then kept beside the probe."""
     probe = protocol.probe
     canvas = probe.data.canvas or model.size
-    tuned = protocol.tune(model, sets.train, len(sets.classes), canvas, folder)
+
+    def score(encoder: Encoder, predictor: Linear) -> dict[str, float]:
+        val = make_extractor(probe, encoder, canvas).plain(sets.apart["val"], "val")
+        return summary_scores(np.asarray(val.labels), np.asarray(predictor.predict(val.features)), len(sets.classes))
+
+    tuned = protocol.tune(model, TuningSet(sets.train, len(sets.classes), canvas, folder, score))
     extractor = make_extractor(probe, tuned.encoder, canvas)
     extractor.bad_list = folder / "bad_images.txt"
     extractor.bad |= {f"train/{name}": reason for name, reason in tuned.bad.items()}

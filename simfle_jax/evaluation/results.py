@@ -122,16 +122,21 @@ def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Result
 
 def over_seeds(found: list[Results]) -> Results:
     """Of the summary scores of several seeds; with few labels, of the mean over the draws of each share; of landmarks
-    the error by the outer eye corners.
+    errors by the outer eye corners, and below `box` those by the box.
     """
     if "outer_eyes" in found[0]:
-        return {"nme": _spread([results["outer_eyes"]["nme"] for results in found])}
+        return _errors_over_seeds(found, "outer_eyes") | {"box": _errors_over_seeds(found, "box")}
     if "shares" not in found[0]:
         return {name: _spread([results[name] for results in found]) for name in scores.SUMMARY if name in found[0]}
     return {"shares": [
         {"share": rows[0]["share"]} | {name: _spread([row[name]["mean"] for row in rows]) for name in scores.SUMMARY}
         for rows in zip(*(results["shares"] for results in found), strict=True)
     ]}  # fmt: skip
+
+
+def _errors_over_seeds(found: list[Results], length: str) -> Results:
+    numbers = [name for name, value in found[0][length].items() if isinstance(value, float)]
+    return {name: _spread([results[length][name] for results in found]) for name in numbers}
 
 
 def _spread(values: list[float]) -> Results:

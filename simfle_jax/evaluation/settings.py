@@ -61,6 +61,7 @@ class LowLabelSettings:
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25)  # of every class's training images, at least one image
     draws: int = 5  # random subsets for each share
+    on: str = "logistic"  # what learns from them, or 'finetune', with the settings of that protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,8 @@ class FineTuneSettings:
 class LandmarkSettings:
     """How the protocol 'landmarks' gets points out of feature maps."""
 
-    head: str = "linear"  # on the whole map, or 'attention', which pools the map's cells for each point
+    head: str = "linear"  # on the whole map; 'attention', which pools the map's cells for each point; or 'finetune',
+    # attention for which the trunk is trained, too, with the settings of the protocol 'finetune'
     file: str = (
         ""  # .npz, .csv, or a folder of .pts files; '': landmarks.npz below data.path, or .pts beside the images
     )
@@ -170,12 +172,13 @@ def _check_groups(probe: Probe) -> None:
     )
     require(len(set(few.shares)) == len(few.shares), f"lowlabel.shares = {few.shares} names one share twice")
     require(few.draws >= 1, f"lowlabel.draws = {few.draws} must be at least 1")
+    one_of("lowlabel.on", few.on, ("logistic", "finetune"))
     _check_finetune(probe)
     _check_landmarks(probe)
 
 
 def _check_landmarks(probe: Probe) -> None:
-    one_of("landmarks.head", probe.landmarks.head, ("linear", "attention"))
+    one_of("landmarks.head", probe.landmarks.head, ("linear", "attention", "finetune"))
     require(probe.landmarks.lr > 0, f"landmarks.lr = {probe.landmarks.lr} must be positive")
     for name in ("val", "train_list", "val_list", "groups"):
         require(
@@ -188,6 +191,12 @@ def _check_landmarks(probe: Probe) -> None:
         )
 
 
+def trains_trunk(probe: Probe) -> bool:
+    """Whether these settings train the trunk, with those of `finetune`."""
+    how = {"finetune": "finetune", "lowlabel": probe.lowlabel.on, "landmarks": probe.landmarks.head}
+    return how.get(probe.protocol) == "finetune"
+
+
 def _check_finetune(probe: Probe) -> None:
     tune = probe.finetune
     one_of("finetune.optimizer", tune.optimizer, ("adamw", "sgd"))
@@ -195,13 +204,19 @@ def _check_finetune(probe: Probe) -> None:
     require(tune.weight_decay >= 0, f"finetune.weight_decay = {tune.weight_decay} must not be negative")
     require(tune.warmup_epochs >= 0, f"finetune.warmup_epochs = {tune.warmup_epochs:g} must not be negative")
     require(
-        probe.protocol != "finetune" or tune.warmup_epochs < probe.epochs,
+        not trains_trunk(probe) or tune.warmup_epochs < probe.epochs,
         f"finetune.warmup_epochs = {tune.warmup_epochs:g} must be less than epochs = {probe.epochs}",
     )
     require(0 < tune.layer_decay <= 1, f"finetune.layer_decay = {tune.layer_decay} must lie within 0..1")
     require(0 <= tune.label_smoothing < 1, f"finetune.label_smoothing = {tune.label_smoothing} must lie in 0..1")
     require(tune.mixup >= 0, f"finetune.mixup = {tune.mixup} must not be negative")
     require(0 < tune.share <= 1, f"finetune.share = {tune.share} must lie within 0..1")
+    if trains_trunk(probe) and probe.protocol != "finetune":
+        require(tune.share == 1, f"finetune.share = {tune.share} is for protocol = 'finetune', not {probe.protocol!r}")
+    require(
+        tune.mixup == 0 or probe.protocol != "landmarks" or not trains_trunk(probe),
+        f"finetune.mixup = {tune.mixup} mixes classes, and landmarks are none: leave it out",
+    )
 
 
 def _check_labels(probe: Probe) -> None:

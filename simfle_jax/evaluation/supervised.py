@@ -28,7 +28,7 @@ def train_supervised(
 
     def loss_of(weights: Any, stats: Any, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
         features, stats = encoder.training_features({"params": weights["trunk"], "stats": stats}, x, statistics)
-        return optax.softmax_cross_entropy_with_integer_labels(features @ weights["fc"], y).mean(), stats
+        return optax.softmax_cross_entropy_with_integer_labels(features.pooled @ weights["fc"], y).mean(), stats
 
     @partial(jax.jit, compiler_options=compilation.training_options())
     def step(

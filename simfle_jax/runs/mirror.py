@@ -258,7 +258,7 @@ def _files(folder: Path) -> list[Path]:
     """What is copied: no checkpoints, and no temporary files."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if not path.name.startswith(".")
-            and path.relative_to(folder).parts[0] != "checkpoints"]  # fmt: skip
+            and "checkpoints" not in path.relative_to(folder).parts]  # fmt: skip
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,6 +1,10 @@
 """Fine-tuning through probe.py's own way: it learns, goes on to the bit, and what it made works everywhere."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +15,14 @@ from small_probe import COLOURS, write_encoder, write_split
 
 from configs import probe as probe_config
 from simfle_jax.commands import convert
-from simfle_jax.config import named_trunk
+from simfle_jax.config import as_dict, named_trunk
 from simfle_jax.data.decode import decode
 from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation import finetune
+from simfle_jax.evaluation import finetune, tuning
 from simfle_jax.evaluation.classifier import load_classifier
 from simfle_jax.evaluation.finetune import block_rates
 from simfle_jax.evaluation.probe import run_probe
-from simfle_jax.evaluation.protocols import finetune as protocol
 from simfle_jax.evaluation.records import read_predictions
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.models.trunks import fresh_trunk
@@ -83,15 +86,15 @@ def test_it_learns_with_its_trunk_and_the_start_stays_as_it_was(whole, start, da
 
 
 def test_an_interrupted_one_goes_on_to_the_same_bits(whole, settings, tmp_path, monkeypatch):
-    class Stopped(protocol.Stop):
+    class Stopped(tuning.Stop):
         def asked(self, step):
             return step == 13  # within an epoch
 
     begun = []
-    batches = protocol.TrainBatches
-    monkeypatch.setattr(protocol, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
+    batches = tuning.TrainBatches
+    monkeypatch.setattr(tuning, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(protocol, "Stop", Stopped)
+        patch.setattr(tuning, "Stop", Stopped)
         run_probe(settings(), str(tmp_path / "p"))
     assert not (tmp_path / "p" / "probe.safetensors").exists()
     with pytest.raises(UserError, match=r"is a run with finetune\.lr = 0\.1, now 0\.2"):
@@ -106,12 +109,77 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(whole, settings, tmp_path, 
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
 
 
+CHILD = """
+import json, sys, time
+from simfle_jax.evaluation import tuning
+from simfle_jax.evaluation.probe import run_probe
+from simfle_jax.evaluation.settings import probing
+
+class Slow(tuning.Stop):
+    def asked(self, step):
+        time.sleep(0.1)
+        return super().asked(step)
+
+tuning.Stop, tuning.SAVE_SECONDS = Slow, 0
+run_probe(probing(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_one_goes_on_to_the_same_bits(whole, settings, tmp_path, monkeypatch):
+    """By SIGKILL, once a checkpoint is there."""
+    folder = tmp_path / "p"
+    asked = json.dumps(as_dict(settings()))
+    child = subprocess.Popen([sys.executable, "-c", CHILD, asked, str(folder)], stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not any(path.name.isdigit() for path in folder.glob("checkpoints/*")):
+        time.sleep(0.005)
+    child.kill()
+    assert child.communicate() and child.returncode == -signal.SIGKILL and not (folder / "results.json").exists()
+    begun, batches = [], tuning.TrainBatches
+    monkeypatch.setattr(tuning, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
+    results = run_probe(settings(), str(folder))
+    assert 0 < begun[0] < 24 and results["confusion"] == whole[1]["confusion"]
+    for name in FILES:
+        ours, theirs = load_file(folder / name), load_file(whole[0] / name)
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(3, 25, 3))
+
+
 def test_from_scratch_on_few_labels(settings, tmp_path):
     tune = {"share": 0.5, "optimizer": "sgd", "warmup_epochs": 0.0, "layer_decay": 1.0}
     results = run_probe(settings(untrained=True, epochs=1, finetune=tune), str(tmp_path / "p"))
     assert results["train_count"] == 7 + 6 + 6 and results["untrained"]
     classifier = load_classifier(tmp_path / "p")  # the trunk beside the probe, not a fresh one
     assert classifier.encoder.hash == results["tuned_encoder_hash"]
+
+
+def test_few_labels_are_fine_tuned_on_draw_by_draw_and_a_finished_draw_is_not_done_again(
+    settings, tmp_path, monkeypatch
+):
+    tune = {"warmup_epochs": 0.0, "lr": 0.1}
+    alone = run_probe(settings(epochs=2, finetune=tune | {"share": 0.5}), str(tmp_path / "alone"))
+    changes = {"epochs": 2, "finetune": tune, "lowlabel": {"on": "finetune", "shares": (0.5,), "draws": 3}}
+    begun, batches = [], tuning.TrainBatches
+
+    def failing(*a, **k):
+        begun.append(k["start_step"])
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return batches(*a, **k)
+
+    monkeypatch.setattr(tuning, "TrainBatches", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run_probe(settings(protocol="lowlabel", **changes), str(tmp_path / "p"))
+    kept = json.loads((tmp_path / "p" / "draws" / "0.5-1" / "results.json").read_text())
+    results = run_probe(settings(protocol="lowlabel", **changes), str(tmp_path / "p"))
+    assert begun == [0, 0, 0, 2, 0]  # the kept one from its last checkpoint, the second not at all, the third anew
+    draws, scores = results["draws"], results["shares"][0]["accuracy"]
+    assert [(row["share"], row["draw"], row["train_count"]) for row in draws] == [(0.5, i, 19) for i in range(3)]
+    assert draws[1]["accuracy"] == kept["accuracy"] and scores["mean"] == np.mean([row["accuracy"] for row in draws])
+    assert results["confusion"] == alone["confusion"] and draws[0]["accuracy"] == alone["accuracy"]
+    assert results["tuned_encoder_hash"] == alone["tuned_encoder_hash"] == load_encoder(tmp_path / "p").hash
+    assert results["train_count"] == 38 and not list((tmp_path / "p" / "draws").rglob("checkpoints"))
 
 
 def normalised(data):

@@ -9,7 +9,9 @@ from small_probe import write_encoder
 from configs import probe as probe_config
 from simfle_jax.commands.faces import write_faces
 from simfle_jax.data.synthetic_faces import DEMO
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation import tuning
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
 
@@ -60,12 +62,47 @@ def test_a_head_is_fitted_read_again_and_evaluates_to_the_same(settings, data, t
 def test_subsets_and_images_without_points_are_told(settings, data, tmp_path, caplog):
     with np.load(data / "landmarks.npz") as true:
         keep = np.arange(len(true["name"])) != len(true["name"]) - 1
-        names = true["name"][keep]
+        names = true["name"][keep].astype("<U64")
         flags = np.char.find(names, "val/anger") == 0
+        names[0] = "train/anger/gone.jpg"
         np.savez(tmp_path / "some.npz", name=names, points=true["points"][keep], subsets=flags[:, None],
                  subset_names=np.array(["angry"]))  # fmt: skip
     changes = {"file": str(tmp_path / "some.npz"), "head": "attention"}
     results = run_probe(settings(landmarks=changes, epochs=2, batch_size=64), str(tmp_path / "p"))
-    assert results["subsets"]["angry"]["count"] == 4 and results["skipped"] == 1 and results["count"] == 31
+    assert results["subsets"]["angry"]["count"] == 4 and results["skipped"] == 2 and results["count"] == 31
     assert "1 of 32 images in val have no points and are left out" in caplog.text
+    assert "has points of 1 images that are not in train, first train/anger/gone.jpg" in caplog.text
     assert "no points in" in (tmp_path / "p" / "bad_images.txt").read_text()
+
+
+TUNED = {
+    "landmarks": {"head": "finetune"},
+    "epochs": 12,
+    "batch_size": 16,
+    "finetune": {"lr": 0.05, "warmup_epochs": 1.0, "layer_decay": 1.0},
+}
+
+
+def test_a_tuned_trunk_beats_the_mean_shape_goes_on_to_the_bit_and_is_read_again(settings, tmp_path, monkeypatch):
+    """From scratch, with two seeds: the supervised ceiling. The second seed is stopped within an epoch."""
+
+    class Stopped(tuning.Stop):
+        def asked(self, step):
+            return step == 14
+
+    begun, batches, changes = [], tuning.TrainBatches, TUNED | {"untrained": True}
+    monkeypatch.setattr(tuning, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
+    whole = run_probe(settings(**changes, seed=1), str(tmp_path / "whole"))
+    assert whole["outer_eyes"]["nme"] < 0.9 * whole["mean_shape"]["outer_eyes"]["nme"] and whole["head"] == "finetune"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(tuning, "Stop", Stopped)
+        run_probe(settings(**changes, seed=1), str(tmp_path / "p" / "seed1"))
+    found = run_probe(settings(**changes, seeds=(0, 1)), str(tmp_path / "p"))
+    assert begun == [0, 0, 0, 14]
+    values = found["over_seeds"]["nme"]["values"]
+    assert values == [found["outer_eyes"]["nme"], whole["outer_eyes"]["nme"]] and values[0] != values[1]
+    assert found["over_seeds"]["box"]["auc_10"]["values"][1] == whole["box"]["auc_10"]
+    tuned = load_encoder(tmp_path / "p")
+    assert found["tuned_encoder_hash"] == tuned.hash != found["encoder_hash"]
+    again = run_probe(settings(eval_only=True, seeds=(0, 1)), str(tmp_path / "p"))  # with the encoder it started from
+    assert again["over_seeds"]["nme"] == found["over_seeds"]["nme"] and again["head"] == "finetune"

@@ -98,7 +98,7 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError:
-        raise UserError("finding faces needs OpenCV: pip install 'simfle-jax[align]'") from None
+        raise UserError("finding faces, or reading videos, needs OpenCV: pip install 'simfle-jax[align]'") from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its reasons come as exceptions too
     return cv2
 

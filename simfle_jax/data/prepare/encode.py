@@ -11,6 +11,7 @@ from PIL import Image
 from simfle_jax.data.decode import FORMATS, BadImage, open_rgb
 from simfle_jax.data.photographs.alignment import Alignment
 from simfle_jax.data.prepare.plan import Item
+from simfle_jax.data.prepare.video import frame_of
 
 READ = (*FORMATS, "GIF", "BMP", "TIFF", "PPM", "JPEG2000")  # what owners give out; none of them runs a program
 JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}  # subsampling 0: full colour resolution
@@ -51,6 +52,8 @@ def picture(item: Item) -> Image.Image:
         side = round(len(item.pixels) ** 0.5)
         return Image.fromarray(np.frombuffer(item.pixels, np.uint8).reshape(side, side))
     assert item.path is not None
+    if item.frame:
+        return frame_of(item.path, item.frame)
     with open(item.path, "rb") as file:
         return open_rgb(file.read(), READ)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from simfle_jax.data.prepare.encode import LONGEST, window
 from simfle_jax.data.prepare.plan import Item
+from simfle_jax.data.prepare.video import video_size
 from simfle_jax.data.prepare.writer import names_in
 from simfle_jax.progress import Progress
 
@@ -48,8 +49,14 @@ def in_pixels(item: Item) -> np.ndarray:
     points = np.array(item.points, np.float64).reshape(-1, 2)
     if item.box is None:
         return points.astype(np.float32)
-    assert item.path is not None
-    with Image.open(item.path) as image:
-        width, height = image.size if image.getexif().get(ORIENTATION, 1) < 5 else image.size[::-1]
-    left, top, size = window((width, height), item.box)
+    left, top, size = window(_size_of(item), item.box)
     return ((points - (left, top)) * (min(size, LONGEST) / size)).astype(np.float32)
+
+
+def _size_of(item: Item) -> tuple[int, int]:
+    """Width and height of the upright image."""
+    assert item.path is not None
+    if item.frame:
+        return video_size(item.path)
+    with Image.open(item.path) as image:
+        return image.size if image.getexif().get(ORIENTATION, 1) < 5 else image.size[::-1]

@@ -33,7 +33,7 @@ class Item:
     `box` is a square (x, y, side, side) in pixels of the upright image; `pixels` are 48 x 48 grey levels.
     `label` None: an image without a class, for pre-training only. `votes` are people's, for each of the plan's choices.
     `points` are landmarks, x and y of each in turn in pixels of the upright image; `subsets` the parts of the data set
-    that its owners count the image to.
+    that its owners count the image to. `frame`, counted from 1, is that of a video, which `path` then is.
     """
 
     split: str
@@ -44,6 +44,7 @@ class Item:
     pixels: bytes | None = None
     points: tuple[float, ...] = ()
     subsets: tuple[str, ...] = ()
+    frame: int = 0
     votes: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
 

@@ -58,12 +58,29 @@ def _add_part(result: Plan, split: str, label: str, folder: Path, subsets: tuple
             if path.stem.endswith("_mirror"):
                 result.skipped.add("mirrored copy", path.name)
                 continue
-            try:
-                points = read_pts(path.with_suffix(".pts"), POINTS)
-            except (NotPoints, OSError) as error:
-                result.skipped.add("points missing or not readable", f"{path.name}: {error}")
-                continue
-            (x, y), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-            box, name = with_margin((x, y, right - x, bottom - y), margin), f"{path.stem}.jpg"
-            flat = tuple(points.ravel().tolist())
-            result.add(Item(split, label, name, path=str(path), box=box, points=flat, subsets=subsets))
+            add_face(result, split, label, path, path.with_suffix(".pts"), subsets, margin)
+
+
+def add_face(
+    result: Plan,
+    split: str,
+    label: str,
+    image: Path,
+    pts: Path,
+    subsets: tuple[str, ...],
+    margin: float,
+    frame: int = 0,
+) -> None:
+    """Takes the face in an image, cut out by the box around the points of its .pts file; one without is skipped.
+
+    frame: of a video, which `image` then is.
+    """
+    try:
+        points = read_pts(pts, POINTS)
+    except (NotPoints, OSError) as error:
+        result.skipped.add("points missing or not readable", f"{label}/{pts.name}: {error}")
+        return
+    (x, y), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+    box, name = with_margin((x, y, right - x, bottom - y), margin), f"{pts.stem}.jpg"
+    flat = tuple(points.ravel().tolist())
+    result.add(Item(split, label, name, path=str(image), box=box, points=flat, subsets=subsets, frame=frame))

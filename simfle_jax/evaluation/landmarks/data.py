@@ -1,8 +1,8 @@
 """Images with true points: which images of a set have some, their feature maps, and the points as shares of the image."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,13 +11,15 @@ from absl import logging
 from simfle_jax import augment, parallel
 from simfle_jax.data.containers import jpeg_orientation
 from simfle_jax.data.decode import read_header
-from simfle_jax.data.files import BadImage
+from simfle_jax.data.files import BadImage, patiently
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import Source
 from simfle_jax.encoder import Encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.features import images_at_once
+from simfle_jax.evaluation.landmarks.heads import Head
 from simfle_jax.evaluation.landmarks.reading import Table, rows_of
+from simfle_jax.evaluation.landmarks.schemes import Scheme, flipped
 from simfle_jax.evaluation.sets import Subset
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
@@ -42,14 +44,47 @@ class Marked:
         return points * self.corners[:, None, 2:] + self.corners[:, None, :2]
 
 
+class Learned(NamedTuple):
+    """What training gives."""
+
+    encoder: Encoder  # the one that was given, or what fine-tuning made of it
+    head: Head
+    shape: np.ndarray  # [P, 2], the mean of the images' points and the mirrored ones
+    train_count: int  # images that were learned from
+    facts: dict[str, Any]  # for results.json: what was chosen, and how
+    bad: dict[str, str]  # as of `Marked`
+
+
+class Known(NamedTuple):
+    """The images of a set that have points."""
+
+    source: Subset
+    rows: np.ndarray  # [n], of each image in the table
+    bad: dict[str, str]  # those that have none
+
+    def squares(self, numbers: Iterable[int]) -> np.ndarray:
+        """Left, top and side of the central squares [n, 3] of images; NaN of one that cannot be read."""
+        return np.array([_square(self.source, number) for number in numbers], np.float32)
+
+
 SHOWN = 20  # faces in the picture
 
 
-def marked(source: Source, split: str, table: Table, encoder: Encoder, probe: Probe, flip: bool) -> Marked:
-    """Reads the images of a set that have points, with the maps of the frozen trunk, also mirrored where `flip`.
+def mean_shape(points: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """The mean face [P, 2] of points [n, P, 2] and of the mirrored ones."""
+    return np.concatenate([points, flipped(points, scheme)]).mean(0)
+
+
+def in_shares(points: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Points [n, P, 2] in pixels of their images as shares of the central squares [n, 3]."""
+    return (points - squares[:, None, :2]) / squares[:, None, 2:]
+
+
+def with_points(source: Source, split: str, table: Table) -> Known:
+    """The images of a set that the table has points of; tells how many are left out, and how many are missing.
 
     Raises:
-        UserError: none has points, too few can be read, or points that lie beside their image.
+        UserError: it has none of them.
     """
     rows = rows_of(table, map(source.name, range(len(source))), split)
     without = [source.name(int(i)) for i in np.flatnonzero(rows < 0)]
@@ -60,13 +95,25 @@ def marked(source: Source, split: str, table: Table, encoder: Encoder, probe: Pr
     if without:
         logging.warning("%d of %d images in %s have no points and are left out, first %s",
                         len(without), len(source), split, without[0])  # fmt: skip
+    used = set(rows.tolist())
+    beside = [name for row, name in enumerate(table.names) if name.startswith(f"{split}/") and row not in used]
+    if beside:
+        logging.warning("%s has points of %d images that are not in %s, first %s",
+                        table.where, len(beside), split, beside[0])  # fmt: skip
     bad = {f"{split}/{name}": f"no points in {table.where}" for name in without}
-    known = Subset(source, np.flatnonzero(rows >= 0))
+    return Known(Subset(source, np.flatnonzero(rows >= 0)), rows[rows >= 0], bad)
+
+
+def marked(source: Source, split: str, table: Table, encoder: Encoder, probe: Probe, flip: bool) -> Marked:
+    """Reads the images of a set that have points, with the maps of the frozen trunk, also mirrored where `flip`.
+
+    Raises:
+        UserError: none has points, too few can be read, or points that lie beside their image.
+    """
+    known, rows, bad = found = with_points(source, split, table)
     maps, mirrored, kept, thumbs = _maps(known, split, encoder, probe, flip, bad)
-    corners = np.array([_square(known, int(i)) for i in kept], np.float32)
-    chosen = rows[rows >= 0][kept]
-    points = (table.points[chosen] - corners[:, None, :2]) / corners[:, None, 2:]
-    names = [known.name(int(i)) for i in kept]
+    corners, chosen = found.squares(kept.tolist()), rows[kept]
+    points, names = in_shares(table.points[chosen], corners), [known.name(int(i)) for i in kept]
     shown = np.flatnonzero(np.isin(kept, spread(len(known))))
     check_inside(points, names, table.where)
     subsets = {name: flags[chosen] for name, flags in table.subsets.items() if flags[chosen].any()}
@@ -135,16 +182,13 @@ def _compute(encoder: Encoder) -> Callable[[Any, jax.Array, bool], jax.Array]:
 
 
 def _square(source: Source, index: int) -> tuple[float, float, float]:
-    """Left, top and side of an image's central square in pixels of the upright image."""
-    data = source[index].data
-    if isinstance(data, np.ndarray):
-        height, width = data.shape[:2]
-    else:
-        try:
-            width, height = read_header(data).size
-        except BadImage as error:
-            raise UserError(f"{source.name(index)} cannot be read: {error}") from None
-        if data[:2] == b"\xff\xd8" and jpeg_orientation(data) >= 5:  # those that exchange the sides
-            width, height = height, width
+    """Left, top and side of an image's central square in pixels of the upright image; NaN where it cannot be read."""
+    try:
+        data = patiently(lambda: source[index].data, f"{source.name(index)} cannot be read")
+        height, width = data.shape[:2] if isinstance(data, np.ndarray) else read_header(data).size[::-1]
+    except BadImage:
+        return np.nan, np.nan, np.nan
+    if isinstance(data, bytes) and data[:2] == b"\xff\xd8" and jpeg_orientation(data) >= 5:  # sides are exchanged
+        width, height = height, width
     side = min(width, height)
     return (width - side) / 2, (height - side) / 2, side

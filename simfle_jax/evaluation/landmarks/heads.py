@@ -42,7 +42,7 @@ class AttentionHead(NamedTuple):
     def points(self, maps: np.ndarray) -> np.ndarray:
         """As `LinearHead.points`."""
         parts = [
-            np.asarray(_attended(tuple(map(jnp.asarray, self)), jnp.asarray(maps[at : at + AT_ONCE])))
+            np.asarray(attended(tuple(map(jnp.asarray, self)), jnp.asarray(maps[at : at + AT_ONCE])))
             for at in range(0, len(maps), AT_ONCE)
         ]
         return np.concatenate(parts)
@@ -89,7 +89,8 @@ def fit_ridge(maps: np.ndarray, points: np.ndarray, strengths: tuple[float, ...]
 
 
 @jax.jit
-def _attended(head: Any, maps: jax.Array) -> jax.Array:
+def attended(head: Any, maps: jax.Array) -> jax.Array:
+    """Points [B, P, 2] of maps [B, h, w, D]; head: the arrays of an `AttentionHead` in their order; traceable."""
     mean, std, query, place, kernel, bias = head
     rows, columns = maps.shape[1:3]
     cells = ((maps - mean) / std).reshape(len(maps), -1, maps.shape[-1])  # [B, C, D]
@@ -100,23 +101,30 @@ def _attended(head: Any, maps: jax.Array) -> jax.Array:
     return jnp.einsum("bpd,pdk->bpk", pooled, kernel) + bias
 
 
+def fresh_attention(shape: np.ndarray, cells: int, dim: int, seed: int) -> tuple[jax.Array, ...]:
+    """Query, place, kernel and bias of a new head, which gives the mean shape [P, 2] whatever it sees."""
+    query = jax.random.normal(jax.random.key(seed), (len(shape), dim)) / dim
+    return query, jnp.zeros((len(shape), cells)), jnp.zeros((len(shape), dim + 2, 2)), jnp.asarray(shape)
+
+
+def mean_distance(found: jax.Array, points: jax.Array) -> jax.Array:
+    """The loss: how far points [B, P, 2] are from the true ones; its gradient is finite where they meet."""
+    return jnp.sqrt(jnp.square(found - points).sum(-1) + 1e-12).mean()
+
+
 def fit_attention(
     maps: np.ndarray, points: np.ndarray, *, epochs: int, batch_size: int, lr: float, seed: int
 ) -> AttentionHead:
     """Trained by Adam (half a cosine to 0) on the mean distance of the points, from the mean shape on."""
-    axes, dim = (0, 1, 2), maps.shape[-1]
+    axes = (0, 1, 2)
     mean, std = maps.mean(axes), maps.std(axes) + 1e-6
-    count = points.shape[1]
-    query = jax.random.normal(jax.random.key(seed), (count, dim)) / dim
-    place = jnp.zeros((count, maps.shape[1] * maps.shape[2]))
-    weights = (query, place, jnp.zeros((count, dim + 2, 2)), jnp.asarray(points.mean(0)))
+    weights = fresh_attention(points.mean(0), maps.shape[1] * maps.shape[2], maps.shape[-1], seed)
     size = min(batch_size, len(maps))
     per_epoch = len(maps) // size
     tx = optax.adam(optax.cosine_decay_schedule(lr, epochs * per_epoch))
 
     def loss(weights: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        found = _attended((mean, std, *weights), x)
-        return jnp.sqrt(jnp.square(found - y).sum(-1) + 1e-12).mean()
+        return mean_distance(attended((mean, std, *weights), x), y)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(weights: Any, state: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:

@@ -1,4 +1,4 @@
-"""A probe of landmark localisation from its settings to results.json: how far a head on frozen maps is from the points.
+"""A probe of landmark localisation from its settings to results.json: how far a head's points are from the true ones.
 
 Points are in shares of the central square of an image while a head learns and is judged, and in pixels in files.
 """
@@ -17,18 +17,19 @@ from safetensors.numpy import save_file
 from simfle_jax import config
 from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.opening import open_source
+from simfle_jax.data.sources import Source, WithPoints
 from simfle_jax.encoder import Encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
-from simfle_jax.evaluation.landmarks import errors, pictures
-from simfle_jax.evaluation.landmarks.data import Marked, marked
-from simfle_jax.evaluation.landmarks.heads import STRENGTHS, Head, fit_attention, fit_ridge, from_arrays, to_arrays
-from simfle_jax.evaluation.landmarks.reading import NPZ, Table, read_table
-from simfle_jax.evaluation.landmarks.schemes import Scheme, flipped, scheme_of
-from simfle_jax.evaluation.linear import HOLDOUT
-from simfle_jax.evaluation.settings import Probe, upgraded
+from simfle_jax.evaluation.landmarks import errors, frozen, pictures, tuning
+from simfle_jax.evaluation.landmarks.data import Learned, Marked, marked
+from simfle_jax.evaluation.landmarks.heads import Head, from_arrays, to_arrays
+from simfle_jax.evaluation.landmarks.reading import NPZ, Table, points_in, read_table
+from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
+from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
+from simfle_jax.weights.files import write_safetensors
 
 FILE = "landmarks.safetensors"
 Results = dict[str, Any]
@@ -47,8 +48,12 @@ class Points(NamedTuple):
         return digest.hexdigest()
 
 
-def open_points(probe: Probe) -> Points:
-    """The file that the settings name, or what lies in the data's folder; raises UserError."""
+def open_points(probe: Probe, sources: dict[str, Source]) -> Points:
+    """The file that the settings name, what the sources hold, or what lies in the data's folder; raises UserError."""
+    holding = {split: source for split, source in sources.items() if isinstance(source, WithPoints)}
+    if holding and not probe.landmarks.file:
+        table = points_in(holding, probe.data.source)  # type: ignore[arg-type]
+        return Points(table, scheme_of(table.points.shape[1], table.where))
     place = Path(probe.landmarks.file or os.path.join(probe.data.path, NPZ))
     if not probe.landmarks.file and not place.exists():
         place = Path(probe.data.path)
@@ -58,8 +63,8 @@ def open_points(probe: Probe) -> Points:
 
 def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     """Fits the head and reports on val; a finished folder is only read."""
-    points = open_points(probe)
     sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
+    points = open_points(probe, sources)
     fingerprints = {name: source.fingerprint for name, source in sources.items()} | {"points": points.fingerprint}
     settings = config.as_dict(probe)
     for name in ("eval_only", "encoder", "features", "seeds"):
@@ -72,14 +77,18 @@ def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
             logging.warning("%s is complete; nothing to do", folder)
             print(summary(finished))
             return finished
-        learned = marked(sources["train"], "train", points.table, encoder, probe, flip=True)
-        head, facts = fit(probe, learned, points.scheme)
-        held = marked(sources["val"], "val", points.table, encoder, probe, flip=False)
-        shape = _both(learned, points.scheme)[1].mean(0)
-        save(folder, head, encoder, probe, shape)
-        told = report(probe, head, shape, held, points.scheme) | facts | _about(probe, encoder, learned.bad | held.bad)
-        told |= {"train_count": len(learned.names), "data_fingerprint": fingerprints}
-        _write(folder, "results", told, head, held, points.scheme, learned.bad | held.bad)
+        learn = tuning.learn if trains_trunk(probe) else frozen.learn
+        learned = learn(probe, encoder, sources["train"], points.table, points.scheme, folder)
+        held = marked(sources["val"], "val", points.table, learned.encoder, probe, flip=False)
+        told, bad = report(probe, learned.head, learned.shape, held, points.scheme), learned.bad | held.bad
+        told |= learned.facts | _about(probe, encoder, bad)
+        told |= {"train_count": learned.train_count, "data_fingerprint": fingerprints}
+        if trains_trunk(probe):
+            tuned = learned.encoder
+            write_safetensors(folder / "encoder.safetensors", tuned.torch_arrays(), tuned.metadata)
+            told |= {"tuned_encoder_hash": tuned.hash}
+        save(folder, learned, probe)
+        _write(folder, "results", told, learned.head, held, points.scheme, bad)
     return told
 
 
@@ -94,47 +103,17 @@ def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
         raise UserError(
             f"the head in {folder} belongs to encoder {hash_}, {probe.encoder} is {encoder.hash}: give its own"
         )
-    points = open_points(probe)
+    source = open_source(probe.data.source, probe.data.path, split="val")
+    points = open_points(probe, {"val": source})
     if len(points.scheme.mirrored) != len(shape):
         raise UserError(f"the head in {folder} gives {len(shape)} points, {points.table.where} has "
                         f"{len(points.scheme.mirrored)} of an image")  # fmt: skip
-    source = open_source(probe.data.source, probe.data.path, split="val")
     held = marked(source, "val", points.table, encoder, probe, flip=False)
     told = report(probe, head, shape, held, points.scheme) | _about(probe, encoder, held.bad)
     told |= {"head": facts["head"]}
     told |= {"data_fingerprint": {"val": source.fingerprint, "points": points.fingerprint}}
     _write(folder, "evaluation", told, head, held, points.scheme, held.bad)
     return told
-
-
-def fit(probe: Probe, learned: Marked, scheme: Scheme) -> tuple[Head, Results]:
-    """The head that the settings name, on the images and their mirrored ones; what was chosen, and on what."""
-    maps, points = _both(learned, scheme)
-    if probe.landmarks.head == "attention":
-        attention = fit_attention(
-            maps, points, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.landmarks.lr, seed=probe.seed
-        )
-        return attention, {"kept": "the last epoch: nothing was chosen"}
-    count = len(learned.names)
-    apart = np.zeros(count, bool)
-    apart[np.random.default_rng(probe.seed).permutation(count)[: max(1, round(HOLDOUT * count))]] = True
-    if apart.all():
-        raise UserError(f"landmarks: {count} training images are too few: two at least")
-    both = np.tile(~apart, 2)  # a mirrored image is on the side of its own
-    candidates = fit_ridge(maps[both], points[both], STRENGTHS)
-    judged = [
-        errors.distances(one.points(learned.maps[apart]), learned.points[apart]).mean().item() for one in candidates
-    ]
-    best = int(np.argmin(judged))
-    head = fit_ridge(maps, points, STRENGTHS[best : best + 1])[0]
-    return head, {"l2": STRENGTHS[best], "selected_on": "a fifth of train: the strength"}
-
-
-def _both(learned: Marked, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
-    assert learned.mirrored is not None
-    return np.concatenate([learned.maps, learned.mirrored]), np.concatenate(
-        [learned.points, flipped(learned.points, scheme)]
-    )
 
 
 def report(probe: Probe, head: Head, shape: np.ndarray, held: Marked, scheme: Scheme) -> Results:
@@ -207,11 +186,12 @@ def _upgraded(recorded: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- the head's file
 
 
-def save(folder: Path, head: Head, encoder: Encoder, probe: Probe, shape: np.ndarray) -> None:
+def save(folder: Path, learned: Learned, probe: Probe) -> None:
     """Writes landmarks.safetensors: the head's arrays, and the mean shape [P, 2]."""
-    facts = {"encoder_hash": encoder.hash, "canvas": str(probe.data.canvas), "head": probe.landmarks.head}
+    facts = {"encoder_hash": learned.encoder.hash, "canvas": str(probe.data.canvas), "head": probe.landmarks.head}
     temporary = folder / f".{FILE}"
-    save_file(to_arrays(head) | {"mean_shape": np.ascontiguousarray(shape)}, temporary, metadata=facts)
+    arrays = to_arrays(learned.head) | {"mean_shape": np.ascontiguousarray(learned.shape)}
+    save_file(arrays, temporary, metadata=facts)
     os.replace(temporary, folder / FILE)
 
 

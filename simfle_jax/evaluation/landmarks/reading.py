@@ -6,13 +6,14 @@ Points are x, y in pixels of the upright image, (0, 0) the outer corner of the f
 import csv
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from simfle_jax.data.pts import ENDING, NotPoints, read_pts
+from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.landmarks.schemes import scheme_of
 
@@ -44,6 +45,14 @@ def read_table(path: Path) -> Table:
         raise UserError(
             f"landmarks: no points at {path}: give a .npz, a .csv or a folder with {ENDING} beside the images"
         )
+    check(table)
+    return table
+
+
+def points_in(sources: Mapping[str, Source], where: str) -> Table:
+    """The points that sources hold themselves, by split; raises UserError as `check` does."""
+    names = [f"{split}/{source.name(i)}" for split, source in sources.items() for i in range(len(source))]
+    table = Table(where, names, np.concatenate([source.read_points() for source in sources.values()]), {})  # type: ignore[attr-defined]
     check(table)
     return table
 

@@ -1,6 +1,6 @@
 """The two usual schemes of facial landmarks: which point is which, and which becomes which in a mirrored image."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,9 @@ def scheme_of(count: int, where: str) -> Scheme:
     return Scheme(mirrored, (60, 72), 16, {name: np.array(rows) for name, rows in PARTS_98.items()})
 
 
-def flipped(points: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """The points [..., P, 2] of the mirrored image, in shares of its side: x changes sides, left and right their names."""
+def flipped(points: Any, scheme: Scheme) -> Any:
+    """The points [..., P, 2] of the mirrored image, in shares of its side: x changes sides, left and right their names.
+
+    An array of NumPy or of JAX, as `points` is.
+    """
     return points[..., scheme.mirrored, :] * np.array([-1, 1], points.dtype) + np.array([1, 0], points.dtype)

@@ -1,7 +1,11 @@
-"""What a protocol of probing must tell probe.py, which is the same for all of them: how a predictor is fitted.
+"""What a protocol of probing must tell probe.py, which knows none of them by name: of what kind it is, and its part.
 
-probe.py opens the labelled sets, asks the protocol to `fit`, scores the predictor on every set that is reported, and
-keeps both in the probe's folder.
+    ProbeProtocol     a predictor of classes on the features of a frozen encoder: `fit`
+    TrunkProtocol     the same, and the trunk is trained too: `tune`
+    TargetProtocol    something else than classes is learned and told: `train` and `evaluate`, from its data to its files
+
+For the first two probe.py opens the labelled sets, scores the predictor on every set that is reported, and keeps
+predictor and trunk in the probe's folder.
 """
 
 import dataclasses
@@ -32,6 +36,17 @@ class TrainingSet:
     shares: Callable[[], np.ndarray] | None = None  # people's votes on the images of `plain`, [n, K], where there are
 
 
+@dataclasses.dataclass(frozen=True)
+class TuningSet:
+    """The labelled images that a trunk is trained on."""
+
+    images: Source
+    n_classes: int
+    canvas: int  # side of the decoded images
+    folder: Path  # of the probe, where the protocol keeps how far it is
+    score: Callable[[Encoder, Linear], dict[str, float]]  # the summary scores on val of a trunk and its classifier
+
+
 class Fitted(NamedTuple):
     """What a protocol gives."""
 
@@ -49,7 +64,7 @@ class Tuned(NamedTuple):
 
 
 class Protocol:
-    """What all protocols tell of themselves."""
+    """What all protocols tell of themselves. Its kind is the class below that it is one of."""
 
     needs_images = False  # whether features that were computed once are not enough
     takes_votes = False  # whether it learns from `TrainingSet.shares`
@@ -65,11 +80,25 @@ class TrunkProtocol(Protocol, ABC):
     needs_images = True
 
     @abstractmethod
-    def tune(self, encoder: Encoder, train: Source, n_classes: int, canvas: int, folder: Path) -> Tuned:
-        """Trains a copy of the encoder with a classifier of these classes on decoded canvases of that side.
+    def tune(self, encoder: Encoder, train: TuningSet) -> Tuned:
+        """Trains a copy of the encoder with a classifier."""
 
-        folder: of the probe, where the protocol keeps how far it is.
+
+class TargetProtocol(Protocol, ABC):
+    """A protocol with targets of its own in place of the classes of folders."""
+
+    needs_images = True
+
+    @abstractmethod
+    def train(self, encoder: Encoder, folder: Path) -> dict[str, Any]:
+        """Fits what it fits, or goes on with it, and writes the folder; a finished one is only read.
+
+        Returns what results.json says.
         """
+
+    @abstractmethod
+    def evaluate(self, encoder: Encoder, folder: Path) -> dict[str, Any]:
+        """What was fitted in the folder on val, without training; returns what evaluation.json says."""
 
 
 class ProbeProtocol(Protocol, ABC):

@@ -11,6 +11,7 @@ from simfle_jax.data.opening import open_source
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation.landmarks.reading import points_in, rows_of
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -256,6 +257,62 @@ class Tensors(tfds.core.GeneratorBasedBuilder):
         yield 0, self.CONTENT | {"said": "cheese", "kind": 1}
 
 
+class Points(tfds.core.GeneratorBasedBuilder):
+    """As aflw2k3d: one split, landmarks in shares of the image; a second set of points on demand."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in ("one", "two")]
+    FACES = np.random.default_rng(0).uniform(0.2, 0.8, (8, 68, 2)).astype(np.float32)
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(30, 45, 3), encoding_format="jpeg"),
+            "landmarks_68_3d_xy_normalized": tfds.features.Tensor(shape=(68, 2), dtype=np.float32),
+            "landmarks_68_3d_z": tfds.features.Tensor(shape=(68, 1), dtype=np.float32),
+        }
+        if self.builder_config.name == "two":
+            features["landmarks_2d"] = tfds.features.Tensor(shape=(68, 2), dtype=np.float32)
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index, face in enumerate(self.FACES):
+            example = {
+                "image": encode(np.full((30, 45, 3), 9 * index, np.uint8)), "landmarks_68_3d_xy_normalized": face,
+                "landmarks_68_3d_z": np.zeros((68, 1), np.float32),
+            }  # fmt: skip
+            yield index, example | ({"landmarks_2d": 1 - face} if self.builder_config.name == "two" else {})
+
+
+def test_points_are_read_from_their_feature_and_val_from_the_split_that_is_named(tmp_path):
+    for config in ("one", "two"):
+        Points(config=config, data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    spec = "tfds:points/one:train[:75%]?val=train[75%:]"
+    sources = {split: open_source(spec, str(tmp_path), split=split) for split in ("train", "val")}
+    assert {split: len(source) for split, source in sources.items()} == {"train": 6, "val": 2}
+    pixels = Points.FACES * np.float32([45, 30])
+    np.testing.assert_allclose(sources["val"].read_points(), pixels[6:], rtol=1e-6)
+    sure = Points.FACES.copy()
+    sure[:, 36], sure[:, 45], sure[:, 8] = (0.3, 0.4), (0.7, 0.4), (0.5, 0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds_source.TfdsSource, "read_points", lambda self: sure[: len(self)])
+        table = points_in(sources, spec)
+    rows = rows_of(table, [sources["val"].name(1)], "val")
+    assert table.names[rows[0]] == f"val/{sources['val'].name(1)}" and rows[0] == 7
+    with pytest.raises(UserError, match="chin is not below the eyes"):
+        points_in(sources, spec)  # points at random
+    with pytest.raises(
+        UserError, match=r"has landmarks_2d, landmarks_68_3d_xy_normalized of points .*\?points=FEATURE"
+    ):
+        open_source("tfds:points/two", str(tmp_path)).read_points()
+    named = open_source("tfds:points/two?points=landmarks_2d", str(tmp_path)).read_points()
+    np.testing.assert_allclose(named, (1 - Points.FACES) * np.float32([45, 30]), rtol=1e-6)
+    with pytest.raises(UserError, match=r"no split 'val', only train: give one as \?val=SPLIT"):
+        open_source("tfds:points/one", str(tmp_path), split="val")
+
+
 @pytest.fixture(scope="module")
 def tensors(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("tensors")
@@ -283,6 +340,7 @@ def test_tensorflow_is_not_imported(built):
 
 
 def test_the_forms_of_a_name():
-    assert tfds_source.parse("celeb_a:train?image=image") == ("celeb_a", "train", "image", None)
-    assert tfds_source.parse("a/b:2.0.1") == ("a/b:2.0.1", None, None, None)
-    assert tfds_source.parse("a:2.0.1:train[:10%]") == ("a:2.0.1", "train[:10%]", None, None)
+    assert tfds_source.parse("celeb_a:train?image=image") == ("celeb_a", "train", "image", None, None, None)
+    assert tfds_source.parse("a/b:2.0.1") == ("a/b:2.0.1", *[None] * 5)
+    assert tfds_source.parse("a:2.0.1:train[:10%]") == ("a:2.0.1", "train[:10%]", *[None] * 4)
+    assert tfds_source.parse("a?points=p&val=train[90%:]")[-2:] == ("p", "train[90%:]")

@@ -2,15 +2,23 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_probe import write_encoder
 
+from configs import probe as probe_config
+from simfle_jax import augment
 from simfle_jax.data.synthetic_faces import DEMO, draw_face
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation.landmarks import errors, heads
+from simfle_jax.evaluation.landmarks import errors, heads, tuning
 from simfle_jax.evaluation.landmarks.data import check_inside
 from simfle_jax.evaluation.landmarks.reading import read_table, rows_of
 from simfle_jax.evaluation.landmarks.schemes import flipped, scheme_of
+from simfle_jax.evaluation.settings import probing
+from simfle_jax.views import image_keys
 
 FACES = np.stack([draw_face(0, "train", i, 40, DEMO).landmarks for i in range(6)])
 S68 = scheme_of(68, "here")
@@ -85,6 +93,28 @@ def test_attention_finds_a_spot_wherever_it_is():
     head = heads.fit_attention(maps[:200], points[:200], epochs=30, batch_size=50, lr=0.1, seed=0)
     wrong = errors.distances(head.points(maps[200:]), points[200:]).mean()
     assert wrong < 0.05 < errors.distances(np.broadcast_to(points.mean(0), points.shape), points).mean()
+
+
+def test_points_follow_their_pixels_into_crops_and_mirrors(tmp_path):
+    """Each image has a spot where all its points are: in every view it is where the points say."""
+    encoder = load_encoder(write_encoder(tmp_path / "encoder.safetensors"))
+    config = probe_config.get_config()
+    config.update(encoder=str(tmp_path), protocol="landmarks", data={"path": str(tmp_path)})
+    step = tuning.PointStep(encoder, np.zeros((68, 2), np.float32), S68, probing(config), 8, 1)
+    images, where = np.zeros((8, 48, 48, 3), np.uint8), np.arange(16).reshape(8, 2) + 16  # within every crop
+    for image, (x, y) in zip(images, where):
+        image[y - 2 : y + 2, x - 2 : x + 2] = 255
+    points = np.repeat(where[:, None] / np.float32(48), 68, axis=1).astype(np.float32)
+    views, found = (
+        np.asarray(part) for part in jax.jit(step.batch)(jnp.int32(3), jnp.asarray(images), jnp.asarray(points))
+    )
+    light = views.mean(-1) - views.min()
+    grid = (np.arange(24) + 0.5) / 24
+    for image, point in zip(light, found):
+        across, down = (image.sum(axis) @ grid / image.sum() for axis in (0, 1))
+        np.testing.assert_allclose(point, np.broadcast_to([across, down], (68, 2)), atol=0.02)
+    mirrored = augment.Draws.of(image_keys(0, 3, 8)).flip < 0.5
+    assert mirrored.any() and not mirrored.all()
 
 
 # ---------------------------------------------------------------- files
@@ -163,6 +193,18 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, mistake):
     with pytest.raises(UserError, match=message) as told:
         read_table(make(tmp_path))
     assert "\n" not in str(told.value)
+
+
+def test_what_the_messages_ask_for_mends_it(tmp_path):
+    twice = [NAMES[0], *NAMES[:5]]
+    assert len(read_table(as_npz(tmp_path, nan(FACES)[[0, 1, 3, 4, 5]], NAMES[:5])).names) == 5  # the row is removed
+    assert len(read_table(as_npz(tmp_path, FACES[1:], twice[1:])).names) == 5
+    rows = FACES.reshape(6, -1)
+    (tmp_path / "p.csv").write_text("\n".join(
+        ["name," + ",".join(f"{axis}_{n}" for axis in "xy" for n in range(68))]
+        + [f"{name}," + ",".join(map(str, row)) for name, row in zip(NAMES, rows[:, BY_AXIS])]
+    ))  # fmt: skip
+    np.testing.assert_allclose(read_table(tmp_path / "p.csv").points, FACES, atol=1e-4)  # columns named, in their order
 
 
 def test_points_beside_their_image_are_told(caplog):

@@ -49,9 +49,11 @@ def test_the_config_holds_the_papers_protocol(settings):
         ("knn.temperature", (0.0,), "knn.temperature = .* positive"),
         ("lowlabel.shares", (0.0, 0.5), "lowlabel.shares = .* within 0..1"),
         ("lowlabel.draws", 0, "lowlabel.draws = 0 must be at least 1"),
+        ("seeds", (0, 1, 0), r"seeds = \(0, 1, 0\) names a seed twice"),
+        ("lowlabel.on", "knn", "lowlabel.on = 'knn' must be one of logistic, finetune"),
         ("finetune.layer_decay", 0.0, "finetune.layer_decay = 0.0 must lie within 0..1"),
         ("finetune.warmup_epochs", -1.0, "finetune.warmup_epochs = -1 must not be negative"),
-        ("landmarks.head", "heat", "landmarks.head = 'heat' must be one of linear, attention"),
+        ("landmarks.head", "heat", "landmarks.head = 'heat' must be one of linear, attention, finetune"),
         ("landmarks.file", "gone.csv", "no landmarks at gone.csv: give --config.landmarks.file"),
     ],
 )
@@ -60,6 +62,32 @@ def test_what_cannot_work_is_refused(settings, key, value, message):
         settings.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         probing(settings)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"protocol": "landmarks", "landmarks.head": "finetune", "finetune.mixup": 0.2},
+            "mixes classes, and landmarks",
+        ),
+        (
+            {"protocol": "landmarks", "landmarks.head": "finetune", "finetune.share": 0.5},
+            "is for protocol = 'finetune'",
+        ),
+        ({"protocol": "lowlabel", "lowlabel.on": "finetune", "finetune.share": 0.5}, "is for protocol = 'finetune'"),
+        (
+            {"protocol": "lowlabel", "lowlabel.on": "finetune", "epochs": 5},
+            "warmup_epochs = 5 must be less than epochs",
+        ),
+    ],
+)
+def test_what_a_trunk_cannot_be_trained_by_is_refused(settings, changes, message):
+    settings.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        probing(settings)
+    settings.update_from_flattened_dict({"lowlabel.on": "logistic", "landmarks.head": "attention"})
+    probing(settings)  # settings of fine-tuning do not matter to what does not fine-tune
 
 
 def test_rates_are_compared_on_a_part_of_train(settings):

@@ -172,6 +172,14 @@ def test_every_draw_is_told_and_summed_up(settings, tmp_path):
     assert small["accuracy"]["mean"] < large["accuracy"]["mean"]
 
 
+def test_one_image_of_every_class_is_enough(settings, tmp_path):
+    """1 % of few images: nothing can be kept apart to choose the strength, so the strongest is taken."""
+    train, val = labelled(60, 1, 20.0), labelled(80, 2, 20.0)
+    facts = fitted(settings("lowlabel", lowlabel={"shares": (0.01,), "draws": 2}), train, {"val": val}, tmp_path).facts
+    assert [(row["train_count"], row["l2"]) for row in facts["draws"]] == [(CLASSES, 1.0)] * 2
+    assert facts["shares"][0]["accuracy"]["mean"] > 0.5  # of four classes
+
+
 @pytest.mark.parametrize(
     "protocol, changes, message",
     [

@@ -1,8 +1,9 @@
-"""300-W and WFLW as their owners lay them out, with faces that are a dot at the tip of the chin."""
+"""300-W, 300-VW and WFLW as their owners lay them out, with faces that are a dot at the tip of the chin."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 CHIN = {68: 8, 98: 16}
@@ -33,8 +34,7 @@ def w300(root: Path) -> Path:
         for name, left in (("a_1", 100), ("b_1", -20)):
             points, path = face(68, left, 40, 100, number), root / part / f"{name}.{'png' if 'lfpw' in part else 'jpg'}"
             photograph(path, points)
-            body = "\n".join(f"{x + 0.5:.4f} {y + 0.5:.4f}" for x, y in points)  # theirs count the first centre as 1
-            path.with_suffix(".pts").write_text(f"version: 1\nn_points:  68\n{{\n{body}\n}}\n")
+            write_pts(path.with_suffix(".pts"), points)
     photograph(root / "afw" / "a_1_mirror.jpg", face(68, 100, 40, 100))
     photograph(root / "ibug" / "alone.jpg", face(68, 100, 40, 100))
     text = (root / "ibug" / "a_1.pts").read_text()
@@ -45,6 +45,45 @@ def w300(root: Path) -> Path:
 W300 = {f"train/{part}/{name}.jpg" for part in ("afw", "helen", "lfpw") for name in ("a_1", "b_1")} | {
     "val/helen/a_1.jpg", "val/helen/b_1.jpg", "val/lfpw/a_1.jpg", "val/lfpw/b_1.jpg", "val/ibug/a_1.jpg"
 }  # fmt: skip
+
+
+def w300vw(root: Path) -> Path:
+    """A video of train and one of each category; a frame without points, points without a frame; 203 is a video file."""
+    for number, video in enumerate(("001", "114", "203", "410")):
+        for frame in (1, 2, 3):
+            points = face(68, 60 + 10 * frame, 40, 100, number)
+            place = "frames" if video == "001" else "."
+            photograph(root / video / place / f"{frame:06d}.png", points)
+            write_pts(root / video / "annot" / f"{frame:06d}.pts", points)
+    (root / "001" / "annot" / "000003.pts").unlink()
+    (root / "114" / "000003.png").unlink()
+    write_video(root / "203")
+    return root
+
+
+def write_video(folder: Path) -> None:
+    """The frames of a folder as its vid.avi, in their place."""
+    cv2 = pytest.importorskip("cv2")
+    frames = sorted(folder.glob("*.png"))
+    writer = cv2.VideoWriter(str(folder / "vid.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 30, (300, 200))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for frame in frames:
+        writer.write(cv2.imread(str(frame)))
+        frame.unlink()
+    writer.release()
+
+
+W300VW = {f"train/001/00000{i}.jpg" for i in (1, 2)} | {f"val/114/00000{i}.jpg" for i in (1, 2)} | {
+    f"val/{video}/00000{i}.jpg" for video in ("203", "410") for i in (1, 2, 3)
+}  # fmt: skip
+
+
+def write_pts(path: Path, points: np.ndarray) -> None:
+    """As the owners write them: the first pixel's centre counts as (1, 1)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = "\n".join(f"{x + 0.5:.4f} {y + 0.5:.4f}" for x, y in points)
+    path.write_text(f"version: 1\nn_points:  68\n{{\n{body}\n}}\n")
 
 
 def wflw(root: Path) -> Path:

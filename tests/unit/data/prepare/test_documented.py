@@ -28,6 +28,7 @@ SOURCES = {
     "FERPlus": fakes.ferplus_csv,
     "SFEW_2.0": lambda root: fakes.sfew(root, aligned=True),
     "300W": landmark_fakes.w300,
+    "300VW": landmark_fakes.w300vw,
     "WFLW": landmark_fakes.wflw,
     "MyImages": fakes.rafdb,  # any folder of images will do
     "PHOTOGRAPHS": photographs,

@@ -1,4 +1,4 @@
-"""300-W and WFLW: who goes where, the owners' subsets, and points that lie on the faces that were cut out."""
+"""300-W, 300-VW and WFLW: who goes where, the owners' subsets, and points that lie on the faces that were cut out."""
 
 import landmark_fakes as fakes
 import layout_fakes
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simfle_jax.data.prepare import w300, wflw
+from simfle_jax.data.prepare import w300, w300vw, wflw
 from simfle_jax.data.prepare.encode import LONGEST
 from simfle_jax.data.prepare.run import prepare
 from simfle_jax.errors import UserError
@@ -36,6 +36,24 @@ def test_300w(tmp_path):
     assert {table.names[i] for i in np.flatnonzero(table.subsets["challenging"])} == {"val/ibug/a_1.jpg"}
     check_chins(out, table)
     assert prepare(w300.plan, tmp_path / "in", out) == found  # again: nothing to do
+
+
+def test_300vw(tmp_path):
+    out = tmp_path / "out"
+    found = prepare(w300vw.plan, fakes.w300vw(tmp_path / "in" / "300VW_Dataset_2015_12_14"), out)
+    assert layout_fakes.tree(out, "train", "val") == fakes.W300VW
+    assert found["subsets"] == {"category1": 2, "category2": 3, "category3": 3}
+    assert found["skipped"] == {"frame missing": {"count": 1, "first": ["114/000003.pts"]}}
+    table = read_table(out / "landmarks.npz")
+    assert set(table.names) == fakes.W300VW
+    check_chins(out, table)
+    video = next((tmp_path / "in").rglob("203/vid.avi"))
+    fakes.write_pts(video.parent / "annot" / "000004.pts", fakes.face(68, 100, 40, 100))
+    found = prepare(w300vw.plan, tmp_path / "in", tmp_path / "longer")
+    assert found["skipped"]["image not usable: the video ends before frame 4"]["first"] == ["000004.jpg"]
+    video.unlink()
+    with pytest.raises(UserError, match=r"203 holds neither vid\.avi nor frames: put one of them there"):
+        w300vw.plan(tmp_path / "in")
 
 
 def test_wflw(tmp_path):
@@ -73,6 +91,7 @@ def test_large_faces_are_reduced_with_their_points(tmp_path):
 
 
 @pytest.mark.parametrize("plan, message", [(w300.plan, "300w: looked for helen/testset/ and ibug/"),
+                                           (w300vw.plan, "300vw: looked for folders such as 001/annot/"),
                                            (wflw.plan, "wflw: looked for WFLW_annotations/")])  # fmt: skip
 def test_another_layout_is_told(tmp_path, plan, message):
     with pytest.raises(UserError, match=message):

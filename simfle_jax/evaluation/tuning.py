@@ -1,0 +1,111 @@
+"""Fine-tuning, the run: batches, checkpoints, the log, and stopping at a signal.
+
+Checkpoints are kept every few epochs and when a signal asks to stop; what is run again goes on from the newest, to the
+same bits.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from simfle_jax import compilation, parallel
+from simfle_jax.data.pipeline import TrainBatches
+from simfle_jax.data.sources import Source
+from simfle_jax.errors import UserError
+from simfle_jax.evaluation.finetune import TuneState, Tuning
+from simfle_jax.evaluation.settings import Probe
+from simfle_jax.progress import Progress
+from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.metrics_log import MetricsLog
+from simfle_jax.training.stop import Stop
+
+SAVE_SECONDS = 60.0  # between two checkpoints, at least, which are made at the ends of epochs
+
+
+def tuned(
+    make_step: Callable[[int, int], Tuning], images: Source, targets: np.ndarray, probe: Probe, canvas: int,
+    folder: Path, told: str = "fine-tuning",
+) -> tuple[TuneState, dict[str, str]]:  # fmt: skip
+    """Trains to the last step, or goes on from the newest checkpoint in the folder: the state, on the host.
+
+    make_step: of batch size and steps an epoch. targets: [n, ...], of each image by its number. canvas: side of the
+    decoded images. told: beside the progress. Also gives the images that could not be read, and why.
+
+    Raises:
+        UserError: fewer images than devices, too many that cannot be read, or a loss that is not finite.
+    """
+    mesh, data, bad = parallel.data_mesh(), probe.data, dict[str, str]()
+    batch_size = min(probe.batch_size, len(images) // mesh.size * mesh.size)
+    if not batch_size:
+        raise UserError(f"{len(images)} training images are fewer than the {mesh.size} devices: take fewer devices")
+    parallel.check_batch(batch_size, mesh)
+    per_epoch = len(images) // batch_size
+    step = make_step(batch_size, per_epoch)
+    with Checkpoints(folder) as checkpoints:
+        state = _state(step, mesh, checkpoints)
+        with TrainBatches(
+            images, seed=probe.seed, batch_size=batch_size, canvas=canvas, start_step=int(state.step),
+            threads=data.threads, max_bad_fraction=data.max_bad_fraction,
+        ) as batches:  # fmt: skip
+            run = _Run(step, mesh, checkpoints, folder, probe.epochs * per_epoch, per_epoch, told)
+            state = run(state, batches, targets)
+            bad |= batches.bad
+    return jax.device_get(state), bad
+
+
+class _Run:
+    """The steps from a state to the last one."""
+
+    def __init__(
+        self, step: Tuning, mesh: Any, checkpoints: Checkpoints, folder: Path, total: int, per_epoch: int, told: str
+    ):
+        self.mesh, self.checkpoints, self.folder = mesh, checkpoints, folder
+        self.total, self.per_epoch, self.told = total, per_epoch, told
+        everywhere, over = parallel.replicated(mesh), parallel.over_data(mesh)
+        self.compiled = jax.jit(
+            step, in_shardings=(everywhere, over, over), out_shardings=everywhere, donate_argnums=0,
+            compiler_options=compilation.training_options(),
+        )  # fmt: skip
+
+    def __call__(self, state: TuneState, batches: TrainBatches, targets: np.ndarray) -> TuneState:
+        start, began = int(state.step), time.monotonic()
+        log, progress, saved = MetricsLog(self.folder, start), Progress(self.total, self.told, start), began
+        # The targets are those of the images that took the place of unreadable ones.
+        waiting = ((batch["image"], targets[batch["index"]]) for batch in batches)
+        with Stop() as stop:
+            for number, batch in enumerate(parallel.ahead(waiting, self.mesh, self.total - start), start + 1):
+                state, metrics = self.compiled(state, *batch)
+                stopping, last, ended = stop.asked(number), number == self.total, number % self.per_epoch == 0
+                if ended or stopping:
+                    values = {name: float(value) for name, value in metrics.items()}
+                    _require_finite(values["loss/train"], number)
+                    line = {"step": number, "epoch": -(-number // self.per_epoch)} | values
+                    log.write(line | {"seconds": round(log.seconds + time.monotonic() - began, 3)})
+                    progress.update(number, epoch=line["epoch"], loss=values["loss/train"])
+                if (ended and time.monotonic() - saved > SAVE_SECONDS) or last or stopping:
+                    self.checkpoints.save(state, wait=last or stopping)
+                    saved = time.monotonic()
+                if stopping and not last:
+                    stop.leave(number)
+        return state
+
+
+def _state(step: Tuning, mesh: Any, checkpoints: Checkpoints) -> TuneState:
+    """The newest checkpoint, or a new state, on every device."""
+    everywhere = parallel.replicated(mesh)
+    shapes = jax.eval_shape(step.fresh_state)
+    state = checkpoints.restore(shapes, jax.tree.map(lambda _: everywhere, shapes))
+    if state is not None:
+        return state
+    return jax.jit(step.fresh_state, out_shardings=everywhere, compiler_options=compilation.once())()
+
+
+def _require_finite(loss: float, step: int) -> None:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} at step {step}: start again in another --workdir with a lower --config.finetune.lr"
+        )
