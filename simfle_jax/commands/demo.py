@@ -222,13 +222,13 @@ def first_and_last(run: Path) -> dict[str, dict[str, float]]:
 
 def table(results: dict) -> str:
     """The results as text."""
-    lines = ["", "Training                      start      end"]
+    lines = ["", "Training                        start        end"]
     for method, metrics in results["metrics"].items():
         start, end = metrics["start"], metrics["end"]
         lines.append(f"{method}, step {start['step']} and {end['step']}, {end['seconds'] / 60:.1f} min")
         for key in start:
             if key.startswith(("loss/", "grouping/", "masking/", "features/")):
-                lines.append(f"  {key:25s}{start[key]:9.4g}{end[key]:9.4g}")
+                lines.append(f"  {key:25s}{start[key]:11.4g}{end[key]:11.4g}")
     error = results["reconstruction"]
     lines += [
         "",

@@ -100,7 +100,7 @@ def embed(
     photographs = ImageList(images)
     extractor = Extractor(load_encoder(encoder, branch, prefix=prefix))
     source, without = faces_of(photographs, detector) if align else (photographs, {})
-    warn_of_crop(extractor.encoder.metadata, align)
+    warn_of_crop(extractor.encoder.metadata, None if align else images)
     identity = {"encoder": extractor.encoder.hash, "images": source.fingerprint}
     with FeatureFile(out, source.names, extractor.encoder.dim, identity) as file:
         before, began = file.done, time.monotonic()

@@ -62,7 +62,7 @@ def video(args: argparse.Namespace) -> str:
     compilation.use_cache()
     frames, detector = frames_of(args.video, args.fps), YuNet(args.detector)
     classifier = load_classifier(args.probe, args.encoder)
-    warn_of_crop(classifier.encoder.metadata, align=True)
+    warn_of_crop(classifier.encoder.metadata, None)
     count, faces, began = 0, 0, time.monotonic()
     for rows in table(frames, detector, classifier):
         head = [] if count else [["frame", "time", *PLACE, *classifier.classes]]

@@ -12,6 +12,7 @@ from simfle_jax.data.image_list import ImageList
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.packing import pack
+from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.errors import UserError
 
 both = pytest.mark.parametrize("kind", ["s3", "gs"])
@@ -29,12 +30,14 @@ def faces(tmp_path):
 def test_a_pack_in_a_bucket_is_the_same_source(kind, server, faces, monkeypatch):
     monkeypatch.setattr("simfle_jax.storage.PIECE", 700)
     where = f"{kind}://bucket/faces/"
+    (faces / "manifest.json").write_text('{"rules": {"align": "eyes-1"}}')
     assert pack(str(faces), where, shard_bytes=2000) == {"train": 12, "val": 12}
     for labelled, split in ((True, "train"), (True, "val"), (False, None)):
         there, here = (open_source("folder", place, labelled, split) for place in (where, str(faces)))
         assert there.fingerprint == here.fingerprint and there.classes == here.classes and len(there) == len(here)
         assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
         np.testing.assert_array_equal(there.labels, here.labels)
+    assert crop_of(where) == crop_of(f"{where}train") == "eyes-1"
     mixed = open_mixed((f"array_record@{where}=1", f"folder@{faces}=1"))
     assert len(mixed) == 48
     assert ImageList([where])[13].data == open_source("folder", where)[13].data

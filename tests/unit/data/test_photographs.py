@@ -10,6 +10,7 @@ from tiny_detector import SIDE, photograph, write_detector
 
 from simfle_jax.data.decode import open_rgb
 from simfle_jax.data.image_list import ImageList
+from simfle_jax.data.packing import pack
 from simfle_jax.data.photographs import crop
 from simfle_jax.data.photographs.alignment import Alignment, chosen
 from simfle_jax.data.photographs.detector import MODEL, Face, YuNet, default_model
@@ -96,12 +97,38 @@ def test_the_crop_of_prepared_folders_is_told(tmp_path):
     assert crop.crop_of(str(tmp_path / "a"), str(tmp_path / "b")) == "as given, eyes-1"
 
 
+def test_a_pack_tells_the_crop_of_its_folder(tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        for name in ("happy", "sad"):
+            photograph((32, 32), []).save(made(tmp_path / "faces" / split / name) / "one.png")
+    pack(str(tmp_path / "faces"), str(tmp_path / "before"))
+    assert crop.crop_of(str(tmp_path / "before")) == crop.NOT_ALIGNED
+    (tmp_path / "faces" / "manifest.json").write_text(json.dumps({"rules": {"align": "eyes-1"}}))
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    pack(str(tmp_path / "faces" / "val"), str(tmp_path / "one_part"))
+    told = [crop.crop_of(str(tmp_path / path)) for path in ("pack", "pack/train", "one_part")]
+    assert told == ["eyes-1"] * 3
+    with pytest.raises(UserError, match="before/train exists and is not the pack"):
+        pack(str(tmp_path / "faces"), str(tmp_path / "before"))
+    assert pack(str(tmp_path / "faces"), str(tmp_path / "pack")) == {"train": 2, "val": 2}
+    monkeypatch.chdir(tmp_path / "faces" / "val")
+    assert crop.crop_of(".") == "eyes-1" and crop.crop_of("") == crop.NOT_ALIGNED
+    (tmp_path / "pack/train/index.json").write_text("[" * 100_000)
+    assert crop.crop_of(str(tmp_path / "pack/train")) == crop.NOT_ALIGNED
+
+
+def made(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("trained_on", "given", "message"),
     [
         ("eyes-1", "eyes-1", ""),
         ("", "as given", ""),
         ("eyes-1", "as given", "give --align"),
+        ("eyes-1", "as given, eyes-1", "give --align"),
         ("as given", "eyes-1", "on the crop 'as given'"),
         ("", "eyes-1", "on a crop that it does not tell"),
     ],
