@@ -82,6 +82,22 @@ def on_disk(text: str) -> Path:
     return Path(text)
 
 
+def place(text: str) -> str:
+    """What argparse makes of a path that may lie in a bucket; its name is checked."""
+    try:
+        is_bucket(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def safe_below(folder: Path, name: str) -> Path:
+    """Where the copy of an object lies below a folder of this machine; raises UserError where its name leads elsewhere."""
+    if any(part in ("", ".", "..") for part in name.split("/")) or os.path.isabs(name):
+        raise UserError(f"an object is called {name!r}, which is no name of a file: rename it, or remove it")
+    return folder / name
+
+
 def joined(location: str, *names: str) -> str:
     """A location below another one."""
     return "/".join((location.rstrip("/"), *names)) if is_bucket(location) else os.path.join(location, *names)
@@ -134,12 +150,12 @@ class Bucket:
         return bool(done.generation)
 
     def names(self, below: str = "") -> list[str]:
-        """The names of all objects that begin with `below`, sorted."""
+        """The names of all objects that begin with `below`, sorted; without the empty ones by which consoles show folders."""
         import tensorstore as ts
 
         end = below[:-1] + chr(ord(below[-1]) + 1) if below else ""
         found = self._ask(lambda: self._store.list(ts.KvStore.KeyRange(below, end)), "it cannot be listed")
-        return sorted(os.fsdecode(name) for name in found)
+        return sorted(os.fsdecode(name) for name in found if name and not name.endswith(b"/"))
 
     def require_folder(self) -> None:
         """Raises UserError where there is no such bucket, or where an object has just this name."""

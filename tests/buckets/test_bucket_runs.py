@@ -20,7 +20,7 @@ from simfle_jax.data.packing import pack
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
-from simfle_jax.runs.mirror import borrowed
+from simfle_jax.runs.at_hand import ALL, borrowed
 from simfle_jax.storage import Bucket
 from simfle_jax.training.loop import Run, train
 
@@ -46,7 +46,7 @@ def on_disk(faces, tmp_path_factory):
 
 
 def bucket_end(location: str) -> dict[str, object]:
-    with borrowed(location, checkpoints=True) as folder:
+    with borrowed(location, checkpoints=ALL) as folder:
         return end_of(folder)
 
 

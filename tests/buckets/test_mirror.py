@@ -8,8 +8,9 @@ import pytest
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs import mirror as mirrors
+from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.bucket_lock import BucketLock
-from simfle_jax.runs.mirror import Mirror, borrowed, mirror_of, opened
+from simfle_jax.runs.mirror import Mirror, mirror_of, opened
 from simfle_jax.storage import Bucket
 
 both = pytest.mark.parametrize("kind", ["s3", "gs"])
