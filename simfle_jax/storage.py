@@ -27,7 +27,7 @@ KINDS = {"gs": "gcs", "s3": "s3"}  # TensorStore's names
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters: Windows has C:/
 DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
-    r"TokenRefreshRequired|RequestTimeTooSkewed|response_code='40[13]'|[Cc]redentials"
+    r"TokenRefreshRequired|response_code='40[13]'|[Cc]redentials"
 )
 NO_BUCKET = re.compile(r"NoSuchBucket|NOT_FOUND")
 MISPLACED = re.compile(r"INVALID_ARGUMENT|PermanentRedirect|AuthorizationHeaderMalformed|response_code='30\d'")
@@ -199,6 +199,10 @@ def _reason(error: Exception, location: str) -> str:
     text = " ".join(str(error).split())
     short = text.partition(" [")[0][:160] or type(error).__name__
     where = "://".join((location.partition("://")[0], location.partition("://")[2].partition("/")[0]))
+    if "RequestTimeTooSkewed" in text:
+        raise NoAccess(
+            f"{location}: the clock of this machine is not that of {where}: set it, and the same command goes on"
+        ) from None
     if DENIED.search(text):
         raise NoAccess(
             f"{location}: no permission ({short}): give credentials that may read and write {where}, as "

@@ -53,7 +53,7 @@ def _embed_to(args: argparse.Namespace) -> None:
     from simfle_jax.runs.at_hand import delivered
     from simfle_jax.storage import is_bucket
 
-    with delivered(args.out, new=True, kept=True) as out:
+    with delivered(args.out, new=True, kept=repr(vars(args))) as out:
         if not (is_bucket(args.out) and out.exists()):  # there it is whole, and was not copied
             embed(args.images, args.encoder, args.branch, out, args.prefix, align=args.align, detector=args.detector)
     if is_bucket(args.out):

@@ -62,7 +62,7 @@ def _fill(bucket: Bucket, folder: Path, names: list[str], seen: list[Content]) -
         if data is None:
             raise UserError(f"{bucket.location}/{name} was removed meanwhile; start again")
         path = folder / name
-        with contextlib.suppress(FileExistsError):  # which the writing then tells of
+        with contextlib.suppress(OSError):  # which the writing then tells of
             path.parent.mkdir(parents=True, exist_ok=True)
         write_copy(path, data)
 

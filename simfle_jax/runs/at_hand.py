@@ -52,11 +52,11 @@ def _bring(mirror: Mirror, checkpoints: int) -> None:
 
 
 @contextlib.contextmanager
-def delivered(location: str, new: bool = False, kept: bool = False) -> Iterator[Path]:
+def delivered(location: str, new: bool = False, kept: str = "") -> Iterator[Path]:
     """Where a command writes a file or a folder. What is for a bucket is copied there at a good end, this file last.
 
-    new: refuse a location in a bucket where something lies already. kept: if it could not be copied, it is still here
-    the next time, so that work of hours is not done twice.
+    new: refuse a location in a bucket where something lies already. kept: what is made, in words; if it could not be
+    copied, it is still here the next time that this is made, so that work of hours is not done twice.
 
     Raises:
         UserError: no name in a bucket, or one that is taken.
@@ -70,7 +70,7 @@ def delivered(location: str, new: bool = False, kept: bool = False) -> Iterator[
     bucket = Bucket(parent)
     if new and any(each == name or each.startswith(f"{name}/") for each in bucket.names(name)):
         raise UserError(f"{location} exists already: give another name, or remove it first")
-    with _kept(location) if kept else scratch(location) as top, named_by(top, parent):
+    with _kept(f"{location} {kept}") if kept else scratch(location) as top, named_by(top, parent):
         yield top / name
         files = sorted((path for path in top.rglob("*") if path.is_file()), key=lambda path: path == top / name)
         for path in files:
@@ -78,8 +78,8 @@ def delivered(location: str, new: bool = False, kept: bool = False) -> Iterator[
 
 
 @contextlib.contextmanager
-def _kept(location: str) -> Iterator[Path]:
-    folder = host_folder("made", digest(location))
+def _kept(what: str) -> Iterator[Path]:
+    folder = host_folder("made", digest(what))
     yield folder
     shutil.rmtree(folder)
 

@@ -1,6 +1,7 @@
 """Images that lie loose in a bucket: the same source as the folder they came from."""
 
 import collections
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from bucket_server import Stored
 from simfle_jax.data import bucket_images
 from simfle_jax.data.image_list import ImageList
 from simfle_jax.data.opening import open_source
+from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.errors import UserError
 
 both = pytest.mark.parametrize("kind", ["s3", "gs"])
@@ -50,6 +52,12 @@ def test_it_is_the_folder(kind, server, faces):
     assert ImageList([where])[7].data == here[7].data
     with pytest.raises(UserError, match=f"^{where}/train/angry must hold at least two class folders"):
         open_source("folder", f"{where}/train/angry", labelled=True)
+
+
+def test_the_crop_is_that_of_the_prepared_folder(server, faces):
+    assert crop_of("gs://bucket/faces", "s3://bucket") == NOT_ALIGNED
+    put(server, "faces/manifest.json", json.dumps({"rules": {"align": "eyes-1"}}).encode())
+    assert crop_of("gs://bucket/faces") == crop_of("s3://bucket/faces/train/") == "eyes-1"
 
 
 def test_it_is_read_once_and_another_one_when_it_changed(server, faces, monkeypatch):

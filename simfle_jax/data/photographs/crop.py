@@ -8,10 +8,13 @@ photograph is its nearest pixel repeated: black borders would be a feature to le
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from simfle_jax.storage import Bucket, is_bucket
 
 VERSION = "eyes-1"
 NOT_ALIGNED = "as given"  # of images whose crop is their owner's
@@ -55,13 +58,20 @@ def crop_of(*paths: str) -> str:
 
 
 def _crop_of(path: str) -> str:
-    for folder in (Path(path), Path(path).parent):
+    for folder in (path, os.path.dirname(path.rstrip("/"))):
         try:
-            rules = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["rules"]
-            return str(rules["align"])
+            return str(json.loads(_manifest(folder))["rules"]["align"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return NOT_ALIGNED
+
+
+def _manifest(folder: str) -> bytes:
+    if folder.endswith(":/"):  # what a bucket lies in
+        return b""
+    if is_bucket(folder):
+        return Bucket(folder).read(MANIFEST) or b""
+    return Path(folder, MANIFEST).read_bytes()
 
 
 def crop_warning(trained_on: str, given: str) -> str:
