@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simfle_jax.commands.aligning import add_detector, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk, place
 
 if TYPE_CHECKING:  # imported when it is used, so that --help stays quick
     from simfle_jax.data.photographs.detector import Detector
@@ -33,10 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.video", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder of frames")
+    parser.add_argument("video", type=on_disk, metavar="VIDEO", help="a video file, or a folder of frames")
     parser.add_argument("--probe", required=True, help="folder of a trained probe, or a file with a whole classifier")
     parser.add_argument("--encoder", default="", help="where the probe's encoder is now, when it was moved")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, a new .csv")
+    parser.add_argument("--out", type=place, required=True, metavar="FILE", help="the table, a new .csv")
     parser.add_argument("--fps", type=float, default=0.0, help="frames a second (what the video says; 25 of a folder)")
     add_detector(parser)
     return parser
@@ -45,7 +46,15 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = make_parser().parse_args(argv)
-    ended(lambda: print(video(args)))
+    ended(lambda: print(_video_to(args)))
+
+
+def _video_to(args: argparse.Namespace) -> str:
+    from simfle_jax.runs.at_hand import delivered
+    from simfle_jax.runs.mirror import named
+
+    with delivered(args.out, new=True) as out:
+        return named(video(argparse.Namespace(**vars(args) | {"out": out})))
 
 
 def video(args: argparse.Namespace) -> str:

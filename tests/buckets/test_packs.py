@@ -1,11 +1,13 @@
 """Packs in buckets: read once to this machine, checked, bounded."""
 
 import collections
+import json
 import shutil
 
 import numpy as np
 import pytest
 import small
+from bucket_server import Stored
 
 from simfle_jax.data import packs
 from simfle_jax.data.image_list import ImageList
@@ -69,9 +71,15 @@ def test_packing_goes_on_and_replaces_nothing_else(server, faces, tmp_path):
         pack(str(faces), "s3://bucket/other")
 
 
-def test_what_is_no_pack_is_told(server):
-    with pytest.raises(UserError, match=r"no pack in s3://bucket/none: .*--pack FOLDER --out s3://bucket/none"):
-        open_source("folder", "s3://bucket/none")
+def test_what_is_no_pack_is_told(server, tmp_path):
+    for source, said in (("folder", "no pack and no image in"), ("array_record", "no pack in")):
+        with pytest.raises(UserError, match=rf"^{said} s3://bucket/none: .*--pack FOLDER --out s3://bucket/none"):
+            open_source(source, "s3://bucket/none")
+    index = json.dumps({"shards": [{"name": "../../escaped", "bytes": 1}]}).encode()
+    server.buckets["bucket"] |= {"bad/index.json": Stored(index, 1), "bad/../../escaped": Stored(b"x", 2)}
+    with pytest.raises(UserError, match=r"s3://bucket/bad/index.json is damaged"):
+        open_source("array_record", "s3://bucket/bad")
+    assert not list(tmp_path.rglob("*escaped*")), "an index wrote where it liked"
     with pytest.raises(UserError, match=r"data.path s3://bucket/a: it must be on a disk"):
         open_source("tfds:x", "s3://bucket/a")
 

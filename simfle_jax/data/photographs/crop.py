@@ -64,14 +64,11 @@ def crop_of(*paths: str) -> str:
 
 
 def _crop_of(path: str) -> str:
-    if is_bucket(path):
-        return _told(Bucket(path).read, INDICES, "crop")
-    folder = os.path.abspath(path)  # "." has a parent, too
-    packed = _told(lambda name: Path(folder, name).read_bytes(), INDICES, "crop")
-    if packed != NOT_ALIGNED:
-        return packed
-    places = (Path(folder, MANIFEST), Path(folder).parent / MANIFEST)
-    return _told(lambda name: Path(name).read_bytes(), tuple(map(str, places)), "rules", "align")
+    folder = path.rstrip("/") if is_bucket(path) else os.path.abspath(path)  # "." has a parent, too
+    places = [(folder, INDICES, ("crop",)), (folder, (MANIFEST,), ("rules", "align"))]
+    places.append((os.path.dirname(folder), (MANIFEST,), ("rules", "align")))
+    told = (_told(_reader(place), files, *keys) for place, files, keys in places)
+    return next((crop for crop in told if crop != NOT_ALIGNED), NOT_ALIGNED)
 
 
 def _told(read: Callable[[str], bytes | None], files: tuple[str, ...], *keys: str) -> str:
@@ -85,6 +82,13 @@ def _told(read: Callable[[str], bytes | None], files: tuple[str, ...], *keys: st
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return NOT_ALIGNED
+
+
+def _reader(folder: str) -> Callable[[str], bytes | None]:
+    """What reads a file of a folder, or of a bucket."""
+    if folder.endswith(":/"):  # what a bucket lies in
+        return lambda name: None
+    return Bucket(folder).read if is_bucket(folder) else lambda name: Path(folder, name).read_bytes()
 
 
 def crop_warning(trained_on: str, given: str) -> str:
