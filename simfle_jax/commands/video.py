@@ -102,8 +102,9 @@ def table(frames: "Iterator[Frame]", detector: "Detector", classifier: "Classifi
     nothing = [math.nan] * (len(PLACE) + len(classifier.classes))
 
     def filled() -> list[list[Any]]:
-        # Few shapes, so few compilations: a program for every number of faces would let memory grow.
-        more = (1 << (len(crops) - 1).bit_length()) - len(crops) if crops else 0
+        # One shape, and a smaller one for the end: a program for every number of faces would let memory grow.
+        whole = AT_ONCE if len(rows) == AT_ONCE else 1 << (max(len(crops), 1) - 1).bit_length()
+        more = whole - len(crops)
         shares = iter(classifier.probabilities(np.stack(crops + crops[:1] * more)).tolist() if crops else [])
         return [row if math.isnan(row[1]) else row + [round(value, 6) for value in next(shares)] for row in rows]
 

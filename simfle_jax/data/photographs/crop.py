@@ -20,6 +20,11 @@ from simfle_jax.storage import Bucket, is_bucket
 VERSION = "eyes-1"
 NOT_ALIGNED = "as given"  # of images whose crop is their owner's
 LEFT_EYE, RIGHT_EYE = (0.35, 0.40), (0.65, 0.40)  # as seen in the image, in sides of the crop from its top left corner
+DESCRIPTIONS = {
+    VERSION: f"`{VERSION}`, eyes at {100 * LEFT_EYE[0]:.0f} and {100 * RIGHT_EYE[0]:.0f} % of the side from the left and "
+    f"{100 * LEFT_EYE[1]:.0f} % from the top, turned, scaled and shifted for that, the border's pixels repeated",
+    NOT_ALIGNED: "as given in the data set, by an alignment that is not recorded",
+}
 SIDE = 224  # pixels of a crop that is written to a file
 MANIFEST = "manifest.json"  # of a prepared folder: its rules say the crop
 INDICES = ("index.json", "train/index.json", "val/index.json")  # of a pack: its parts say the crop

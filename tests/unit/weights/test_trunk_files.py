@@ -263,6 +263,11 @@ def test_the_model_card_names_the_trunk(kind):
     card = model_card(describe(config(kind)), None, [])
     assert card.startswith({"basic": "# ResNet of basic blocks 1-2, width 4,", "vit": "# ViT 2, width 16,"}[kind])
     named = pretraining(small.settings(trunk=named_trunk("resnet18")))
+    cropped = model_card(describe(config(kind)) | {"crop": "eyes-1"}, None, [])
+    assert (
+        "`eyes-1`, eyes at 35 and 65 % of the side from the left and 40 % from the top" in cropped
+        and "eyes" not in card
+    )
     assert model_card(describe(named), None, []).startswith("# resnet18, pre-trained by SimFLE")
 
 
