@@ -65,7 +65,7 @@ def test_a_missing_or_damaged_probe_is_told(tmp_path):
     for metadata, arrays in (
         (None, layer), (facts | {"classes": "3"}, layer), (facts | {"classes": '["a"]'}, layer), (facts | {"classes": "[1, 2]"}, layer),
         (facts | {"canvas": "x"}, layer), (facts, layer | {"fc.bias": np.zeros(3, np.float32)}),
-        (facts | {"predictor": "neighbours", "n_classes": "2", "k": "9", "temperature": "1"}, {"bank": np.ones((3, 4)), "bank_labels": np.ones(3)}),
+        (facts | {"predictor": "neighbours", "n_classes": "2", "k": "0", "temperature": "1"}, {"bank": np.ones((3, 4)), "bank_labels": np.ones(3)}),
     ):  # fmt: skip
         save_file(arrays, tmp_path / "probe.safetensors", metadata=metadata)
         with pytest.raises(UserError, match=r"not a whole probe|is damaged"):
