@@ -50,6 +50,7 @@ def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
     assert configs["SimFLE, published tie and start"].facemae.grouping_init == "constant"
     assert configs["SimFLE, random masking"].facemae.masking == "random"
     assert (configs["SimFLE"].facemae.tie, configs["SimFLE, published tie"].facemae.tie) == ("patch", "published")
+    assert configs["BYOL, equal time"].epochs == 3 * configs["BYOL"].epochs
     assert configs["SimFLE, without distillation"].facemae.alpha == 0
     assert pretraining(load_config("demo_long:byol")).method == "byol"
 
