@@ -67,6 +67,7 @@ def test_several_scores_and_shares_are_columns_of_their_own():
 def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
     """A setting that came later is as before, and refused where the arm has another value of it."""
     arm = load_config("simfle")
+    arm.facemae.plain_in_averages = True  # as before there was such a setting
     study = Study(arms={"SimFLE": arm}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
     definition.record(study, tmp_path, load_config("probe"), tmp_path)
     begun = json.loads((tmp_path / "study.json").read_text())
