@@ -4,8 +4,8 @@
 
 Writes DIR/sheet.jpg: 60 photographs with 0 to 5 faces, turned up to 40 degrees, with boxes and aligned crops. Prints how many of
 their faces are found, how far the crops' eyes are from their places, and the balanced accuracy of a logistic probe on the
-expressions of further photographs with one face each: centre-cropped, and aligned by the detector and by the known eyes. Without
---detector only the known eyes are used.
+expressions of further photographs with one face each, drawn as the demo draws them: centre-cropped, and aligned by the detector and
+by the known eyes. Without --detector only the known eyes are used.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from simfle_jax.data.photographs.alignment import central
 from simfle_jax.data.photographs.crop import LEFT_EYE, RIGHT_EYE, SIDE, aligned, similarity
 from simfle_jax.data.photographs.detector import Face, YuNet
-from simfle_jax.data.synthetic_faces import EXPRESSIONS, WILD, draw_face
+from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS, WILD, Strengths, draw_face
 
 SIZE = (640, 480)
 TURN = 40  # degrees
@@ -35,9 +35,11 @@ class Photograph(NamedTuple):
     labels: list[int]
 
 
-def compose(rng: np.random.Generator, split: str, first: int, count: int, turn: float = TURN) -> Photograph:
-    """`count` generated faces, `first` and following, at random places where they do not meet, before coarse noise."""
-    noise = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8))
+def compose(
+    rng: np.random.Generator, split: str, first: int, count: int, turn: float = TURN, strengths: Strengths = WILD
+) -> Photograph:
+    """`count` generated faces, `first` and following, at random places where they do not meet, before coarse, nearly grey noise."""
+    noise = Image.fromarray((rng.integers(60, 190, (9, 12, 1)) + rng.integers(-25, 26, (9, 12, 3))).astype(np.uint8))
     picture, faces, labels, taken = noise.resize(SIZE, Image.Resampling.BICUBIC), [], [], list[np.ndarray]()
     for index in range(first, first + count):
         side, angle = rng.uniform(*FACES), math.radians(rng.uniform(-turn, turn))
@@ -48,7 +50,7 @@ def compose(rng: np.random.Generator, split: str, first: int, count: int, turn: 
         else:
             continue
         taken.append(np.array([*middle, side]))
-        face = draw_face(0, split, index, 112, WILD)
+        face = draw_face(0, split, index, 112, strengths)
         linear = side / 112 * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         inverse = np.linalg.inv(linear)
         start = 56 - inverse @ middle
@@ -73,29 +75,40 @@ def is_of(found: Face, known: Face) -> bool:
 
 def sheet(photographs: list[Photograph], detector: YuNet | None, path: Path) -> str:
     """Draws all of them with their crops; says how many faces are found, and how far their eyes are from their places."""
-    cell, crop, columns = (240, 180), 48, 6
-    rows = -(-len(photographs) // columns)
-    picture = Image.new("RGB", (columns * cell[0], rows * (cell[1] + crop)), "white")
+    cell, crop, columns, gap = (240, 180), 48, 6, 8
+    wide, high, rows = cell[0] + gap, cell[1] + crop + gap, -(-len(photographs) // columns)
+    picture = Image.new("RGB", (columns * wide + gap, rows * high + gap), "white")
     known, hit, wrong, errors = 0, 0, 0, []
     for number, photograph in enumerate(photographs):
         found = detector(photograph.pixels) if detector else photograph.faces
-        small = Image.fromarray(photograph.pixels).resize(cell, Image.Resampling.BILINEAR)
-        pen, scale = ImageDraw.Draw(small), cell[0] / SIZE[0]
-        x, y = number % columns * cell[0], number // columns * (cell[1] + crop)
+        x, y = number % columns * wide + gap, number // columns * high + gap
+        picture.paste(boxed(photograph.pixels, found, cell), (x, y))
         for place, face in enumerate(found[:5]):
-            left, top, width, height = (value * scale for value in face.box)
-            pen.rectangle((left, top, left + width, top + height), outline=(0, 255, 0), width=2)
-            picture.paste(Image.fromarray(aligned(photograph.pixels, face.eyes, crop)), (x + place * crop, y + cell[1]))
-        picture.paste(small, (x, y))
+            small = Image.fromarray(aligned(photograph.pixels, face.eyes, crop))
+            ImageDraw.Draw(small).text((2, 0), str(place + 1), "white", stroke_width=1, stroke_fill="black")
+            picture.paste(small, (x + place * crop, y + cell[1]))
         known += len(photograph.faces)
         wrong += sum(not any(is_of(face, truth) for truth in photograph.faces) for face in found)
         for truth in photograph.faces:
             mine = [face for face in found if is_of(face, truth)]
             hit += bool(mine)
             errors += [error(mine[0], truth)] if mine else []
-    picture.save(path, quality=85)
+    picture.save(path, quality=88)
+    if not detector:
+        return f"{known} faces, cropped by their known eyes: no detector was given"
     mean = 100 * float(np.mean(errors)) if errors else math.nan
     return f"{hit} of {known} faces found, {wrong} that are none, eyes {mean:.2f} % of the crop from their places"
+
+
+def boxed(pixels: np.ndarray, faces: list[Face], size: tuple[int, int]) -> Image.Image:
+    """The photograph in small, with the faces' boxes, numbered."""
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    pen, scale = ImageDraw.Draw(small), size[0] / SIZE[0]
+    for place, face in enumerate(faces):
+        left, top, width, height = (value * scale for value in face.box)
+        pen.rectangle((left, top, left + width, top + height), outline=(0, 255, 0), width=2)
+        pen.text((left + 4, top + 2), str(place + 1), "white", stroke_width=1, stroke_fill="black")
+    return small
 
 
 def error(found: Face, truth: Face) -> float:
@@ -146,7 +159,10 @@ def main() -> None:
     many = [compose(rng, "val", 5 * number, number % 6) for number in range(SHEET)]
     print(sheet(many, detector, options.out / "sheet.jpg"))
     if options.encoder:
-        sets = [[compose(rng, split, i, 1) for i in range(n)] for split, n in zip(("train", "val"), ONE_FACE)]
+        sets = [
+            [compose(rng, split, i, 1, strengths=DEMO) for i in range(n)]
+            for split, n in zip(("train", "val"), ONE_FACE)
+        ]
         print("\n".join(probe(options.encoder, sets, detector)))
 
 

@@ -21,9 +21,9 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/cache}
 
 small() { [ -n "${SMALL:-}" ]; }
 if small; then
-    config=tests/small_config.py batch=8 twice=16 dtype=float32 epochs=2 PYTHONPATH="$PYTHONPATH:$PWD/tests"
+    config=tests/small_config.py published=tests/small_config.py batch=8 twice=16 dtype=float32 epochs=2 PYTHONPATH="$PYTHONPATH:$PWD/tests"
 else
-    config=configs/simfle.py batch=256 twice=512 dtype=bfloat16 epochs=1000
+    config=configs/simfle.py published=configs/simfle_reference.py batch=256 twice=512 dtype=bfloat16 epochs=1000
 fi
 
 say() { echo "$(printf '%4d' $SECONDS) s  $*" | tee -a "$out/log.txt"; }
@@ -41,13 +41,13 @@ part() {
 }
 
 step() { # DTYPE BATCH LIMIT
-    part "step_$1_$2" "$3" "$python" benchmarks/gpu_step.py --config $config --dtype "$1" --batch-size "$2" --out "$out/step_$1_$2.json"
+    part "step_$1_$2" "$3" "$python" benchmarks/gpu_step.py --config $published --dtype "$1" --batch-size "$2" --out "$out/step_$1_$2.json"
 }
 
 torch_step() { # NAME LIMIT FLAGS...
     local name=$1 limit=$2
     shift 2
-    part "$name" "$limit" "$python" benchmarks/gpu_torch.py --config $config --batch-size $batch --out "$out/$name.json" "$@"
+    part "$name" "$limit" "$python" benchmarks/gpu_torch.py --config $published --batch-size $batch --out "$out/$name.json" "$@"
 }
 
 train() { # NAME FLAGS...: pre-trains for 85 s, after which a signal stops and saves the run; then probes
@@ -81,7 +81,8 @@ case $call in
     second)
         train simfle
         train byol --config.method=byol
-        train published --config.facemae.grouping_init=constant
+        train published --config.facemae.grouping_init=constant --config.facemae.tie=published \
+            --config.facemae.plain_in_averages=True
         ;;
     *) echo "$usage" >&2 && exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 """One training step on the device at hand: seconds to the first, images/s, share of the peak, memory, and where it goes.
 
-    python benchmarks/gpu_step.py --out step.json [--config configs/simfle.py] [--batch-size 256] [--dtype bfloat16]
+    python benchmarks/gpu_step.py --out step.json [--config configs/simfle_reference.py] [--batch-size 256] [--dtype bfloat16]
 
 Every figure is written as soon as it is known. The last one is a profile of three steps by part and by kind of kernel,
 in milliseconds of a step, with the bytes that the program's text gives each kind.
@@ -55,7 +55,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/simfle.py")
+    parser.add_argument("--config", default="configs/simfle_reference.py")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=10, help="timed together (10)")

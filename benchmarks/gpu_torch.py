@@ -1,6 +1,6 @@
 """A whole training step in PyTorch's layers on the device at hand: autocast, channels last, without augmentation.
 
-    python benchmarks/gpu_torch.py --out torch.json [--compiled] [--config configs/simfle.py] [--batch-size 256]
+    python benchmarks/gpu_torch.py --out torch.json [--compiled] [--config configs/simfle_reference.py] [--batch-size 256]
 
 --compiled: the loss through torch.compile. What is known is written at once: the seconds to the first step, then the rest.
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/simfle.py")
+    parser.add_argument("--config", default="configs/simfle_reference.py")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--compiled", action="store_true", help="through torch.compile")

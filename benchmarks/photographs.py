@@ -32,13 +32,13 @@ EPOCHS = 5
 BASE = ["--config=small", f"--config.epochs={EPOCHS}", "--config.log_steps=25", "--config.checkpoint_steps=0"]
 Arm = tuple[str, str, list[str]]  # whose untrained encoder it is compared with, the copy that it sees, its settings
 BYOL, IMAGE = ["--config.method=byol"], ["--config.views.standardise=image"]
-PATCH = ["--config.facemae.tie=patch"]
+PUBLISHED = ["--config.facemae.tie=published"]
 ARMS: dict[str, Arm] = {
     "BYOL": ("untrained", "", BYOL),
     "SimFLE": ("untrained", "", []),
     "SimFLE, random masking": ("untrained", "", ["--config.facemae.masking=random"]),
-    "SimFLE, published start": ("untrained", "", ["--config.facemae.grouping_init=constant"]),
-    "SimFLE, tie by patches": ("untrained", "", [*PATCH, "--config.facemae.alpha=0.3"]),
+    "SimFLE, published tie": ("untrained", "", PUBLISHED),
+    "SimFLE, published tie and start": ("untrained", "", [*PUBLISHED, "--config.facemae.grouping_init=constant"]),
     "BYOL, each view standardised": ("untrained, each view standardised", "", [*BYOL, *IMAGE]),
     "SimFLE, each view standardised": ("untrained, each view standardised", "", IMAGE),
     "BYOL, light from a side": ("untrained", "", [*BYOL, "--config.views.light=0.5"]),

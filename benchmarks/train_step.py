@@ -1,6 +1,6 @@
 """Times one training step, whole and in parts, beside a matrix product's peak and PyTorch's ResNet-50.
 
-    python benchmarks/train_step.py --config configs/simfle.py --batch-size 16 [--dtype float32 bfloat16] [--json]
+    python benchmarks/train_step.py --config configs/simfle_reference.py --batch-size 16 [--dtype float32 bfloat16] [--json]
     python benchmarks/train_step.py --config configs/demo.py --first-step     # seconds to it, cold and with a warm cache
 
 Shown are medians. The parts are programs of their own, so they sum to more than the step, which shares between them.
@@ -54,7 +54,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/simfle.py")
+    parser.add_argument("--config", default="configs/simfle_reference.py")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5, help="steps of which the median is taken (5)")

@@ -22,9 +22,8 @@ def get_config() -> ConfigDict:
     config.trunk.update(stage_sizes=(1, 1, 1, 1), width=8, last_stride=1)
     config.heads.update(hidden=256, out=64)
     config.facemae.update(
-        n_groups=8, alpha=0.03, patch=8, width=64, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4
+        n_groups=8, patch=8, width=64, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4
     )
-    config.facemae.plain_in_averages = False  # of another size than what the encoder is used on
     config.views.update(size=40, plain_size=32, scale=(0.6, 1.0), hue=0.3, gray=0.4, blur=(0.0, 0.0))
     config.views.standardise = "image"  # else brightness and colour cast are what the views share most
     config.data.canvas = 40

@@ -1,4 +1,4 @@
-"""SimFLE with the paper's settings and a channel grouping that works; the default.
+"""SimFLE with the paper's sizes, a channel grouping that works and a tie that reaches the encoder; the default.
 
     python train.py --config=configs/simfle.py --config.data.path=FACES --workdir=RUN
     python train.py --config=configs/simfle.py:resnet18 --config.data.path=FACES --workdir=RUN
@@ -58,8 +58,8 @@ def _facemae() -> ConfigDict:
     facemae.decoder_width = 512
     facemae.decoder_depth = 8
     facemae.decoder_heads = 16
-    facemae.tie = "published"
-    facemae.plain_in_averages = True
+    facemae.tie = "patch"
+    facemae.plain_in_averages = False
     return facemae
 
 

@@ -1,4 +1,4 @@
-"""SimFLE exactly as published: float32 and the constant initialisation of the channel grouping.
+"""SimFLE exactly as published: float32, its tie, and the constant initialisation of the channel grouping.
 
     python train.py --config=configs/simfle_reference.py --config.data.path=FACES --workdir=RUN
 
@@ -13,8 +13,8 @@ from configs import simfle
 
 
 def get_config() -> ConfigDict:
-    """The settings of simfle.py with the published initialisation of the grouping."""
+    """The settings of simfle.py with the published tie, averages and initialisation of the grouping."""
     config = simfle.get_config()
-    config.facemae.grouping_init = "constant"
+    config.facemae.update(grouping_init="constant", tie="published", plain_in_averages=True)
     config.dtype = "float32"
     return config

@@ -18,7 +18,7 @@ from simfle_jax.config import TrunkSettings
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.models.trunks import Features, fresh_trunk, make_trunk, trunk_shapes
-from simfle_jax.runs.mirror import borrowed
+from simfle_jax.runs.at_hand import ALL, borrowed
 from simfle_jax.storage import is_bucket
 from simfle_jax.training.restore import recorded_facts, run_state
 from simfle_jax.training.state import trunk_of
@@ -197,7 +197,7 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
     if is_hub_name(str(path)):
         path = fetch(str(path))
     if is_bucket(path):
-        with borrowed(os.fspath(path), checkpoints=branch == "target" or step is not None) as place:
+        with borrowed(os.fspath(path), ALL if step is not None else int(branch == "target")) as place:
             return load_encoder(place, branch, step, prefix)
     path = Path(path)
     in_hub_form = (path / WEIGHTS).is_file()

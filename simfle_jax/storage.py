@@ -27,7 +27,7 @@ KINDS = {"gs": "gcs", "s3": "s3"}  # TensorStore's names
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters: Windows has C:/
 DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
-    r"TokenRefreshRequired|RequestTimeTooSkewed|response_code='40[13]'|[Cc]redentials"
+    r"TokenRefreshRequired|response_code='40[13]'|[Cc]redentials"
 )
 NO_BUCKET = re.compile(r"NoSuchBucket|NOT_FOUND")
 MISPLACED = re.compile(r"INVALID_ARGUMENT|PermanentRedirect|AuthorizationHeaderMalformed|response_code='30\d'")
@@ -82,6 +82,22 @@ def on_disk(text: str) -> Path:
     return Path(text)
 
 
+def place(text: str) -> str:
+    """What argparse makes of a path that may lie in a bucket; its name is checked."""
+    try:
+        is_bucket(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def safe_below(folder: Path, name: str) -> Path:
+    """Where the copy of an object lies below a folder of this machine; raises UserError where its name leads elsewhere."""
+    if any(part in ("", ".", "..") for part in name.split("/")) or os.path.isabs(name):
+        raise UserError(f"an object is called {name!r}, which is no name of a file: rename it, or remove it")
+    return folder / name
+
+
 def joined(location: str, *names: str) -> str:
     """A location below another one."""
     return "/".join((location.rstrip("/"), *names)) if is_bucket(location) else os.path.join(location, *names)
@@ -134,12 +150,12 @@ class Bucket:
         return bool(done.generation)
 
     def names(self, below: str = "") -> list[str]:
-        """The names of all objects that begin with `below`, sorted."""
+        """The names of all objects that begin with `below`, sorted; without the empty ones by which consoles show folders."""
         import tensorstore as ts
 
         end = below[:-1] + chr(ord(below[-1]) + 1) if below else ""
         found = self._ask(lambda: self._store.list(ts.KvStore.KeyRange(below, end)), "it cannot be listed")
-        return sorted(os.fsdecode(name) for name in found)
+        return sorted(os.fsdecode(name) for name in found if name and not name.endswith(b"/"))
 
     def require_folder(self) -> None:
         """Raises UserError where there is no such bucket, or where an object has just this name."""
@@ -183,6 +199,10 @@ def _reason(error: Exception, location: str) -> str:
     text = " ".join(str(error).split())
     short = text.partition(" [")[0][:160] or type(error).__name__
     where = "://".join((location.partition("://")[0], location.partition("://")[2].partition("/")[0]))
+    if "RequestTimeTooSkewed" in text:
+        raise NoAccess(
+            f"{location}: the clock of this machine is not that of {where}: set it, and the same command goes on"
+        ) from None
     if DENIED.search(text):
         raise NoAccess(
             f"{location}: no permission ({short}): give credentials that may read and write {where}, as "

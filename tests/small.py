@@ -12,14 +12,15 @@ from simfle_jax.config.schema import MOVED
 
 
 def settings(**changes) -> ConfigDict:
-    """The settings of simfle.py made tiny; keyword arguments override settings by today's or older names, groups take dicts."""
+    """The settings of simfle.py made tiny, with the published tie, which needs no more; keyword arguments override settings by today's or older names, groups take dicts."""
     config = simfle.get_config()
     config.epochs, config.batch_size, config.log_steps = 2, 8, 1
     config.trunk.update(stage_sizes=(1, 1), width=4)
     config.heads.update(hidden=16, out=8)
     config.facemae.update(
-        n_groups=4, patch=4, width=16, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2
-    )
+        n_groups=4, patch=4, width=16, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2,
+        tie="published", plain_in_averages=True,
+    )  # fmt: skip
     config.views.update(size=16, plain_size=16)
     config.data.canvas = 16
     config.data.threads = 2

@@ -4,6 +4,7 @@
 #     tests/versions.sh                        # all of them, then a line for each
 #     tests/versions.sh oldest-3.11            # this one
 #     tests/versions.sh --make newest-3.13     # only makes the environment
+#     TESTS=tests/unit tests/versions.sh       # only these
 #
 # oldest: the lowest that pyproject.toml allows. pinned: those of requirements.txt. newest: what the registry has today.
 # Needs the Pythons, on the PATH as python3.13 or below PYENV_ROOT, and an hour of two cores for all. Without PyTorch, whose
@@ -11,10 +12,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ALL=(oldest-3.11 pinned-3.11 newest-3.11 newest-3.12 newest-3.13)
-TESTS=(tests/unit tests/parity tests/integration tests/buckets tests/faults)
+read -ra TESTS <<< "${TESTS:-tests/unit tests/parity tests/integration tests/buckets tests/faults}"
 
-python_of() { # 3.13 -> its program
-  command -v "python$1" || compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1.*/bin/python" | tail -1
+python_of() { # 3.13 -> its program; pyenv's shims are on the PATH also where they lead nowhere
+  local each
+  for each in "$(command -v "python$1")" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    ! "$each" -c '' 2> /dev/null || { echo "$each"; return; }
+  done
 }
 
 # What to install: the requirements of the package and of its tests, each at its lowest version where that is asked for.

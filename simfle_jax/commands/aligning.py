@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported when it is used, so that --help stays quick
@@ -29,9 +29,12 @@ def faces_of(photographs: "Source", detector: str) -> "tuple[FaceList, dict[str,
     return find_faces(photographs, YuNet(detector))
 
 
-def warn_of_crop(metadata: Mapping[str, str], align: bool) -> None:
-    """Says once on the error output when an encoder was trained on another crop than it gets."""
-    from simfle_jax.data.photographs.crop import NOT_ALIGNED, VERSION, crop_warning
+def warn_of_crop(metadata: Mapping[str, str], images: Iterable[str] | None) -> None:
+    """Says once on the error output when an encoder was trained on another crop than it gets.
 
-    if said := crop_warning(metadata.get("crop", ""), VERSION if align else NOT_ALIGNED):
+    images: files and folders, whose preparation may tell their crop; None of faces that are aligned now.
+    """
+    from simfle_jax.data.photographs.crop import VERSION, crop_of, crop_warning
+
+    if said := crop_warning(metadata.get("crop", ""), VERSION if images is None else crop_of(*images)):
         print(f"warning: {said}", file=sys.stderr)

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from simfle_jax import distributed, outputs
 from simfle_jax.commands.ending import ended
 from simfle_jax.commands.presets import load_config
-from simfle_jax.config import flatten, today
+from simfle_jax.config import WITHOUT_FACEMAE, flatten, today
 from simfle_jax.errors import UserError
 
 HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
@@ -70,6 +70,18 @@ def _parse(argv: list[str]) -> None:
         raise UserError(_flag_message(_one_line(error))) from None
     except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
         raise UserError(f"a value on the command line does not fit its setting: {_one_line(error)}") from None
+    _check_method(argv)
+
+
+def _check_method(argv: list[str]) -> None:
+    """Refuses settings of FaceMAE on the command line where the method has none: they would change nothing."""
+    method = flags.FLAGS.config.get("method", "simfle")
+    given = [match[1] for argument in argv if (match := re.match(r"--?(?:no)?config\.(facemae\.\w+)", argument))]
+    if given and method in WITHOUT_FACEMAE:
+        raise UserError(
+            f"config: method = {method!r} has no FaceMAE, and {given[0]} would change nothing: leave it out, or give "
+            "--config.method=simfle"
+        )
 
 
 def _config_of(argv: list[str]) -> str:

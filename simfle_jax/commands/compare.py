@@ -1,6 +1,6 @@
 """Two probes on the same images, compared image by image.
 
-    python -m simfle_jax.compare PROBE_A PROBE_B
+    python -m simfle_jax.compare PROBE_A PROBE_B              # also of buckets, gs:// and s3://
 
 Reads predictions.csv of both folders and prints the scores, their differences (B - A), and 95 % intervals of the
 differences by a paired bootstrap: images are drawn with replacement, for both probes the same ones. The intervals of
@@ -14,7 +14,7 @@ from typing import Any
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
-from simfle_jax.storage import on_disk
+from simfle_jax.storage import place
 
 FILES = ("predictions.csv", "predictions_evaluation.csv")
 
@@ -24,8 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("a", type=on_disk, metavar="PROBE_A", help="folder of a finished probe")
-    parser.add_argument("b", type=on_disk, metavar="PROBE_B", help="another, of the same val images")
+    parser.add_argument("a", type=place, metavar="PROBE_A", help="folder of a finished probe")
+    parser.add_argument("b", type=place, metavar="PROBE_B", help="another, of the same val images")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -37,7 +37,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    found = compare(args.a, args.b)
+    from simfle_jax.runs.at_hand import borrowed
+
+    with borrowed(args.a) as a, borrowed(args.b) as b:
+        found = compare(a, b) | {"a": args.a, "b": args.b}
     print(json.dumps(found, indent=2) if args.json else table(found))
 
 

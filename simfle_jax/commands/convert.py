@@ -31,19 +31,21 @@ Any file with a trunk, published checkpoints included, also becomes a safetensor
     python -m simfle_jax.convert checkpoint_0099.pth.tar encoder.safetensors
     python -m simfle_jax.convert moco_v3.pth.tar encoder.safetensors --prefix state_dict.module.base_encoder
 
-Torch files need PyTorch (extra `torch`), ONNX files also extra `onnx`. Files are read without running code in them.
+SOURCE, TARGET and probes may lie in buckets, gs:// and s3://. Torch files need PyTorch (extra `torch`), ONNX files also extra `onnx`. Files are read without running code in them.
 """
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.commands.presets import load_config
 from simfle_jax.errors import UserError
-from simfle_jax.storage import on_disk
+from simfle_jax.storage import place
 
 TORCH = (".pth", ".pt", ".tar")
 
@@ -52,8 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=on_disk, metavar="SOURCE", help="folder of a run or a probe, or a file")
-    parser.add_argument("target", type=on_disk, metavar="TARGET", help="a file that is made, or a new folder")
+    parser.add_argument("source", type=place, metavar="SOURCE", help="folder of a run or a probe, or a file")
+    parser.add_argument("target", type=place, metavar="TARGET", help="a file that is made, or a new folder")
     parser.add_argument(
         "--branch", choices=("online", "target"), default="online", help="whose trunk (default %(default)s)"
     )
@@ -76,9 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--with-preprocessing", action="store_true",
         help="an ONNX file that takes uint8 images of any size, and gives probabilities where there are classes",
     )  # fmt: skip
-    parser.add_argument(
-        "--probe", nargs="+", default=[], type=on_disk, metavar="PROBE", help="probes for the model card"
-    )
+    parser.add_argument("--probe", nargs="+", default=[], type=place, metavar="PROBE", help="probes for the model card")
     return parser
 
 
@@ -90,13 +90,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def convert(args: argparse.Namespace) -> str:
     """Does what the arguments ask for and says in a line what was written; raises UserError."""
+    from simfle_jax.runs.at_hand import borrowed, delivered
+    from simfle_jax.runs.mirror import named, opened
+
+    suffix = Path(args.target).suffix
+    if args.with_preprocessing and suffix != ".onnx":
+        raise UserError(f"--with-preprocessing is for ONNX files, and {args.target} does not end in .onnx")
+    states = suffix in TORCH or args.branch == "target"  # what is made of a run's checkpoint
+    with contextlib.ExitStack() as held:
+        source = held.enter_context(borrowed(args.source, checkpoints=int(states)))
+        probes = [held.enter_context(borrowed(probe)) for probe in args.probe]
+        target = held.enter_context(delivered(args.target, new=True) if suffix else opened(args.target))
+        here = vars(args) | {"source": source, "target": target, "probe": probes}
+        return named(_convert(argparse.Namespace(**here)))
+
+
+def _convert(args: argparse.Namespace) -> str:
+    """The same of paths on this machine."""
     source = args.source
     if not source.exists():
         raise UserError(f"no file or folder {source}")
     if args.target.is_file():
         raise UserError(f"{args.target} exists already: give another name, or remove it first")
-    if args.with_preprocessing and args.target.suffix != ".onnx":
-        raise UserError(f"--with-preprocessing is for ONNX files, and {args.target} does not end in .onnx")
     from simfle_jax import compilation
 
     compilation.require_device()
@@ -140,7 +155,7 @@ def from_file(args: argparse.Namespace) -> str:
 def _import_run(args: argparse.Namespace) -> str:
     """A published checkpoint to the folder of a run."""
     from simfle_jax.runs import folder as folders
-    from simfle_jax.runs.checkpoint import Checkpoints
+    from simfle_jax.runs.bucket_checkpoints import open_checkpoints
     from simfle_jax.training import published
     from simfle_jax.training.loop import crop
     from simfle_jax.training.restore import identity, upgraded_identity
@@ -155,7 +170,7 @@ def _import_run(args: argparse.Namespace) -> str:
     found = published.read_published(args.source)
     state = published.to_state(found, config, steps, args.source)
     folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
-    with Checkpoints(folder, config.keep_checkpoints) as checkpoints:
+    with open_checkpoints(folder, config.keep_checkpoints) as checkpoints:
         checkpoints.save(state, wait=True)
     facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "crop": crop(config)}
     facts["converted_from"] = args.source.name

@@ -23,6 +23,7 @@ from simfle_jax.commands.faces import write_faces
 from simfle_jax.config import check_seed
 from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 if TYPE_CHECKING:  # at run time they would bring JAX along, before its processes have their cores
     from simfle_jax.config import Config
@@ -42,13 +43,13 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m simfle_jax.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--workdir", default="runs/demo", help="folder for faces, runs and results (default %(default)s)"
+        "--workdir", default="runs/demo", type=on_disk, help="folder for faces, runs and results (default %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the faces, the runs and the probes (default %(default)s)"
     )
     args = parser.parse_args(argv)
-    ended(lambda: run(Path(args.workdir), args.seed))
+    ended(lambda: run(args.workdir, args.seed))
 
 
 def run(workdir: Path, seed: int) -> None:
@@ -222,13 +223,13 @@ def first_and_last(run: Path) -> dict[str, dict[str, float]]:
 
 def table(results: dict) -> str:
     """The results as text."""
-    lines = ["", "Training                      start      end"]
+    lines = ["", "Training                        start        end"]
     for method, metrics in results["metrics"].items():
         start, end = metrics["start"], metrics["end"]
         lines.append(f"{method}, step {start['step']} and {end['step']}, {end['seconds'] / 60:.1f} min")
         for key in start:
             if key.startswith(("loss/", "grouping/", "masking/", "features/")):
-                lines.append(f"  {key:25s}{start[key]:9.4g}{end[key]:9.4g}")
+                lines.append(f"  {key:25s}{start[key]:11.4g}{end[key]:11.4g}")
     error = results["reconstruction"]
     lines += [
         "",

@@ -16,15 +16,14 @@ from there after an interruption; at the end they are written to OUT, and the fo
 """
 
 import argparse
-import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from simfle_jax.commands.aligning import add_align, faces_of, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import place
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prefix", default="", help="which trunk of a file that holds several, e.g. module.base_encoder"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
+    parser.add_argument("--out", type=place, required=True, metavar="FILE", help="ending in .npz, .parquet or .npy")
     add_align(parser)
     return parser
 
@@ -47,35 +46,18 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = make_parser().parse_args(argv)
-
-    def work(out: Path) -> None:
-        embed(args.images, args.encoder, args.branch, out, args.prefix, align=args.align, detector=args.detector)
-
-    ended(lambda: _embed_to(args.out, work))
+    ended(lambda: _embed_to(args))
 
 
-def _embed_to(out: str, work: Callable[[Path], None]) -> None:
-    """Lets `work` write to a path on this machine, from where files for a bucket are copied, the features last."""
-    from simfle_jax.host import digest, host_folder
-    from simfle_jax.runs.mirror import named_by
-    from simfle_jax.storage import Bucket, is_bucket
+def _embed_to(args: argparse.Namespace) -> None:
+    from simfle_jax.runs.at_hand import delivered
+    from simfle_jax.storage import is_bucket
 
-    if not is_bucket(out):
-        return work(Path(out))
-    parent, _, name = out.rpartition("/")
-    if parent.endswith("/") or not name:
-        raise UserError(f"--out {out} names no file in a bucket: give SCHEME://BUCKET/FILE.npz")
-    bucket = Bucket(parent)
-    if bucket.is_there(name):
-        raise UserError(f"--out {out} exists already: give another name, or remove it first")
-    folder = host_folder("embed", digest(out))  # kept until all is copied: the same command goes on here
-    with named_by(folder, parent):
-        if not (folder / name).exists():
-            work(folder / name)
-        for path in sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == name):
-            bucket.write(path.name, path.read_bytes())
-        shutil.rmtree(folder)
-    print(f"copied to {out}")
+    with delivered(args.out, new=True, kept=repr(vars(args))) as out:
+        if not (is_bucket(args.out) and out.exists()):  # there it is whole, and was not copied
+            embed(args.images, args.encoder, args.branch, out, args.prefix, align=args.align, detector=args.detector)
+    if is_bucket(args.out):
+        print(f"copied to {args.out}")
 
 
 def embed(
@@ -90,6 +72,7 @@ def embed(
     from simfle_jax.encoder import load_encoder
     from simfle_jax.evaluation.feature_file import ENDINGS, FeatureFile, import_parquet, require_new
     from simfle_jax.evaluation.features import Extractor, check_readable
+    from simfle_jax.runs.mirror import shown
 
     if out.suffix not in ENDINGS:
         raise UserError(f"--out {out} must end in {' or '.join(ENDINGS)}")
@@ -100,7 +83,7 @@ def embed(
     photographs = ImageList(images)
     extractor = Extractor(load_encoder(encoder, branch, prefix=prefix))
     source, without = faces_of(photographs, detector) if align else (photographs, {})
-    warn_of_crop(extractor.encoder.metadata, align)
+    warn_of_crop(extractor.encoder.metadata, None if align else images)
     identity = {"encoder": extractor.encoder.hash, "images": source.fingerprint}
     with FeatureFile(out, source.names, extractor.encoder.dim, identity) as file:
         before, began = file.done, time.monotonic()
@@ -111,13 +94,14 @@ def embed(
         seconds = time.monotonic() - began
         check_readable(source, file.bad)
         file.finish()
-    print(f"{file.count} images, {(file.done - before) / seconds:.1f} images/s: {out}")
+    print(f"{file.count} images, {(file.done - before) / seconds:.1f} images/s: {shown(out)}")
     _list_bad(out, without | {source.name(number): reason for number, reason in file.bad.items()})
 
 
 def _list_bad(out: Path, bad: dict[str, str]) -> None:
     from simfle_jax.data.bad_list import write_bad_list
     from simfle_jax.data.photographs import NO_FACE
+    from simfle_jax.runs.mirror import shown
 
     path = out.with_name(out.name + ".bad.txt")
     write_bad_list(path, bad)
@@ -126,4 +110,4 @@ def _list_bad(out: Path, bad: dict[str, str]) -> None:
     faceless = sum(reason == NO_FACE for reason in bad.values())
     for count, what in ((len(bad) - faceless, "images could not be read"), (faceless, "photographs have no face")):
         if count:
-            print(f"{count} {what} and were left out: {path}", file=sys.stderr)
+            print(f"{count} {what} and were left out: {shown(path)}", file=sys.stderr)

@@ -24,6 +24,7 @@ from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.synthetic_faces import IMAGES_PER_IDENTITY, PRESETS, Strengths, contact_sheet, draw_face
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
+from simfle_jax.storage import on_disk
 
 _DONE, _UNFINISHED = "faces.json", "unfinished.json"  # the settings, under the second name until all is written
 
@@ -39,12 +40,12 @@ def _run(args: argparse.Namespace) -> None:
     check_seed(args.seed, "--seed")
     _check_size(args.size)
     if args.sheet:
-        if Path(args.sheet).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        if args.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise UserError(f"--sheet {args.sheet}: give a name that ends in .png or .jpg")
         contact_sheet(args.seed, args.size, strengths).save(args.sheet)
         print(f"contact sheet in {args.sheet}")
     if args.out:
-        write_faces(Path(args.out), args.count, args.val_count, args.seed, args.size, strengths)
+        write_faces(args.out, args.count, args.val_count, args.seed, args.size, strengths)
     if not args.out and not args.sheet:
         raise UserError("give --out DIR for a data set, or --sheet FILE for a contact sheet")
 
@@ -53,13 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.faces", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", metavar="DIR", help="folder to write; new, empty, or of the same settings")
+    parser.add_argument(
+        "--out", type=on_disk, metavar="DIR", help="folder to write; new, empty, or of the same settings"
+    )
     parser.add_argument("--count", type=int, default=8000, help="training images (default %(default)s)")
     parser.add_argument("--val-count", type=int, help="validation images, of other identities (default: a quarter)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=112, help="side in pixels (default %(default)s)")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="demo", help="default %(default)s")
-    parser.add_argument("--sheet", metavar="FILE", help="write a contact sheet: a row for each expression")
+    parser.add_argument(
+        "--sheet", type=on_disk, metavar="FILE", help="write a contact sheet: a row for each expression"
+    )
     group = parser.add_argument_group("strengths, 0 (off) to 1 (full range), over those of the preset")
     for field in dataclasses.fields(Strengths):
         group.add_argument(f"--{field.name}", type=float)

@@ -3,10 +3,13 @@
 simfle train --config=simfle --config.data.path=FACES --workdir=RUN
 simfle probe --config=probe --config.encoder=RUN --config.data.path=DIR --workdir=PROBE
 simfle COMMAND --help
+simfle --version
 """
 
 import importlib
 import sys
+
+from simfle_jax import __version__
 
 COMMANDS = {
     "train": "pre-train an encoder",
@@ -31,6 +34,9 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """Runs the command that the first argument names; without one, or with --help, lists them."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print(f"simfle-jax {__version__}")
+        raise SystemExit
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         raise SystemExit(0 if argv else 2)

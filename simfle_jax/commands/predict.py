@@ -67,7 +67,7 @@ def predict(args: argparse.Namespace) -> dict[int, str]:
     source, without = faces_of(photographs, args.detector) if args.align else (photographs, {})
     if not args.align:
         print(CROPPED, file=sys.stderr)
-    warn_of_crop(classifier.encoder.metadata, args.align)
+    warn_of_crop(classifier.encoder.metadata, None if args.align else args.images)
     extractor = Extractor(classifier.encoder, canvas=classifier.canvas)
     bad: dict[int, str] = {}
     for found in extractor.stream(source):

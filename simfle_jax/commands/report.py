@@ -4,25 +4,26 @@
     python -m simfle_jax.report RUN OTHER --out report.html --figures figures      # side by side; PNG and PDF for a paper
 
 Images are embedded if they are generated faces; of other data only with --images, and never more than 200.
-Needs Plotly: pip install -c requirements.txt -e '.[report]'.
+Runs, probes, images and the page may lie in buckets, gs:// and s3://. Needs Plotly: pip install -c requirements.txt -e '.[report]'.
 """
 
 import argparse
+import contextlib
 
 from simfle_jax.commands.ending import ended
-from simfle_jax.storage import on_disk
+from simfle_jax.storage import place
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=on_disk, metavar="RUN", help="folders of pre-training runs")
-    parser.add_argument("--probe", nargs="+", type=on_disk, default=[], metavar="PROBE", help="folders of probes")
-    parser.add_argument("--data", type=on_disk, metavar="DIR", help="where the images are now, when they were moved")
+    parser.add_argument("runs", nargs="+", type=place, metavar="RUN", help="folders of pre-training runs")
+    parser.add_argument("--probe", nargs="+", type=place, default=[], metavar="PROBE", help="folders of probes")
+    parser.add_argument("--data", type=place, metavar="DIR", help="where the images are now, when they were moved")
     parser.add_argument("--images", action=argparse.BooleanOptionalAction, help="whether the page may hold images")
-    parser.add_argument("--out", type=on_disk, required=True, metavar="FILE", help="the page, e.g. report.html")
-    parser.add_argument("--figures", type=on_disk, metavar="DIR", help="also write figures for a paper, as PNG and PDF")
+    parser.add_argument("--out", type=place, required=True, metavar="FILE", help="the page, e.g. report.html")
+    parser.add_argument("--figures", type=place, metavar="DIR", help="also write figures for a paper, as PNG and PDF")
     return parser
 
 
@@ -38,17 +39,23 @@ def report(args: argparse.Namespace) -> None:
     from simfle_jax import compilation
     from simfle_jax.reporting.build import build, gather
     from simfle_jax.reporting.charts import plotly_script
+    from simfle_jax.runs.at_hand import ALL, borrowed, delivered
     from simfle_jax.runs.files import write_whole
+    from simfle_jax.runs.mirror import shown
 
     plotly_script()  # its absence is told before the work and not after
     compilation.use_cache()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    found = gather(args.runs, args.probe, args.data)
-    page = build(found, args.images)
-    write_whole(args.out, page)
-    print(f"{args.out}: {len(page.encode()) / 1e6:.1f} MB")
-    if args.figures:
-        from simfle_jax.reporting.figures import write_figures
+    with contextlib.ExitStack() as held:
+        runs = [held.enter_context(borrowed(run, checkpoints=ALL)) for run in args.runs]
+        probes = [held.enter_context(borrowed(probe)) for probe in args.probe]
+        out = held.enter_context(delivered(args.out))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        found = gather(runs, probes, args.data)
+        page = build(found, args.images)
+        write_whole(out, page)
+        print(f"{shown(out)}: {len(page.encode()) / 1e6:.1f} MB")
+        if args.figures:
+            from simfle_jax.reporting.figures import write_figures
 
-        for file in write_figures(found, args.figures, args.images):
-            print(file)
+            for file in write_figures(found, held.enter_context(delivered(args.figures)), args.images):
+                print(shown(file))

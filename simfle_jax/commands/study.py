@@ -20,6 +20,7 @@ from simfle_jax.commands.presets import load_config, load_study
 from simfle_jax.data.synthetic_faces import PRESETS
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
+from simfle_jax.storage import on_disk
 from simfle_jax.studies import Piece, Study, definition
 
 
@@ -29,8 +30,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m simfle_jax.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", metavar="STUDY", help="a file, or a name in configs/studies")
-    parser.add_argument("--workdir", type=Path, required=True, help="holds all runs, probes and tables")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="holds train/ and val/; default: the study's faces")
+    parser.add_argument("--workdir", type=on_disk, required=True, help="holds all runs, probes and tables")
+    parser.add_argument("--data", type=on_disk, metavar="DIR", help="holds train/ and val/; default: the study's faces")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="S", help="in place of the study's")
     parser.add_argument("--only", type=int, metavar="INDEX", help="one piece, counted from 0 as --list shows them")
     parser.add_argument("--list", action="store_true", help="show the pieces and which are done")

@@ -12,6 +12,7 @@ import os
 
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,7 +22,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--folder", required=True, help="train/CLASS and val/CLASS, or any folder for unlabelled")
+    parser.add_argument(
+        "--folder", type=on_disk, required=True, help="train/CLASS and val/CLASS, or any folder for unlabelled"
+    )
     parser.add_argument("--data-dir", help="where TFDS keeps its data sets (~/tensorflow_datasets)")
     parser.add_argument("--config", choices=("labelled", "unlabelled"), default="labelled")
     options = parser.parse_args(argv)
@@ -33,7 +36,7 @@ def _build(options: argparse.Namespace) -> None:
         raise UserError(f"no folder {options.folder}: give --folder an existing folder of images")
     from simfle_jax.data.tfds_builders import build  # takes a second, and --help need not wait for it
 
-    builder = build(options.folder, options.data_dir, options.config)
+    builder = build(str(options.folder), options.data_dir, options.config)
     where = f" --config.data.path={options.data_dir}" if options.data_dir else ""
     for name, split in builder.info.splits.items():
         print(f"{split.num_examples:,} images: --config.data.source=tfds:{builder.name}/{options.config}:{name}{where}")

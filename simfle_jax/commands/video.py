@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simfle_jax.commands.aligning import add_detector, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
+from simfle_jax.storage import on_disk, place
 
 if TYPE_CHECKING:  # imported when it is used, so that --help stays quick
     from simfle_jax.data.photographs.detector import Detector
@@ -33,10 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m simfle_jax.video", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder of frames")
+    parser.add_argument("video", type=on_disk, metavar="VIDEO", help="a video file, or a folder of frames")
     parser.add_argument("--probe", required=True, help="folder of a trained probe, or a file with a whole classifier")
     parser.add_argument("--encoder", default="", help="where the probe's encoder is now, when it was moved")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, a new .csv")
+    parser.add_argument("--out", type=place, required=True, metavar="FILE", help="the table, a new .csv")
     parser.add_argument("--fps", type=float, default=0.0, help="frames a second (what the video says; 25 of a folder)")
     add_detector(parser)
     return parser
@@ -45,7 +46,15 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
     args = make_parser().parse_args(argv)
-    ended(lambda: print(video(args)))
+    ended(lambda: print(_video_to(args)))
+
+
+def _video_to(args: argparse.Namespace) -> str:
+    from simfle_jax.runs.at_hand import delivered
+    from simfle_jax.runs.mirror import named
+
+    with delivered(args.out, new=True) as out:
+        return named(video(argparse.Namespace(**vars(args) | {"out": out})))
 
 
 def video(args: argparse.Namespace) -> str:
@@ -62,7 +71,7 @@ def video(args: argparse.Namespace) -> str:
     compilation.use_cache()
     frames, detector = frames_of(args.video, args.fps), YuNet(args.detector)
     classifier = load_classifier(args.probe, args.encoder)
-    warn_of_crop(classifier.encoder.metadata, align=True)
+    warn_of_crop(classifier.encoder.metadata, None)
     count, faces, began = 0, 0, time.monotonic()
     for rows in table(frames, detector, classifier):
         head = [] if count else [["frame", "time", *PLACE, *classifier.classes]]
@@ -93,8 +102,9 @@ def table(frames: "Iterator[Frame]", detector: "Detector", classifier: "Classifi
     nothing = [math.nan] * (len(PLACE) + len(classifier.classes))
 
     def filled() -> list[list[Any]]:
-        # Few shapes, so few compilations: a program for every number of faces would let memory grow.
-        more = (1 << (len(crops) - 1).bit_length()) - len(crops) if crops else 0
+        # One shape, and a smaller one for the end: a program for every number of faces would let memory grow.
+        whole = AT_ONCE if len(rows) == AT_ONCE else 1 << (max(len(crops), 1) - 1).bit_length()
+        more = whole - len(crops)
         shares = iter(classifier.probabilities(np.stack(crops + crops[:1] * more)).tolist() if crops else [])
         return [row if math.isnan(row[1]) else row + [round(value, 6) for value in next(shares)] for row in rows]
 

@@ -3,6 +3,7 @@
 from simfle_jax.config.checks import pretraining
 from simfle_jax.config.schema import SCHEMA, today, upgrade
 from simfle_jax.config.settings import (
+    WITHOUT_FACEMAE,
     Config,
     DataSettings,
     FaceMAESettings,
@@ -18,6 +19,7 @@ from simfle_jax.config.typed import as_dict, check_seed, digest, flatten, one_of
 __all__ = [
     "SCHEMA",
     "TRUNKS",
+    "WITHOUT_FACEMAE",
     "Config",
     "DataSettings",
     "FaceMAESettings",

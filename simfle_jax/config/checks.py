@@ -128,11 +128,6 @@ def _check_facemae(c: Config) -> None:
     require(m.temperature > 0, f"facemae.temperature = {m.temperature} must be positive")
     one_of("facemae.masking", m.masking, ("semantic", "random", "block"))
     one_of("facemae.tie", m.tie, ("published", "variance", "target", "patch"))
-    require(
-        m.tie == "published" or c.method == "simfle",
-        f"facemae.tie = {m.tie!r} ties FaceMAE to the encoder, and method = {c.method!r} has no FaceMAE beside an encoder: "
-        "give method = 'simfle', or leave the tie 'published'",
-    )
     one_of("facemae.grouping_init", m.grouping_init, ("grouped", "he", "constant"))
     _check_tokens("facemae", m.width, m.heads)
     _check_tokens("facemae", m.decoder_width, m.decoder_heads, ("decoder_width", "decoder_heads"))

@@ -6,6 +6,8 @@ neighbours has a default, which means "as before": runs that an earlier version 
 
 import dataclasses
 
+WITHOUT_FACEMAE = ("byol", "moco_v3", "simsiam")  # methods for which its settings mean nothing
+
 
 @dataclasses.dataclass(frozen=True)
 class TrunkSettings:

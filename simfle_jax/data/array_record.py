@@ -1,6 +1,6 @@
 """Images in ArrayRecord shards (see `packing`): few large files in place of many small ones.
 
-    PACK/index.json                     format, count, classes, fingerprint, names and counts of the shards
+    PACK/index.json                     format, count, classes, fingerprint, crop of aligned faces, names and counts of the shards
     PACK/index.npz                      joined names (uint8), their ends, labels (-1: none), sizes (-1: unreadable)
     PACK/00000-of-00004.array_record    records in the order of the listing
     PACK/train/... PACK/val/...         the same for each split, where the folder had splits

@@ -7,13 +7,14 @@ import numpy as np
 
 from simfle_jax.data.files import BadImage, read_file
 from simfle_jax.data.listing import file_sizes
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.sources import FolderSource, Record, Source, fingerprint
 from simfle_jax.errors import UserError
 from simfle_jax.storage import is_bucket, joined
 
 
 class ImageList:
-    """The files in the order given; a folder stands for all images below it, sorted, and so does a pack in a bucket.
+    """The files in the order given; a folder stands for all images below it, sorted, and so does one in a bucket, or a pack there.
 
     It has no classes: the label of an image is its number in the list, which tells whose a feature is when unreadable
     images were left out.
@@ -26,14 +27,12 @@ class ImageList:
         self.classes: tuple[str, ...] | None = None
         self.names: list[str] = []
         self._nowhere: set[str] = set()
-        self._packs: list[tuple[int, Source]] = []  # the number of its first image, and a pack in a bucket
+        self._copies: list[tuple[int, Source]] = []  # of what lies in buckets, with the number of its first image
         for path in [os.fspath(path) for path in paths]:
             if is_bucket(path):
-                from simfle_jax.data.array_record import ArrayRecordSource
-
-                pack = ArrayRecordSource(path)
-                self._packs.append((len(self.names), pack))
-                self.names += [joined(path, pack.name(i)) for i in range(len(pack))]
+                found = open_source("folder", path)
+                self._copies.append((len(self.names), found))
+                self.names += [joined(path, found.name(i)) for i in range(len(found))]
             elif os.path.isdir(path):
                 folder = FolderSource(path)
                 self.names += [os.path.join(path, folder.name(i)) for i in range(len(folder))]
@@ -48,9 +47,9 @@ class ImageList:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and sizes."""
-        if self._packs:  # each knows its own
-            packed = [(pack.fingerprint, start) for start, pack in self._packs]
-            return fingerprint([*packed, *((name, 0) for name in self.names)])
+        if self._copies:  # each knows its own
+            copied = [(found.fingerprint, start) for start, found in self._copies]
+            return fingerprint([*copied, *((name, 0) for name in self.names)])
         return fingerprint(zip(self.names, file_sizes(len(self), self.name)))
 
     def __len__(self) -> int:
@@ -58,9 +57,9 @@ class ImageList:
 
     def __getitem__(self, index: int) -> Record:
         name = self.names[index]
-        for start, pack in self._packs:
-            if 0 <= index - start < len(pack):
-                return Record(name, pack[index - start].data, index)
+        for start, found in self._copies:
+            if 0 <= index - start < len(found):
+                return Record(name, found[index - start].data, index)
         if name in self._nowhere:
             raise BadImage("a link to nowhere")
         return Record(name, read_file(name), index)

@@ -14,9 +14,11 @@ def open_source(source: str, path: str, labelled: bool = False, split: str | Non
         UserError: no such kind of source, or the data are not there or not laid out as it needs.
     """
     # The other kinds are imported when they are asked for: not everybody needs the packages behind them.
-    if source == "folder" and not is_bucket(path):
+    if source == "folder" and is_bucket(path):
+        return _in_bucket(path, labelled, split, listing)
+    if source == "folder":
         return FolderSource(path, labelled, split, listing)
-    if source in ("folder", "array_record"):  # in a bucket everything is packed
+    if source == "array_record":
         from simfle_jax.data.array_record import ArrayRecordSource
 
         return ArrayRecordSource(path, labelled, split)
@@ -28,3 +30,17 @@ def open_source(source: str, path: str, labelled: bool = False, split: str | Non
     raise UserError(
         f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]; docs/data.md tells more"
     )
+
+
+def _in_bucket(path: str, labelled: bool, split: str | None, listing: str) -> Source:
+    """A pack, or a folder of images, of which this machine has a copy."""
+    from simfle_jax.data.array_record import ArrayRecordSource
+    from simfle_jax.data.bucket_images import copy_at_hand
+
+    folder, is_pack = copy_at_hand(path)
+    try:
+        if is_pack:
+            return ArrayRecordSource(folder, labelled, split)
+        return FolderSource(folder, labelled, split, listing)
+    except UserError as error:
+        raise UserError(str(error).replace(folder, path.rstrip("/"))) from None

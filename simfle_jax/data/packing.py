@@ -13,6 +13,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
 from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.host import scratch
@@ -71,7 +72,7 @@ def _pack_into_bucket(folder: str, out: str, shard_bytes: int) -> dict[str, int]
 def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) -> int:
     """Packs the records of one source into the folder `out`; returns how many there are."""
     if os.path.exists(out):
-        if os.path.exists(os.path.join(out, "index.json")) and read_index(out)["fingerprint"] == source.fingerprint:
+        if os.path.exists(os.path.join(out, "index.json")) and _is_of(read_index(out), source):
             return len(source)
         raise UserError(f"{out} exists and is not the pack of {source.root}: remove it or give another name")
     temporary = f"{out}.{os.getpid()}-{secrets.token_hex(4)}.partial"
@@ -83,6 +84,10 @@ def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone already when all went well
     return len(source)
+
+
+def _is_of(index: dict[str, Any], source: FolderSource) -> bool:
+    return index["fingerprint"] == source.fingerprint and index.get("crop", NOT_ALIGNED) == crop_of(source.root)
 
 
 def _write_shards(source: FolderSource, out: str, shard_bytes: int) -> tuple[np.ndarray, list[int]]:
@@ -133,11 +138,13 @@ def _write_index(source: FolderSource, out: str, sizes: np.ndarray, counts: list
         labels=np.full(len(source), -1, np.int32) if source.labels is None else source.labels,
         sizes=sizes,
     )
+    crop = crop_of(source.root)
     index = {
         "format": FORMAT,
         "count": len(source),
         "classes": source.classes,
         "fingerprint": source.fingerprint,
+        **({} if crop == NOT_ALIGNED else {"crop": crop}),
         "shards": [
             {
                 "name": shard,

@@ -1,7 +1,7 @@
 """Packs in a bucket: copied once to this machine, checked, and shared by all its processes.
 
 Below `host_folder("packs")` every pack has a folder, named by its place and its index: a pack that is replaced in the bucket
-is another one, and a run that reads the old one goes on with it. Packs that nobody reads make room for new ones.
+is another one, and a run that reads the old one goes on with it. Copies that nobody reads make room for new ones.
 """
 
 import contextlib
@@ -38,22 +38,31 @@ def pack_at_hand(location: str) -> str:
     """
     if not storage.is_bucket(location):
         return location
+    if folder := find_pack(location):
+        return folder
+    raise UserError(f"no pack in {location}: python -m simfle_jax.prepare --pack FOLDER --out {location} makes one")
+
+
+def find_pack(location: str) -> str:
+    """As `pack_at_hand`, of a location in a bucket; '' where no pack lies there."""
     bucket = Bucket(location)
     bucket.require_folder()
     indices = {part: data for part in PARTS if (data := bucket.read(_in(part, "index.json"))) is not None}
     if not indices:
-        raise UserError(
-            f"no pack in {location}: in a bucket data lie packed, python -m simfle_jax.prepare --pack FOLDER --out "
-            f"{location} makes one"
-        )
-    name = digest(location.rstrip("/").encode() + b"\0".join(indices.values()))
-    held = host_folder("packs") / f"{name}.held"
-    _held.enter_context(holding(held, alone=False))  # nobody removes it while it is read
+        return ""
+    held = held_by_us(digest(location.rstrip("/").encode() + b"\0".join(indices.values())))
     folder = held.with_suffix("")
     with holding(held.with_suffix(".filling")):
         _fill(bucket, folder, indices)
     os.utime(held)
     return str(folder)
+
+
+def held_by_us(name: str) -> Path:
+    """The lock file of a copy, whose folder is called like it: nobody removes that while this process lives."""
+    held = host_folder("packs") / f"{name}.held"
+    _held.enter_context(holding(held, alone=False))
+    return held
 
 
 def _in(part: str, name: str) -> str:
@@ -65,7 +74,7 @@ def _fill(bucket: Bucket, folder: Path, indices: dict[str, bytes]) -> None:
     shards = [(part, shard) for part, data in indices.items() for shard in _shards(bucket, part, data)]
     missing = [(part, shard) for part, shard in shards if _size(folder / part / shard["name"]) != shard["bytes"]]
     if missing:
-        _make_room(folder, sum(shard["bytes"] for _, shard in missing), bucket.location)
+        make_room(folder, sum(shard["bytes"] for _, shard in missing), bucket.location)
     for part in indices:
         (folder / part).mkdir(parents=True, exist_ok=True)
     count, done = sum(shard["bytes"] for _, shard in missing), 0
@@ -76,15 +85,18 @@ def _fill(bucket: Bucket, folder: Path, indices: dict[str, bytes]) -> None:
             progress.update(_mib(done))
     for part, data in indices.items():
         if not (folder / part / "index.json").exists():
-            _write(folder / part / "index.npz", _required(bucket, _in(part, "index.npz")))
-            _write(folder / part / "index.json", data)
+            write_copy(folder / part / "index.npz", _required(bucket, _in(part, "index.npz")))
+            write_copy(folder / part / "index.json", data)
 
 
 def _shards(bucket: Bucket, part: str, index: bytes) -> list[dict[str, Any]]:
     try:
-        return [{"name": str(s["name"]), "bytes": int(s["bytes"]), "sha256": s.get("sha256")}
-                for s in json.loads(index)["shards"]]  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+        found = [{"name": str(s["name"]), "bytes": int(s["bytes"]), "sha256": s.get("sha256")}
+                 for s in json.loads(index)["shards"]]  # fmt: skip
+        if any(os.path.basename(shard["name"]) != shard["name"] for shard in found):
+            raise ValueError
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{bucket.location}/{_in(part, 'index.json')} is damaged: pack the data again") from None
 
 
@@ -120,7 +132,8 @@ def _required(bucket: Bucket, name: str) -> bytes:
     return data
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_copy(path: Path, data: bytes) -> None:
+    """Writes a file of a copy whole or not at all; raises UserError."""
     partial = path.with_name(f".{path.name}.partial")
     with _told(path.parent):
         partial.write_bytes(data)
@@ -137,14 +150,14 @@ def _told(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _make_room(folder: Path, needed: int, location: str) -> None:
-    """Removes packs that nobody reads, those not read for the longest first, until `needed` bytes are free."""
+def make_room(folder: Path, needed: int, location: str) -> None:
+    """Removes copies that nobody reads, those not read for the longest first, until `needed` bytes are free."""
     others = [held for held in folder.parent.glob("*.held") if held.with_suffix("") != folder]
     for held in sorted(others, key=lambda each: each.stat().st_mtime):
         if shutil.disk_usage(folder.parent).free >= needed + SPARE:
             break
         if remove_if_free(held):
-            logging.warning("the copy of another pack made room: %s", held.with_suffix(""))
+            logging.warning("another copy made room: %s", held.with_suffix(""))
     free = shutil.disk_usage(folder.parent).free
     if free < needed + SPARE:
         raise UserError(

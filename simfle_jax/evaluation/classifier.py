@@ -16,7 +16,7 @@ from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.records import TrainedProbe
-from simfle_jax.runs.mirror import borrowed
+from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.storage import is_bucket
 from simfle_jax.weights.files import read_arrays, write_safetensors, write_torch
 from simfle_jax.weights.hub import WEIGHTS, fetch, is_hub_name

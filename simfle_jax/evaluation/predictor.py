@@ -36,6 +36,6 @@ def from_arrays(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -
         return Linear(weight.T, bias)
     bank, labels = jnp.asarray(arrays["bank"]), jnp.asarray(arrays["bank_labels"])
     n_classes, k, temperature = int(metadata["n_classes"]), int(metadata["k"]), float(metadata["temperature"])
-    if bank.ndim != 2 or labels.shape != bank.shape[:1] or not 1 <= k <= len(bank) or not temperature > 0:
+    if bank.ndim != 2 or not len(bank) or labels.shape != bank.shape[:1] or k < 1 or not temperature > 0:
         raise ValueError(f"bank is {bank.shape}, its labels {labels.shape}, k = {k}, temperature = {temperature}")
     return Neighbours(bank, labels, n_classes, k, temperature)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from simfle_jax.data.bad_list import escaped
 from simfle_jax.data.read_back import one_line, parse_json
@@ -20,6 +19,7 @@ from simfle_jax.evaluation.linear import Fit, History, Linear
 from simfle_jax.evaluation.predictor import Predictor, from_arrays, to_arrays
 from simfle_jax.evaluation.settings import upgraded
 from simfle_jax.runs.files import write_whole, writing_whole
+from simfle_jax.weights.files import save_arrays
 from simfle_jax.weights.trunk import architecture
 
 
@@ -50,7 +50,7 @@ def save_probe(folder: Path, probe: TrainedProbe) -> None:
     metadata = {"classes": json.dumps(probe.classes), "encoder_hash": probe.encoder_hash, "canvas": str(probe.canvas)}
     metadata |= facts
     with writing_whole(folder / "probe.safetensors") as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+        save_arrays(temporary, arrays, metadata)
 
 
 def load_probe(folder: Path) -> TrainedProbe:

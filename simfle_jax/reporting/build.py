@@ -11,6 +11,7 @@ from simfle_jax.reporting.features import POINTS
 from simfle_jax.reporting.images import LIMIT, Album
 from simfle_jax.reporting.page import Section
 from simfle_jax.reporting.read import ProbeRecord, RunRecord, names_of, read_probe, read_run
+from simfle_jax.runs.mirror import shown
 from simfle_jax.training.restore import checkpoint_steps
 
 
@@ -25,7 +26,7 @@ class Gathered(NamedTuple):
     notes: list[str]
 
 
-def gather(runs: Sequence[Path], probes: Sequence[Path], data: Path | None, points: int = POINTS) -> Gathered:
+def gather(runs: Sequence[Path], probes: Sequence[Path], data: str | Path | None, points: int = POINTS) -> Gathered:
     """Reads all folders, and runs the networks on images; raises UserError where a folder is no run or no probe.
 
     points: images at most whose features are shown.
@@ -64,7 +65,11 @@ def probe_of(run: RunRecord, probes: list[ProbeRecord]) -> ProbeRecord | None:
     """The first finished probe of this run's encoder."""
     for probe in probes:
         place = str(probe.results.get("encoder", ""))
-        if place and not probe.results.get("untrained") and Path(place).absolute() == run.folder.absolute():
+        if (
+            place
+            and not probe.results.get("untrained")
+            and Path(place).absolute() == Path(shown(run.folder)).absolute()
+        ):
             return probe
     return None
 

@@ -37,12 +37,14 @@ def label(name: str) -> str:
 
 def layout(x: str = "", y: str = "", legend: bool = False, **more: Any) -> Figure:
     """A chart without a background of its own; the page's style sheet gives the text its colour."""
-    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID, "automargin": True}
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": GRID}
     return {
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "height": 280, "showlegend": legend,
-        "margin": {"l": 50, "r": 10, "t": 10, "b": 40}, "legend": {"orientation": "h", "y": 1.15},
+        "margin": {"l": 50, "r": 10, "t": 10, "b": 45}, "legend": {"orientation": "h", "y": 1.15},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#777"}, "hovermode": "closest",
-        "xaxis": axis | {"title": {"text": x}}, "yaxis": axis | {"title": {"text": y}},
+        # Margins that fit both axes' labels at once can move each other for ever: one line of labels has its place below.
+        "xaxis": axis | {"title": {"text": x}, "automargin": not x},
+        "yaxis": axis | {"title": {"text": y}, "automargin": bool(x)},
     } | more  # fmt: skip
 
 

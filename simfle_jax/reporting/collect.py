@@ -21,6 +21,7 @@ from simfle_jax.evaluation.sets import Subset
 from simfle_jax.reporting import images as pictures
 from simfle_jax.reporting.features import POINTS
 from simfle_jax.reporting.read import ProbeRecord, RunRecord
+from simfle_jax.runs.mirror import named
 from simfle_jax.training.restore import run_state
 
 FACES = 8  # the fixed images that are looked at at several checkpoints
@@ -76,11 +77,11 @@ def attempt(what: str, call: Callable[[], T], notes: list[str]) -> T | None:
     try:
         return call()
     except UserError as error:
-        notes.append(f"{what} is not shown: {error}")
+        notes.append(f"{what} is not shown: {named(str(error))}")
         return None
 
 
-def material_of(run: RunRecord, probe: ProbeRecord | None, data: Path | None) -> Material:
+def material_of(run: RunRecord, probe: ProbeRecord | None, data: str | Path | None) -> Material:
     """Held-out images of the probe where there is one, else images of the run. `data` says where either is now.
 
     Raises:

@@ -9,6 +9,7 @@ from simfle_jax.config import flatten
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.folder import read_settings
+from simfle_jax.runs.mirror import shown
 
 Values = dict[str, Any]
 
@@ -91,12 +92,12 @@ def read_metrics(file: Path, notes: list[str]) -> list[Values]:
 
 def names_of(folders: list[Path]) -> list[str]:
     """A short name for each folder: its last part, and as many of those before as tell them apart."""
-    parts = [folder.absolute().parts for folder in folders]
+    parts = [Path(shown(folder)).absolute().parts for folder in folders]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{folder} ({number})" for number, folder in enumerate(folders, 1)]
+    return [f"{shown(folder)} ({number})" for number, folder in enumerate(folders, 1)]
 
 
 def _lines(count: int) -> str:

@@ -27,11 +27,12 @@ from absl import logging
 from simfle_jax.errors import UserError
 from simfle_jax.host import scratch
 from simfle_jax.runs.lock import NAME as LOCK
-from simfle_jax.storage import Bucket, NoAccess, Unreachable, is_bucket
+from simfle_jax.storage import Bucket, NoAccess, Unreachable, is_bucket, safe_below
 
 EVERY = 30.0  # seconds between two copies of what changed
 THREADS = 8
 MANIFEST = re.compile(r"checkpoints/(\d+)\.json")
+OURS = ("config.json", "encoder.safetensors", "probe.safetensors")  # one of them is in every folder of ours
 REWRITTEN = ("encoder.safetensors",)  # of a run that trains: it is not read, and large
 
 
@@ -61,8 +62,8 @@ class Mirror:
         """
         self.bucket.require_folder()
         names = [name for name in self.bucket.names() if name != LOCK]
-        if names and "config.json" not in names:
-            raise UserError(f"{self.location} holds something else than a run; give another --workdir")
+        if names and not set(names) & set(OURS):
+            raise UserError(f"{self.location} holds something else than a run or a probe: give another folder")
         self.steps = sorted((int(found[1]) for found in map(MANIFEST.fullmatch, names) if found), reverse=True)
         wanted = [name for name in names if not name.startswith("checkpoints/") and name not in leave]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -73,7 +74,7 @@ class Mirror:
         return self._bring(name)
 
     def _bring(self, name: str) -> bool:
-        data, path = self.bucket.read(name), self.folder / name
+        data, path = self.bucket.read(name), safe_below(self.folder, name)
         if data is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -155,7 +156,7 @@ class Mirror:
                 return f"it has no {name}"
             if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
                 return f"{name} is not what was written"
-            path = folder / name
+            path = safe_below(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             return ""
@@ -215,43 +216,33 @@ def opened(workdir: str, writes: bool = True, leave: tuple[str, ...] = ()) -> It
             del _mirrors[folder]
 
 
-@contextlib.contextmanager
-def borrowed(location: str, checkpoints: bool = False) -> Iterator[Path]:
-    """A copy on this machine of an object in a bucket, or of the folder of a run or a probe, to be read; then removed.
-
-    checkpoints: whether those of a run are copied, too.
-    """
-    parent, _, name = location.rstrip("/").rpartition("/")
-    with scratch(location) as folder:
-        if not parent.endswith("/") and Bucket(parent).is_there(name):
-            with named_by(folder, parent):
-                (folder / name).write_bytes(Bucket(parent).read(name) or b"")
-                yield folder / name
-            return
-        with named_by(folder, location):
-            mirror = Mirror(location, folder, writes=False)
-            mirror.fetch()
-            for step in mirror.steps if checkpoints else ():
-                if problem := mirror.fetch_checkpoint(step):
-                    logging.warning("checkpoint %d of %s is damaged (%s)", step, location, problem)
-            yield folder
+_named: dict[str, str] = {}  # folders of this machine, and what they are the copies of
 
 
 @contextlib.contextmanager
 def named_by(folder: Path, location: str) -> Iterator[None]:
-    """Errors that name a folder of this machine name what it is the copy of."""
+    """What is told of a folder of this machine names what it is the copy of: errors, and what `named` is asked for."""
+    _named[str(folder)] = location.rstrip("/")
     try:
         yield
     except (NoAccess, Unreachable):
         raise
     except UserError as error:
-        raise type(error)(str(error).replace(str(folder), location.rstrip("/"))) from None
+        raise type(error)(named(str(error))) from None
+    finally:
+        del _named[str(folder)]
+
+
+def named(text: str) -> str:
+    """A text in which copies on this machine are called by what they are the copies of."""
+    for folder, location in _named.items():
+        text = text.replace(folder, location)
+    return text
 
 
 def shown(folder: Path) -> str:
     """The location of a folder as its user gave it."""
-    mirror = mirror_of(folder)
-    return mirror.location if mirror else str(folder)
+    return named(str(folder))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 from simfle_jax.config import Config, as_dict
 from simfle_jax.errors import UserError
 from simfle_jax.runs.files import or_warn, write_whole
+from simfle_jax.runs.mirror import shown
 
 
 class Picture(NamedTuple):
@@ -64,7 +65,7 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
     except ImportError:
         raise UserError("config: wandb needs `pip install -c requirements.txt -e '.[report]'`") from None
     run = wandb.init(
-        project="simfle-jax", name=folder.name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
+        project="simfle-jax", name=Path(shown(folder)).name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
         resume="allow",
     )  # fmt: skip
 

@@ -125,7 +125,7 @@ def open_data(config: Config) -> tuple[Source, int]:
 
 
 def crop(config: Config) -> str:
-    """How the images were cropped to the face, as far as their folders tell."""
+    """How the images were cropped to the face, as far as their folders and packs tell."""
     mixed = [entry.partition("@")[2].rpartition("=")[0] for entry in config.data.sources]
     return crop_of(*(mixed or [config.data.path]))
 
@@ -175,6 +175,8 @@ class Run:
         self.watch, self.verify, self.monitor, self.live = watch, verify, monitor, live
         self.total = config.epochs * steps_per_epoch
         self.main = jax.process_index() == 0
+        # Once: of a pack in a bucket it is asked for there.
+        self.crop = peers.together(lambda: crop(config) if self.main else "")
         self.bad_images = BadImages(folder, source)
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
         self.monitor_steps = config.monitor.epochs * steps_per_epoch
@@ -251,7 +253,7 @@ class Run:
         self.checkpoints.save(state, wait=wait or step == self.total)
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
-            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": crop(self.config)}
+            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": self.crop}
             with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
 

@@ -133,9 +133,8 @@ def state_dict(state: TrainState, config: Config) -> dict[str, np.ndarray]:
 
 
 def _passes(name: str, config: Config) -> int:
-    if name.startswith("online_network.encoder") and not (
-        config.method == "simfle" and config.facemae.masking == "semantic"
-    ):
+    plain = config.method == "simfle" and config.facemae.masking == "semantic" and config.facemae.plain_in_averages
+    if name.startswith("online_network.encoder") and not plain:
         return 2
     return next((count for part, count in PASSES.items() if name.startswith(part)), 2)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from simfle_jax.config import flatten, upgrade
 from simfle_jax.config.trunks import trunk_name
+from simfle_jax.data.photographs.crop import DESCRIPTIONS
 from simfle_jax.weights.trunk import architecture
 
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -49,7 +50,10 @@ def _input(metadata: dict[str, str]) -> str:
     scaled = f"minus mean {mean}, divided by standard deviation {std}"
     if metadata.get("standardise") == "image":
         scaled = "each image and channel minus its own mean, divided by its own standard deviation (of n, not n - 1) plus 0.02"
+    crop = metadata.get("crop", "")
+    faces = [f"the images of the pre-training were cropped to the face: {DESCRIPTIONS.get(crop, crop)}"] if crop else []
     return _section("Input", [
+        *faces,
         f"RGB images, shorter side resized to {size} pixels (antialiased bilinear), centre {size} x {size} cut out",
         f"scaled to 0..1, {scaled}",
     ])  # fmt: skip

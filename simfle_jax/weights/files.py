@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from simfle_jax.data.read_back import one_line
 from simfle_jax.errors import UserError
@@ -176,7 +176,15 @@ def _single(array: np.ndarray) -> np.ndarray:
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes whole or not at all."""
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+        save_arrays(temporary, arrays, metadata)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """A safetensors file that others may read as far as the umask lets them; raises OSError.
+
+    The library's own way to a file keeps it from all but its owner, and tells a full disk as damaged content.
+    """
+    path.write_bytes(save(arrays, metadata=metadata))
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class BucketServer(ThreadingHTTPServer):
         self.buckets: dict[str, dict[str, Stored]] = {name: {} for name in buckets or ("bucket",)}
         self.guard, self.numbers = threading.RLock(), itertools.count(time.time_ns())
         self.calls, self.sent, self.received = collections.Counter(), 0, 0
-        self.denied, self.delay = False, 0.0
+        self.denied, self.refusal, self.delay = False, (403, "AccessDenied"), 0.0
 
     @property
     def url(self) -> str:
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.calls[self.command if key else "LIST"] += 1
         time.sleep(self.server.delay)
         if self.server.denied:
-            return self._refuse(403, "AccessDenied")
+            return self._refuse(*self.server.refusal)
         if bucket not in self.server.buckets:
             return self._refuse(404, "NoSuchBucket")
         with self.server.guard:

@@ -1,6 +1,7 @@
 """Runs, probes and features in buckets: the same to the bit as on a disk, whatever happens on the way."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -15,12 +16,14 @@ from fault_proxy import FaultProxy
 from kill import differing, end
 
 from configs import probe as probe_settings
-from simfle_jax.commands import embed
+from simfle_jax.commands import convert, embed, masks, report
 from simfle_jax.data.packing import pack
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
-from simfle_jax.runs.mirror import borrowed
+from simfle_jax.host import host_folder
+from simfle_jax.runs.at_hand import ALL, borrowed
 from simfle_jax.storage import Bucket
 from simfle_jax.training.loop import Run, train
 
@@ -46,7 +49,7 @@ def on_disk(faces, tmp_path_factory):
 
 
 def bucket_end(location: str) -> dict[str, object]:
-    with borrowed(location, checkpoints=True) as folder:
+    with borrowed(location, checkpoints=ALL) as folder:
         return end_of(folder)
 
 
@@ -90,18 +93,33 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(server, faces, on_disk, monkeypa
     with pytest.raises(UserError, match=f"^{run} is a run with facemae.alpha"):
         train(config(where, alpha=0.7), run)
     before = server.calls["PUT"]
-    train(config(where), run)
+    train(config(where, tensorboard=True), run)
     assert server.calls["PUT"] - before < 60, "more requests than two checkpoints are worth"
     assert first_difference(bucket_end(run), on_disk[0]) == ""
     names = Bucket(run).names()
     assert sorted(name for name in names if not name.startswith("checkpoints/")) == [
-        "config.json", "encoder.safetensors", "environment.json", "metrics.jsonl",
+        "config.json", "encoder.safetensors", "environment.json", "metrics.jsonl", *events_in(run),
     ]  # fmt: skip
     assert [name for name in names if name.endswith(".json") and "/" in name] == [
         "checkpoints/6.json",
         "checkpoints/8.json",
     ]
     probed_and_embedded(run, where, faces, on_disk[1], tmp_path)
+    reported_and_converted(run, where)
+    for name in [name for name in server.buckets["bucket"] if name.startswith("faces/")]:
+        del server.buckets["bucket"][name]
+    pack(str(small.write_images(tmp_path / "others", 16, seed=7)), where)
+    with pytest.raises(UserError, match=f"^{run} is a run with data_fingerprint"):
+        train(config(where), run)
+
+
+def events_in(run: str) -> list[str]:
+    """What TensorBoard reads: it is in the bucket, and tells the steps that were done since."""
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with borrowed(run) as folder:
+        events = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("loss/total")] == [5, 6, 7, 8]
+        return [path.relative_to(folder).as_posix() for path in (folder / "tensorboard").iterdir()]
 
 
 def probed_and_embedded(run: str, where: str, faces: Path, on_disk: Path, tmp_path: Path) -> None:
@@ -124,6 +142,25 @@ def probed_and_embedded(run: str, where: str, faces: Path, on_disk: Path, tmp_pa
     assert found[0] == found[1]
     with pytest.raises(SystemExit):
         embed.main([where, "--encoder", run, "--out", "gs://bucket/f/features.npz"])
+
+
+def reported_and_converted(run: str, where: str) -> None:
+    """Commands that take runs, probes, images and files take those of buckets, and name them so."""
+    held, left = Bucket("gs://bucket"), set(host_folder("work").iterdir())
+    assert small.status(report, [run, "--probe", "gs://bucket/probe", "--out", "gs://bucket/r/page.html"]) == 0
+    page = (held.read("r/page.html") or b"").decode()
+    assert "Features and neighbours" in page and re.findall(r"[^<>]*is not shown: [^<>]*", page) == []
+    assert re.findall(rf"[^<>]*{host_folder()}[^<>]*", page) == []
+    assert small.status(convert, [run, "gs://bucket/c/target.safetensors", "--branch", "target"]) == 0
+    one, other = load_encoder("gs://bucket/c/target.safetensors"), load_encoder(run, branch="target")
+    assert one.hash == other.hash and one.metadata["branch"] == "target"
+    assert small.status(convert, [run, "gs://bucket/c/target.safetensors"]) == 2, "it is there already"
+    assert small.status(convert, [run, "s3://bucket/hub", "--probe", "gs://bucket/probe"]) == 0
+    assert sorted(Bucket("s3://bucket/hub").names())[-1] == "preprocessor_config.json"
+    assert load_encoder("s3://bucket/hub").hash == load_encoder(run).hash
+    assert small.status(convert, [run, "s3://bucket/hub"]) == 2
+    assert small.status(masks, [where, "--encoder", run, "--out", "s3://bucket/m.png"]) == 2
+    assert "m.png" not in held.names() and set(host_folder("work").iterdir()) == left
 
 
 def test_a_bucket_that_lets_nobody_in_any_more_ends_the_run_with_a_checkpoint(server, faces, monkeypatch):

@@ -1,15 +1,20 @@
 """The folder of a run in a bucket: its lock, its files, its checkpoints."""
 
 import json
+import sys
 import threading
 import time
+import types
 
 import pytest
+import small
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs import mirror as mirrors
+from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.bucket_lock import BucketLock
-from simfle_jax.runs.mirror import Mirror, borrowed, mirror_of, opened
+from simfle_jax.runs.mirror import Mirror, mirror_of, opened
+from simfle_jax.runs.writers import optional_writers
 from simfle_jax.storage import Bucket
 
 both = pytest.mark.parametrize("kind", ["s3", "gs"])
@@ -30,6 +35,17 @@ def test_one_run_holds_a_bucket(kind, server):
         held.verify()
         assert int(json.loads(Bucket(f"{kind}://bucket/run").read("lock.json"))["count"]) >= 1
     assert Bucket(f"{kind}://bucket/run").names() == []
+
+
+@both
+def test_no_clock_is_believed(kind, server, monkeypatch):
+    with lock(kind, machine="elsewhere", host="node7").acquire() as held:
+        now = time.time()
+        for clock in (now + 3600, now - 3600):  # of the machine that wants it
+            monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+            with pytest.raises(UserError, match="is in use by process"):
+                lock(kind).acquire()
+        held.verify()
 
 
 @both
@@ -79,6 +95,19 @@ def test_files_are_copied_in_order_and_come_back(server, monkeypatch):
         assert (copy / "metrics.jsonl").read_text() == "more"
     with borrowed("s3://bucket/run/metrics.jsonl") as copy:
         assert copy.read_text() == "more"
+
+
+def test_wandb_knows_the_run_by_its_name_in_the_bucket_and_its_files_get_there(server, monkeypatch):
+    def init(**told):
+        (told["dir"] / "wandb" / "offline-run").mkdir(parents=True)
+        (told["dir"] / "wandb" / "offline-run" / "run.wandb").write_text(told["name"])
+        return types.SimpleNamespace(log=lambda *_, **__: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with opened("gs://bucket/runs/one") as folder:
+        optional_writers(small.config(wandb=True), folder, 0)
+    held = server.buckets["bucket"]
+    assert held["runs/one/wandb/offline-run/run.wandb"].data == b"one" and "runs/one/wandb_id.txt" in held
 
 
 def test_errors_name_the_bucket_and_its_files_are_left_as_they_were(server):

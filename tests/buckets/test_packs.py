@@ -1,17 +1,20 @@
 """Packs in buckets: read once to this machine, checked, bounded."""
 
 import collections
+import json
 import shutil
 
 import numpy as np
 import pytest
 import small
+from bucket_server import Stored
 
 from simfle_jax.data import packs
 from simfle_jax.data.image_list import ImageList
 from simfle_jax.data.mixing import open_mixed
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.packing import pack
+from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.errors import UserError
 
 both = pytest.mark.parametrize("kind", ["s3", "gs"])
@@ -29,12 +32,14 @@ def faces(tmp_path):
 def test_a_pack_in_a_bucket_is_the_same_source(kind, server, faces, monkeypatch):
     monkeypatch.setattr("simfle_jax.storage.PIECE", 700)
     where = f"{kind}://bucket/faces/"
+    (faces / "manifest.json").write_text('{"rules": {"align": "eyes-1"}}')
     assert pack(str(faces), where, shard_bytes=2000) == {"train": 12, "val": 12}
     for labelled, split in ((True, "train"), (True, "val"), (False, None)):
         there, here = (open_source("folder", place, labelled, split) for place in (where, str(faces)))
         assert there.fingerprint == here.fingerprint and there.classes == here.classes and len(there) == len(here)
         assert [there[i] for i in range(len(there))] == [here[i] for i in range(len(here))]
         np.testing.assert_array_equal(there.labels, here.labels)
+    assert crop_of(where) == crop_of(f"{where}train") == "eyes-1"
     mixed = open_mixed((f"array_record@{where}=1", f"folder@{faces}=1"))
     assert len(mixed) == 48
     assert ImageList([where])[13].data == open_source("folder", where)[13].data
@@ -66,9 +71,15 @@ def test_packing_goes_on_and_replaces_nothing_else(server, faces, tmp_path):
         pack(str(faces), "s3://bucket/other")
 
 
-def test_what_is_no_pack_is_told(server):
-    with pytest.raises(UserError, match=r"no pack in s3://bucket/none: .*--pack FOLDER --out s3://bucket/none"):
-        open_source("folder", "s3://bucket/none")
+def test_what_is_no_pack_is_told(server, tmp_path):
+    for source, said in (("folder", "no pack and no image in"), ("array_record", "no pack in")):
+        with pytest.raises(UserError, match=rf"^{said} s3://bucket/none: .*--pack FOLDER --out s3://bucket/none"):
+            open_source(source, "s3://bucket/none")
+    index = json.dumps({"shards": [{"name": "../../escaped", "bytes": 1}]}).encode()
+    server.buckets["bucket"] |= {"bad/index.json": Stored(index, 1), "bad/../../escaped": Stored(b"x", 2)}
+    with pytest.raises(UserError, match=r"s3://bucket/bad/index.json is damaged"):
+        open_source("array_record", "s3://bucket/bad")
+    assert not list(tmp_path.rglob("*escaped*")), "an index wrote where it liked"
     with pytest.raises(UserError, match=r"data.path s3://bucket/a: it must be on a disk"):
         open_source("tfds:x", "s3://bucket/a")
 

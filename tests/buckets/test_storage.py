@@ -77,6 +77,19 @@ def test_what_is_wrong_is_told_in_one_line(kind, server):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind, refusal, said", [
+    ("s3", (400, "ExpiredToken"), "no permission .*give credentials"),
+    ("s3", (403, "SignatureDoesNotMatch"), "no permission .*give credentials"),
+    ("gs", (401, "Invalid Credentials"), "no permission .*give credentials"),
+    ("s3", (403, "RequestTimeTooSkewed"), "the clock of this machine is not that of .*: set it"),
+])  # fmt: skip
+def test_credentials_that_expire_and_a_wrong_clock_are_told_at_once(kind, refusal, said, server):
+    server.denied, server.refusal = True, refusal
+    with pytest.raises(NoAccess, match=f"^{kind}://bucket/a: {said}.*the same command goes on") as caught:
+        Bucket(f"{kind}://bucket/a").read("b")
+    assert "\n" not in str(caught.value)
+
+
 @both
 def test_requests_that_fail_are_made_again(kind, server, monkeypatch, tmp_path):
     with FaultProxy(server.url, busy=0.3, cut=0.2) as proxy:

@@ -61,7 +61,9 @@ def on_devices(step: int, mesh: jax.sharding.Mesh):
 def main() -> None:
     """Losses of every step, and the final parameters and statistics."""
     # A small rate: with a large one the steps are chaotic, and float32 shows chaos instead of the devices.
-    config = dataclasses.replace(small.config(batch_size=BATCH, lr=0.005), dtype=dtype, shard_state="shard" in options)
+    facemae = {"tie": "patch", "plain_in_averages": False}  # the default's
+    config = small.config(batch_size=BATCH, lr=0.005, facemae=facemae)
+    config = dataclasses.replace(config, dtype=dtype, shard_state="shard" in options)
     join()
     mesh = parallel.data_mesh()
     train_step = TrainStep(config, 100, mesh)

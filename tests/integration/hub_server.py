@@ -20,6 +20,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, Files]] = {}
         self.asked: list[str] = []
         self.cards: list[str] = []
+        self.closed: dict[str, tuple[int, bytes, dict[str, str]]] = {}  # what it answers instead, by OWNER/NAME
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -54,6 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         for pattern, tell in patterns.items():
             if found := re.fullmatch(pattern, path):
                 name, revision, *rest = found.groups()
+                if name in self.server.closed:
+                    return self.send(*self.server.closed[name])
                 repository = self.server.repositories.get(name)
                 if repository is None:
                     return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -170,6 +171,8 @@ def test_without_a_network_the_cache_counts(encoder_folder, hub, monkeypatch):
     ("name", "message"),
     [
         ("hf://lab/nothing", "there is no repository hf://lab/nothing, or it is private"),
+        ("hf://lab/gated", "hf://lab/gated is gated: ask for access on its page, and set HF_TOKEN"),
+        ("hf://lab/broken", "hf://lab/broken is not in the cache, and the hub cannot be reached"),
         ("hf://lab/faces@v9", "hf://lab/faces@v9: the repository is there, but has no such revision"),
         ("hf://lab/pickled", "holds no model.safetensors, only pytorch_model.bin: a pickle can run code"),
         ("hf://lab/empty", "holds no model.safetensors, only README.md"),
@@ -182,6 +185,10 @@ def test_what_a_hub_has_not_is_told_in_one_line(hub, name, message):
         "lab/faces": {"main": {"README.md": b""}},
         "lab/pickled": {"main": {"pytorch_model.bin": b"\x80\x04."}},
         "lab/empty": {"main": {"README.md": b"x"}},
+    }
+    hub.closed |= {
+        "lab/gated": (403, b"", {"X-Error-Code": "GatedRepo"}),
+        "lab/broken": (500, b"", {}),
     }
     with pytest.raises(UserError, match=re.escape(message)) as told:
         simfle_jax.load_encoder(name)
@@ -200,6 +207,9 @@ def test_without_a_hub_or_a_token_it_is_told(encoder_folder, hub, tmp_path, monk
     with pytest.raises(SystemExit, match="2"):
         push.main([str(Path("nowhere")), "lab/faces"])
     assert "no file or folder nowhere" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r"needs huggingface_hub: pip install 'simfle-jax\[hub\]'"):
+        simfle_jax.load_encoder("hf://lab/faces")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224"])

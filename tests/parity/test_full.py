@@ -26,6 +26,7 @@ STEP_TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3)  # BatchNorm over four images is chao
 
 def published_config() -> Config:
     settings = simfle.get_config()
+    settings.facemae.update(tie="published", plain_in_averages=True)
     settings.batch_size = 256  # the batch of the published learning rate, 0.05
     return pretraining(settings)
 

@@ -32,6 +32,7 @@ def units(golden):
 
 def paper_config(**facemae) -> Config:
     settings = simfle.get_config()
+    settings.facemae.update(tie="published", plain_in_averages=True)
     settings.facemae.update(**facemae)
     return pretraining(settings)
 

@@ -6,18 +6,28 @@ and then bilinear. The square is ten thirds of the eyes' distance wide: all of t
 photograph is its nearest pixel repeated: black borders would be a feature to learn.
 """
 
-import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from simfle_jax.data.read_back import parse_json
+from simfle_jax.storage import Bucket, is_bucket
+
 VERSION = "eyes-1"
 NOT_ALIGNED = "as given"  # of images whose crop is their owner's
 LEFT_EYE, RIGHT_EYE = (0.35, 0.40), (0.65, 0.40)  # as seen in the image, in sides of the crop from its top left corner
+DESCRIPTIONS = {
+    VERSION: f"`{VERSION}`, eyes at {100 * LEFT_EYE[0]:.0f} and {100 * RIGHT_EYE[0]:.0f} % of the side from the left and "
+    f"{100 * LEFT_EYE[1]:.0f} % from the top, turned, scaled and shifted for that, the border's pixels repeated",
+    NOT_ALIGNED: "as given in the data set, by an alignment that is not recorded",
+}
 SIDE = 224  # pixels of a crop that is written to a file
 MANIFEST = "manifest.json"  # of a prepared folder: its rules say the crop
+INDICES = ("index.json", "train/index.json", "val/index.json")  # of a pack: its parts say the crop
 
 
 def similarity(eyes: np.ndarray, side: int) -> np.ndarray:
@@ -50,28 +60,50 @@ def aligned(image: np.ndarray, eyes: np.ndarray, side: int = SIDE) -> np.ndarray
 
 
 def crop_of(*paths: str) -> str:
-    """The crop of the images in folders, as the manifests of their preparations say; NOT_ALIGNED where none does."""
-    return ", ".join(sorted({_crop_of(path) for path in paths})) or NOT_ALIGNED
+    """The crop of the images in prepared folders and packs, as they tell themselves; NOT_ALIGNED where none does.
+
+    Raises:
+        UserError: a bucket cannot be reached.
+    """
+    return ", ".join(sorted({_crop_of(path) for path in paths if path})) or NOT_ALIGNED
 
 
 def _crop_of(path: str) -> str:
-    for folder in (Path(path), Path(path).parent):
+    folder = path.rstrip("/") if is_bucket(path) else os.path.abspath(path)  # "." has a parent, too
+    places = [(folder, INDICES, ("crop",)), (folder, (MANIFEST,), ("rules", "align"))]
+    places.append((os.path.dirname(folder), (MANIFEST,), ("rules", "align")))
+    told = (_told(_reader(place), files, *keys) for place, files, keys in places)
+    return next((crop for crop in told if crop != NOT_ALIGNED), NOT_ALIGNED)
+
+
+def _told(read: Callable[[str], bytes | None], files: tuple[str, ...], *keys: str) -> str:
+    """What the first of some JSON files that has it says under `keys`."""
+    for file in files:
         try:
-            rules = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["rules"]
-            return str(rules["align"])
+            value = parse_json(read(file) or b"")
+            for key in keys:
+                value = value[key]
+            return str(value)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return NOT_ALIGNED
 
 
+def _reader(folder: str) -> Callable[[str], bytes | None]:
+    """What reads a file of a folder, or of a bucket."""
+    if folder.endswith(":/"):  # what a bucket lies in
+        return lambda name: None
+    return Bucket(folder).read if is_bucket(folder) else lambda name: Path(folder, name).read_bytes()
+
+
 def crop_warning(trained_on: str, given: str) -> str:
     """What to tell where an encoder sees another crop than it was trained on; '' for nothing.
 
-    trained_on: of the encoder, its metadata's `crop`; '' where they do not tell. given: of the images.
+    trained_on: of the encoder, its metadata's `crop`; '' where they do not tell. given: of the images, as `crop_of` says.
     """
     if trained_on == given or (not trained_on and given == NOT_ALIGNED):
         return ""
-    if given == NOT_ALIGNED:
+    if NOT_ALIGNED in given.split(", "):
         return (
             f"the encoder was trained on faces aligned as {trained_on}: give --align unless the images are such crops"
         )

@@ -1,7 +1,7 @@
 """Every face of many photographs, as a source of aligned crops that are decoded when they are needed."""
 
-import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -20,6 +20,7 @@ from simfle_jax.progress import Progress
 T = TypeVar("T")
 
 AT_ONCE = 64  # photographs that are looked at before the next are asked for
+KEPT = 256 * 2**20  # bytes of the photographs whose faces are being cut out
 
 
 class Found(NamedTuple):
@@ -40,8 +41,8 @@ class FaceList:
         self.classes: tuple[str, ...] | None = None
         self.labels: np.ndarray | None = np.arange(len(found), dtype=np.int32)
         self.names = [photographs.name(each.photograph) + BOX + box_text(each.face) for each in found]
-        # Neighbours in the list are often faces of one photograph.
-        self._pixels = functools.lru_cache(maxsize=2 * (os.cpu_count() or 1))(self._read)
+        self._kept: dict[int, np.ndarray] = {}  # by number, the one that was asked for last at the end
+        self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> str:
@@ -59,8 +60,17 @@ class FaceList:
         """Photograph and box."""
         return self.names[index]
 
-    def _read(self, photograph: int) -> np.ndarray:
-        return read_photograph(self.photographs, photograph)
+    def _pixels(self, photograph: int) -> np.ndarray:
+        """uint8 [H, W, 3]; neighbours in the list are often faces of one photograph, so a few are kept."""
+        with self._lock:
+            pixels = self._kept.pop(photograph, None)
+        if pixels is None:
+            pixels = read_photograph(self.photographs, photograph)
+        with self._lock:
+            self._kept[photograph] = pixels
+            while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        return pixels
 
 
 def box_text(face: Face) -> str:

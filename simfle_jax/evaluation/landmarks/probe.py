@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from simfle_jax import config
 from simfle_jax.data.bad_list import write_bad_list
@@ -29,7 +28,8 @@ from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
 from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
-from simfle_jax.weights.files import write_safetensors
+from simfle_jax.runs.files import writing_whole
+from simfle_jax.weights.files import save_arrays, write_safetensors
 
 FILE = "landmarks.safetensors"
 Results = dict[str, Any]
@@ -189,10 +189,8 @@ def _upgraded(recorded: dict[str, Any]) -> dict[str, Any]:
 def save(folder: Path, learned: Learned, probe: Probe) -> None:
     """Writes landmarks.safetensors: the head's arrays, and the mean shape [P, 2]."""
     facts = {"encoder_hash": learned.encoder.hash, "canvas": str(probe.data.canvas), "head": probe.landmarks.head}
-    temporary = folder / f".{FILE}"
-    arrays = to_arrays(learned.head) | {"mean_shape": np.ascontiguousarray(learned.shape)}
-    save_file(arrays, temporary, metadata=facts)
-    os.replace(temporary, folder / FILE)
+    with writing_whole(folder / FILE) as temporary:
+        save_arrays(temporary, to_arrays(learned.head) | {"mean_shape": np.ascontiguousarray(learned.shape)}, facts)
 
 
 def load(folder: Path) -> tuple[Head, np.ndarray, dict[str, str]]:

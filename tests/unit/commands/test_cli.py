@@ -73,6 +73,10 @@ def test_a_flag_of_an_earlier_version_sets_what_it_set():
         (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
         (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),
+        (
+            ["--config=configs/demo.py", "--workdir=w", "--config.method=byol", "--config.facemae.tie=target"],
+            "method = 'byol' has no FaceMAE, and facemae.tie would change nothing",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(flags, message):

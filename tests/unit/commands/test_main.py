@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import simfle_jax
 from simfle_jax.commands.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[3]
@@ -49,11 +50,12 @@ def test_the_old_module_is_the_same_command(name):
 
 
 def test_an_unknown_command_and_none(capsys):
-    for arguments, status in (["tarin"], 2), ([], 2), (["--help"], 0):
+    for arguments, status in (["tarin"], 2), ([], 2), (["--help"], 0), (["--version"], None):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == status
     out = capsys.readouterr()
+    assert out.out.endswith(f"\nsimfle-jax {simfle_jax.__version__}\n")
     assert "error: there is no command tarin; give one of train, probe" in out.err and "Commands:" in out.out
 
 

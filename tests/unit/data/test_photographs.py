@@ -1,7 +1,9 @@
 """Faces in photographs: the crop's geometry, the detector's file and what is wrong with it, and lists of faces."""
 
 import json
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from tiny_detector import SIDE, photograph, write_detector
 
 from simfle_jax.data.decode import open_rgb
 from simfle_jax.data.image_list import ImageList
-from simfle_jax.data.photographs import crop
+from simfle_jax.data.packing import pack
+from simfle_jax.data.photographs import crop, finding
 from simfle_jax.data.photographs.alignment import Alignment, chosen
 from simfle_jax.data.photographs.detector import MODEL, Face, YuNet, default_model
 from simfle_jax.data.photographs.finding import find_faces
@@ -96,12 +99,38 @@ def test_the_crop_of_prepared_folders_is_told(tmp_path):
     assert crop.crop_of(str(tmp_path / "a"), str(tmp_path / "b")) == "as given, eyes-1"
 
 
+def test_a_pack_tells_the_crop_of_its_folder(tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        for name in ("happy", "sad"):
+            photograph((32, 32), []).save(made(tmp_path / "faces" / split / name) / "one.png")
+    pack(str(tmp_path / "faces"), str(tmp_path / "before"))
+    assert crop.crop_of(str(tmp_path / "before")) == crop.NOT_ALIGNED
+    (tmp_path / "faces" / "manifest.json").write_text(json.dumps({"rules": {"align": "eyes-1"}}))
+    pack(str(tmp_path / "faces"), str(tmp_path / "pack"))
+    pack(str(tmp_path / "faces" / "val"), str(tmp_path / "one_part"))
+    told = [crop.crop_of(str(tmp_path / path)) for path in ("pack", "pack/train", "one_part")]
+    assert told == ["eyes-1"] * 3
+    with pytest.raises(UserError, match="before/train exists and is not the pack"):
+        pack(str(tmp_path / "faces"), str(tmp_path / "before"))
+    assert pack(str(tmp_path / "faces"), str(tmp_path / "pack")) == {"train": 2, "val": 2}
+    monkeypatch.chdir(tmp_path / "faces" / "val")
+    assert crop.crop_of(".") == "eyes-1" and crop.crop_of("") == crop.NOT_ALIGNED
+    (tmp_path / "pack/train/index.json").write_text("[" * 100_000)
+    assert crop.crop_of(str(tmp_path / "pack/train")) == crop.NOT_ALIGNED
+
+
+def made(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("trained_on", "given", "message"),
     [
         ("eyes-1", "eyes-1", ""),
         ("", "as given", ""),
         ("eyes-1", "as given", "give --align"),
+        ("eyes-1", "as given, eyes-1", "give --align"),
         ("as given", "eyes-1", "on the crop 'as given'"),
         ("", "eyes-1", "on a crop that it does not tell"),
     ],
@@ -203,6 +232,29 @@ def test_every_face_of_every_photograph_is_found(model, photographs):
     y, x = np.nonzero(record.data[..., 0].astype(int) - record.data[..., 1] > 100)
     assert abs(x.mean() / crop.SIDE - 0.5) < 0.1 and 0.4 < y.mean() / crop.SIDE < 0.7
     np.testing.assert_array_equal(record.data, faces[1].data)
+
+
+def test_the_faces_of_a_photograph_are_cut_out_of_one_decoding_and_few_photographs_are_kept(
+    model, photographs, monkeypatch
+):
+    faces, _ = find_faces(ImageList([photographs]), YuNet(model))
+    read, before = [], finding.read_photograph
+    monkeypatch.setattr(finding, "read_photograph", lambda source, i: read.append(i) or before(source, i))
+    monkeypatch.setattr(finding, "KEPT", 2 * 320 * 240 * 3)
+    for index in (2, 3, 1, 2, 0, 3):
+        faces[index]
+    assert read == [4, 3, 2], "the one that was asked for last stays"
+
+
+def test_a_photograph_of_thirty_thousand_pixels_a_side_is_refused_from_its_header(model, photographs):
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    ]
+    (photographs / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    _, without = find_faces(ImageList([photographs]), YuNet(model))
+    assert without[str(photographs / "huge.png")] == "more than 89,478,485 pixels"
 
 
 def test_no_face_in_any_photograph_is_told(model, photographs):

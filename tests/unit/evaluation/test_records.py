@@ -27,9 +27,10 @@ def test_a_probe_comes_back_and_lies_as_torch_wants_it(tmp_path):
     np.testing.assert_array_equal(arrays["fc.bias"], layer.bias)
 
 
-def test_neighbours_come_back_with_their_votes_and_are_no_layer(tmp_path):
+@pytest.mark.parametrize("k", [5, 50])  # of 20 images
+def test_neighbours_come_back_with_their_votes_and_are_no_layer(k, tmp_path):
     rng = np.random.default_rng(0)
-    made = neighbours(rng.standard_normal((20, 4)).astype(np.float32), np.arange(20) % 3, 3, 5, 0.1)
+    made = neighbours(rng.standard_normal((20, 4)).astype(np.float32), np.arange(20) % 3, 3, k, 0.1)
     records.save_probe(tmp_path, records.TrainedProbe(made, ("a", "b", "c"), "hash"))
     found = records.load_probe(tmp_path)
     queries = jnp.asarray(rng.standard_normal((9, 4)), jnp.float32)
@@ -64,7 +65,7 @@ def test_a_missing_or_damaged_probe_is_told(tmp_path):
     for metadata, arrays in (
         (None, layer), (facts | {"classes": "3"}, layer), (facts | {"classes": '["a"]'}, layer), (facts | {"classes": "[1, 2]"}, layer),
         (facts | {"canvas": "x"}, layer), (facts, layer | {"fc.bias": np.zeros(3, np.float32)}),
-        (facts | {"predictor": "neighbours", "n_classes": "2", "k": "9", "temperature": "1"}, {"bank": np.ones((3, 4)), "bank_labels": np.ones(3)}),
+        (facts | {"predictor": "neighbours", "n_classes": "2", "k": "0", "temperature": "1"}, {"bank": np.ones((3, 4)), "bank_labels": np.ones(3)}),
     ):  # fmt: skip
         save_file(arrays, tmp_path / "probe.safetensors", metadata=metadata)
         with pytest.raises(UserError, match=r"not a whole probe|is damaged"):

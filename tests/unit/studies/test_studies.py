@@ -47,8 +47,10 @@ def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
     configs = {arm: study.pretraining(Piece(0, arm, 0), tmp_path) for arm in study.arms}
     for arm, method in (("BYOL", "byol"), ("SimSiam", "simsiam"), ("MoCo v3", "moco_v3"), ("MAE", "mae")):
         assert configs[arm].method == method and configs[arm].epochs == configs["SimFLE"].epochs
-    assert configs["SimFLE, published start"].facemae.grouping_init == "constant"
+    assert configs["SimFLE, published tie and start"].facemae.grouping_init == "constant"
     assert configs["SimFLE, random masking"].facemae.masking == "random"
+    assert (configs["SimFLE"].facemae.tie, configs["SimFLE, published tie"].facemae.tie) == ("patch", "published")
+    assert configs["BYOL, equal time"].epochs == 3 * configs["BYOL"].epochs
     assert configs["SimFLE, without distillation"].facemae.alpha == 0
     assert pretraining(load_config("demo_long:byol")).method == "byol"
 
@@ -65,6 +67,7 @@ def test_several_scores_and_shares_are_columns_of_their_own():
 def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
     """A setting that came later is as before, and refused where the arm has another value of it."""
     arm = load_config("simfle")
+    arm.facemae.plain_in_averages = True  # as before there was such a setting
     study = Study(arms={"SimFLE": arm}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
     definition.record(study, tmp_path, load_config("probe"), tmp_path)
     begun = json.loads((tmp_path / "study.json").read_text())

@@ -22,6 +22,7 @@ from simfle_jax.models.trunks.vit import resampled
 from simfle_jax.training.published import check_published
 from simfle_jax.weights.card import model_card
 from simfle_jax.weights.encoder_file import describe, export_encoder
+from simfle_jax.weights.files import write_safetensors
 from simfle_jax.weights.init import initial_trunk
 from simfle_jax.weights.onnx_export import export_onnx, run_onnx
 
@@ -35,6 +36,22 @@ IMAGES = np.random.default_rng(5).standard_normal((8, 224, 224, 3), np.float32)
 def config(kind: str, **changes):
     settings = small.settings(**{"trunk": SIZES[kind], "views": {"size": 16, "plain_size": 8}} | changes)
     return pretraining(settings)
+
+
+def test_a_file_of_weights_is_as_open_as_others_and_a_full_disk_is_told(tmp_path):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "other").touch()
+    write_safetensors(tmp_path / "a.safetensors", {"a": np.zeros(3)}, {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"a.safetensors cannot be written: File too large; give another place"):
+            write_safetensors(tmp_path / "a.safetensors", {"a": np.zeros(1000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(load_file(tmp_path / "a.safetensors")["a"]) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "other"]
 
 
 def moved_trunk(trunk: TrunkSettings, size: int, seed: int = 0):
@@ -246,6 +263,11 @@ def test_the_model_card_names_the_trunk(kind):
     card = model_card(describe(config(kind)), None, [])
     assert card.startswith({"basic": "# ResNet of basic blocks 1-2, width 4,", "vit": "# ViT 2, width 16,"}[kind])
     named = pretraining(small.settings(trunk=named_trunk("resnet18")))
+    cropped = model_card(describe(config(kind)) | {"crop": "eyes-1"}, None, [])
+    assert (
+        "`eyes-1`, eyes at 35 and 65 % of the side from the left and 40 % from the top" in cropped
+        and "eyes" not in card
+    )
     assert model_card(describe(named), None, []).startswith("# resnet18, pre-trained by SimFLE")
 
 
