@@ -88,7 +88,7 @@ def test_a_tuned_trunk_beats_the_mean_shape_goes_on_to_the_bit_and_is_read_again
 
     class Stopped(tuning.Stop):
         def asked(self, step):
-            return step == 14
+            return len(begun) == 3 and step == 14
 
     begun, batches, changes = [], tuning.TrainBatches, TUNED | {"untrained": True}
     monkeypatch.setattr(tuning, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
@@ -96,7 +96,7 @@ def test_a_tuned_trunk_beats_the_mean_shape_goes_on_to_the_bit_and_is_read_again
     assert whole["outer_eyes"]["nme"] < 0.9 * whole["mean_shape"]["outer_eyes"]["nme"] and whole["head"] == "finetune"
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(tuning, "Stop", Stopped)
-        run_probe(settings(**changes, seed=1), str(tmp_path / "p" / "seed1"))
+        run_probe(settings(**changes, seeds=(0, 1)), str(tmp_path / "p"))
     found = run_probe(settings(**changes, seeds=(0, 1)), str(tmp_path / "p"))
     assert begun == [0, 0, 0, 14]
     values = found["over_seeds"]["nme"]["values"]
