@@ -17,7 +17,7 @@ KINDS = {"step": (int,), "seconds": (int, float)}  # without these a line is dam
 class MetricsLog:
     """metrics.jsonl: one JSON object a line. On resuming, lines after the restored step are cut off.
 
-    earlier: the lines that were there and stay; seconds: of training at the last of them.
+    Use it in a `with`. earlier: the lines that were there and stay; seconds: of training at the last of them.
     """
 
     def __init__(self, folder: Path, resume_step: int, writers: Sequence[Writer] = ()):
@@ -56,6 +56,15 @@ class MetricsLog:
                 raise
         for writer in self.writers:
             writer.write(values)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits until the other writers have written; what goes wrong with one of them is told."""
+        for writer in self.writers:
+            with or_warn("the end of an optional log"):
+                writer.close(kind is None)
 
     def show(self, pictures: Sequence[Picture]) -> None:
         """Hands pictures to the other writers; what goes wrong with one costs that one."""

@@ -22,10 +22,11 @@ class Picture(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """Takes the lines of metrics.jsonl, and pictures."""
+    """Takes the lines of metrics.jsonl, and pictures. `close` is told whether the run came to a good end."""
 
     write: Callable[[dict[str, Any]], None]
     show: Callable[[Picture], None]
+    close: Callable[[bool], None]
 
 
 def optional_writers(config: Config, folder: Path, start: int) -> tuple[Writer, ...]:
@@ -55,7 +56,8 @@ def _tensorboard(config: Config, folder: Path, start: int) -> Writer:
         writer.add_image(picture.name, picture.pixels, picture.step, dataformats="HWC")
         writer.flush()
 
-    return Writer(write, show)
+    # A thread writes the values, and flushing does not wait for it: a folder that is copied would lack the last ones.
+    return Writer(write, show, lambda good: writer.close())
 
 
 def _wandb(config: Config, folder: Path, start: int) -> Writer:
@@ -74,7 +76,10 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
         image = wandb.Image(picture.pixels, caption=f"checkpoint of step {picture.step}")
         run.log({picture.name: image}, commit=False)
 
-    return Writer(lambda values: run.log(values, step=values["step"]), show)
+    def close(good: bool) -> None:
+        run.finish(exit_code=0 if good else 1)
+
+    return Writer(lambda values: run.log(values, step=values["step"]), show, close)
 
 
 def _wandb_id(folder: Path, start: int) -> str:

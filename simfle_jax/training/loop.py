@@ -194,7 +194,10 @@ class Run:
             logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
         elif start and self.main:
             print(f"{shown(self.folder)} goes on from step {start}", file=sys.stderr, flush=True)
-        with contextlib.closing(self.live) if self.live else contextlib.nullcontext():
+        with (
+            self.log if self.main else contextlib.nullcontext(),
+            contextlib.closing(self.live) if self.live else contextlib.nullcontext(),
+        ):
             with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
                 on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
                 for step, images in enumerate(on_devices, start):

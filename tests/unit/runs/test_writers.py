@@ -1,5 +1,6 @@
 """TensorBoard and Weights & Biases: what their packages are told. Their modules here are ones that note it."""
 
+import contextlib
 import sys
 import types
 
@@ -36,6 +37,9 @@ def tensorboard(monkeypatch):
         def flush(self):
             told.flushed = len(told.scalars), len(told.images)
 
+        def close(self):
+            told.closed = len(told.scalars)
+
     told.full = False
 
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
@@ -50,7 +54,8 @@ def wandb(monkeypatch):
     def init(**settings):
         runs.append(types.SimpleNamespace(settings=settings, told=[]))
         return types.SimpleNamespace(
-            log=lambda values, step=None, **how: runs[-1].told.append((step, values, *how.items()))
+            log=lambda values, step=None, **how: runs[-1].told.append((step, values, *how.items())),
+            finish=lambda exit_code: runs[-1].told.append(exit_code),
         )
 
     image = types.SimpleNamespace
@@ -65,6 +70,15 @@ def test_tensorboard_gets_the_values_of_metrics_jsonl(tensorboard, tmp_path):
     assert tensorboard.opened == [(str(tmp_path / "tensorboard"), 1)]
     assert tensorboard.scalars == [("step", 7, 7), ("seconds", 1.5, 7), ("loss/total", 3.25, 7)]
     assert tensorboard.flushed == (3, 0), "a killed run loses what was not written"
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_end_of_a_run_waits_for_what_is_not_written_yet(good, tensorboard, wandb, tmp_path):
+    config = small.config(tensorboard=True, wandb=True)
+    with contextlib.suppress(KeyError), MetricsLog(tmp_path, 0, optional_writers(config, tmp_path, 0)) as log:
+        log.write(VALUES)
+        assert good or {}["a run that fails"]
+    assert tensorboard.closed == 3 and wandb[0].told[-1] == (0 if good else 1)
 
 
 def test_tensorboard_drops_what_lies_beyond_the_restored_step(tensorboard, tmp_path):
