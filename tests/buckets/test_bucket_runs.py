@@ -149,8 +149,8 @@ def reported_and_converted(run: str, where: str) -> None:
     held, left = Bucket("gs://bucket"), set(host_folder("work").iterdir())
     assert small.status(report, [run, "--probe", "gs://bucket/probe", "--out", "gs://bucket/r/page.html"]) == 0
     page = (held.read("r/page.html") or b"").decode()
-    assert "Features and neighbours" in page and re.findall(r"[^<>]*is not shown: [^<>]*", page) == []
-    assert re.findall(rf"[^<>]*{host_folder()}[^<>]*", page) == []
+    assert "Features and neighbours" in page and str(host_folder()) not in page
+    assert re.findall(r"is not shown: [^<>]*", page) == []
     assert small.status(convert, [run, "gs://bucket/c/target.safetensors", "--branch", "target"]) == 0
     one, other = load_encoder("gs://bucket/c/target.safetensors"), load_encoder(run, branch="target")
     assert one.hash == other.hash and one.metadata["branch"] == "target"
