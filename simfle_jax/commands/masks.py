@@ -66,7 +66,7 @@ def _masks(images: list[str], runs: list[Path], out: Path, step: int | None) -> 
     blocks = []
     for folder in runs:
         config, state = run_state(folder, step)
-        chosen = sample(source, spread_rows(len(source), MOST), config.data.canvas)
+        chosen = sample(source, spread_rows(len(source), MOST), config.canvas)
         found = look(config, state, chosen.images)
         if found is None:
             raise UserError(f"{folder} is a run of {config.method}, which has no masks")

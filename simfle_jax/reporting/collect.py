@@ -108,7 +108,7 @@ def see(run: RunRecord, material: Material, notes: list[str]) -> Seen | None:
     if not run.steps:
         return None
     chosen = sorted({run.steps[i] for i in pictures.spread_rows(len(run.steps), CHECKPOINTS)})
-    canvas = int(run.settings.get("data.canvas") or 224)
+    canvas = int(run.settings.get("data.canvas") or run.settings.get("data.fitted") or 224)
     fixed = pictures.sample(material.source, pictures.spread_rows(len(material.source), FACES), canvas)
     looks: list[Look] = []
     for step in chosen:

@@ -46,7 +46,8 @@ def data(tmp_path_factory):
 def run(data):
     """A run of six steps with the checkpoints of three of them, in a folder with a difficult name."""
     place = data.parent / "<img src=x onerror=alert(1)>"
-    train(small.config(data={"path": str(data / "train")}, checkpoint_steps=2, keep_checkpoints=3), str(place))
+    settings = {"path": str(data / "train"), "canvas": 0}
+    train(small.config(data=settings, checkpoint_steps=2, keep_checkpoints=3), str(place))
     return place
 
 

@@ -99,6 +99,12 @@ def test_light_from_a_side_is_a_slope_of_the_logarithm_and_keeps_the_middle():
     assert augment.lit(keys, grey + 0.9, 1.0).max() <= 1
 
 
+def test_the_two_views_of_a_grey_face_are_lit_apart(keys):
+    grey = np.full((BATCH, 32, 32, 3), 90, np.uint8)
+    first, second = augment.two_views(keys, grey, dataclasses.replace(NEUTRAL, light=0.5))
+    assert np.all(np.abs(first - second).max(axis=(1, 2, 3)) > 0.01)
+
+
 def test_probe_view_flips_with_its_probability(keys, images):
     @jax.jit
     def view(flip):
