@@ -25,7 +25,11 @@ RUNS = {
     "SimFLE": ["--config=demo"],
     "BYOL": ["--config=demo_byol"],
     "BYOL, equal updates": ["--config=demo_byol", "--config.epochs=12"],
-}
+    "SimFLE, published tie": [
+        "--config=demo", "--config.facemae.tie=published", "--config.facemae.alpha=0.03",
+        "--config.facemae.plain_in_averages=True",
+    ],
+}  # fmt: skip
 KEYS = {"probe": "probe, all labels", "probe_few": "probe, 400 labels", "retrieval": "view retrieval"}
 CEILING = "trained on the labels"
 KEPT = ("step", "seconds", "features/pooled_rank", "tie/agreement", "loss/similarity")
