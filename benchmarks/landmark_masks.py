@@ -13,6 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+if (
+    __name__ == "__main__"
+):  # programs are kept by their settings, which say nothing of what is changed here; JAX reads this once
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(sys.argv[1], "programs").absolute())
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,8 +83,5 @@ def patch_method(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    faces = Path(sys.argv[1])
-    # Programs are kept by their settings, which say nothing of what is changed here.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str((faces / "programs").absolute())
-    patch_method(faces)
+    patch_method(Path(sys.argv[1]))
     simfle(["train", *sys.argv[2:]])
