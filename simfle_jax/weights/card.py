@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from simfle_jax.config import flatten, upgrade
+from simfle_jax.config import Config, flatten, upgrade, with_defaults
 from simfle_jax.config.trunks import trunk_name
 from simfle_jax.data.photographs.crop import DESCRIPTIONS
 from simfle_jax.weights.trunk import architecture
@@ -11,7 +11,8 @@ from simfle_jax.weights.trunk import architecture
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
 SETTINGS = ("method", "epochs", "batch_size", "optimizer.name", "optimizer.lr", "optimizer.weight_decay",
             "optimizer.ema_decay", "dtype", "seed")  # fmt: skip
-FACEMAE_SETTINGS = ("facemae.masking", "facemae.mask_ratio", "facemae.n_groups", "facemae.alpha", "facemae.beta")
+FACEMAE_SETTINGS = ("facemae.masking", "facemae.mask_ratio", "facemae.n_groups", "facemae.tie", "facemae.alpha", "facemae.beta",
+                    "facemae.plain_in_averages")  # fmt: skip
 
 USES = """## Use
 
@@ -67,7 +68,7 @@ def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
     if "written_by" in metadata:
         facts.append(f"written by {metadata['written_by']}, versions {metadata.get('versions', 'unknown')}")
     if config:
-        settings = flatten(upgrade(config))
+        settings = flatten(with_defaults(Config, upgrade(config)))
         data, start = config["data"], settings["trunk.init_from"]
         images = ", ".join(data["sources"]) or f"{data['path']} ({data['source']})"
         facts.append(

@@ -10,7 +10,7 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax.config import TrunkSettings, named_trunk, pretraining
+from simfle_jax.config import SCHEMA, TrunkSettings, as_dict, named_trunk, pretraining
 from simfle_jax.encoder import Encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import Classifier, load_classifier, save_folder
@@ -269,6 +269,14 @@ def test_the_model_card_names_the_trunk(kind):
         and "eyes" not in card
     )
     assert model_card(describe(named), None, []).startswith("# resnet18, pre-trained by SimFLE")
+
+
+@pytest.mark.parametrize("tie", ["patch", "published"])
+def test_the_model_card_tells_the_tie_also_of_a_run_from_before_there_were_others(tie):
+    settings = as_dict(small.config(facemae={"tie": tie})) | {"schema": SCHEMA}
+    if tie == "published":
+        del settings["facemae"]["tie"]
+    assert f"tie: {tie}\n" in model_card(describe(small.config()), settings, [])
 
 
 @pytest.mark.parametrize(
