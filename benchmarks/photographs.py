@@ -1,11 +1,12 @@
 """A small network on photographs for some hundred updates: what it learns, by method, and what is done against shortcuts.
 
     python -m benchmarks.photographs --data DIR --workdir runs/photographs
+    python -m benchmarks.photographs --data DIR --workdir runs/longer --epochs 20 --arms BYOL SimFLE --out longer.json
 
 DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Settings are those of configs/small.py with fewer epochs; runs come one after
 the other. Some arms train and are scored on changed copies of the images: histograms equalised, local contrast normalised, or all
 but an oval in the middle grey. Scores of logistic regression on frozen features of val, and beside them what the last lines of
-metrics say of shortcuts. The same command goes on where it was stopped.
+metrics say of shortcuts; FILE also has their 95 % intervals over images. The same command goes on where it was stopped.
 """
 
 import argparse
@@ -26,10 +27,9 @@ from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.encoder import load_encoder, untrained_encoder
 from simfle_jax.evaluation.logistic import logistic_probe
 from simfle_jax.evaluation.nearest import knn
-from simfle_jax.evaluation.scores import accuracy, balanced_accuracy, confusion, macro_f1
+from simfle_jax.evaluation.scores import SUMMARY, confusion, intervals
 
-EPOCHS = 5
-BASE = ["--config=small", f"--config.epochs={EPOCHS}", "--config.log_steps=25", "--config.checkpoint_steps=0"]
+BASE = ["--config=small", "--config.log_steps=25", "--config.checkpoint_steps=0"]
 Arm = tuple[str, str, list[str]]  # whose untrained encoder it is compared with, the copy that it sees, its settings
 BYOL, IMAGE = ["--config.method=byol"], ["--config.views.standardise=image"]
 PUBLISHED = ["--config.facemae.tie=published"]
@@ -39,21 +39,21 @@ ARMS: dict[str, Arm] = {
     "SimFLE, random masking": ("untrained", "", ["--config.facemae.masking=random"]),
     "SimFLE, published tie": ("untrained", "", PUBLISHED),
     "SimFLE, published tie and start": ("untrained", "", [*PUBLISHED, "--config.facemae.grouping_init=constant"]),
+    "MoCo v3": ("untrained", "", ["--config.method=moco_v3"]),
     "BYOL, each view standardised": ("untrained, each view standardised", "", [*BYOL, *IMAGE]),
     "SimFLE, each view standardised": ("untrained, each view standardised", "", IMAGE),
     "BYOL, light from a side": ("untrained", "", [*BYOL, "--config.views.light=0.5"]),
     "BYOL, equalised": ("untrained, equalised", "equalised", BYOL),
+    "SimFLE, equalised": ("untrained, equalised", "equalised", []),
     "BYOL, local contrast": ("untrained, local contrast", "contrast", BYOL),
     "BYOL, oval": ("untrained, oval", "oval", BYOL),
 }
-UNTRAINED = {
-    "untrained": "BYOL",
-    "untrained, each view standardised": "BYOL, each view standardised",
-    "untrained, equalised": "BYOL, equalised",
-    "untrained, local contrast": "BYOL, local contrast",
-    "untrained, oval": "BYOL, oval",
+KEYS = {
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "knn/balanced_accuracy": "k-NN",
 }
-KEYS = {"macro_f1": "macro-F1", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "knn": "k-NN"}
 SHORTCUTS = ("shortcut/brightness", "shortcut/colour", "shortcut/place", "features/pooled_rank", "tie/agreement")
 KEPT = (*SHORTCUTS, "step", "seconds")
 
@@ -64,35 +64,42 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("--workdir", type=Path, default=Path("runs/photographs"), help="default %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of runs and probes")
+    parser.add_argument("--epochs", type=int, default=5, metavar="N", help="default %(default)s")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="default: all")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/small-cpu/photographs.json"), metavar="FILE"
     )
     args = parser.parse_args(argv)
-    ended(lambda: run(args.data, args.workdir, args.seeds, args.out))
+    ended(lambda: run(args.data, args.workdir, args.seeds, args.epochs, args.arms, args.out))
 
 
-def run(data: Path, workdir: Path, seeds: Sequence[int], out: Path) -> None:
-    """Every arm of every seed, then the table."""
+def run(data: Path, workdir: Path, seeds: Sequence[int], epochs: int, chosen: Sequence[str], out: Path) -> None:
+    """Every chosen arm of every seed and the untrained encoders they are compared with, then the table."""
     for seed in seeds:
         check_seed(seed, "--seeds")
     compilation.use_cache()
     workdir.mkdir(parents=True, exist_ok=True)
-    table = arms.Table(out, {"settings": BASE, "arms": ARMS})
-    names = [*ARMS, *UNTRAINED]
-    arms.measure(table, seeds, names, lambda arm, seed: scores(data, workdir, arm, seed), "photographs, arms")
+    base = [*BASE, f"--config.epochs={epochs}"]
+    table = arms.Table(out, {"settings": base, "arms": ARMS})
+    # An untrained encoder has the trunk and the preprocessing of the first arm that is compared with it.
+    untrained = {ARMS[arm][0]: arm for arm in reversed(chosen)}
+
+    def found(name: str, seed: int) -> arms.Scores:
+        return scores(data, workdir, base, untrained.get(name, name), name in untrained, seed)
+
+    arms.measure(table, seeds, [*chosen, *untrained], found, "photographs, arms")
     print(told(table))
 
 
-def scores(data: Path, workdir: Path, arm: str, seed: int) -> arms.Scores:
-    """Trains an arm and scores its encoder; an untrained one has the preprocessing of its trained one."""
+def scores(data: Path, workdir: Path, base: Sequence[str], arm: str, untrained: bool, seed: int) -> arms.Scores:
+    """Trains an arm and scores its encoder, or the untrained one of the same trunk and preprocessing."""
     metrics = dict[str, float]()
-    trained = UNTRAINED.get(arm, arm)
-    _, how, settings = ARMS[trained]
+    _, how, settings = ARMS[arm]
     faces = changed(data, workdir / "copies" / how, how) if how else data
-    folder = workdir / f"{trained.replace(', ', '_').replace(' ', '_')}_{seed}"
-    if arm in ARMS:
+    folder = workdir / f"{arm.replace(', ', '_').replace(' ', '_')}_{seed}"
+    if not untrained:
         flags = [f"--config.seed={seed}", f"--config.data.path={(faces / 'train').absolute()}"]
-        metrics = arms.trained([*BASE, *settings, *flags], folder, folder.with_suffix(".log"))
+        metrics = arms.trained([*base, *settings, *flags], folder, folder.with_suffix(".log"))
         encoder = load_encoder(folder)
     else:
         encoder = untrained_encoder(load_encoder(folder), seed)
@@ -100,9 +107,12 @@ def scores(data: Path, workdir: Path, arm: str, seed: int) -> arms.Scores:
     features, queries, classes = encoder(known), encoder(asked), int(labels.max()) + 1
     matrix = logistic_probe((features, labels), (queries, truth), classes, seed)
     near = confusion(truth, knn(features, labels, queries, classes), classes)
-    found = {"macro_f1": macro_f1(matrix), "balanced_accuracy": balanced_accuracy(matrix), "accuracy": accuracy(matrix)}
-    found["knn"] = balanced_accuracy(near)
-    return {key: float(value) for key, value in found.items()} | {key: metrics[key] for key in KEPT if key in metrics}
+    found = arms.Scores()
+    for kind, counts in (("", matrix), ("knn/", near)):
+        found |= {f"{kind}{key}": float(score(counts)) for key, score in SUMMARY.items()}
+        for key, (low, high) in intervals(counts, seed).items():
+            found |= {f"{kind}{key}/low": low, f"{kind}{key}/high": high}
+    return found | {key: metrics[key] for key in KEPT if key in metrics}
 
 
 def changed(data: Path, folder: Path, how: str) -> Path:

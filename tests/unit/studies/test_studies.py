@@ -55,6 +55,21 @@ def test_the_ablations_differ_in_what_they_are_named_after(tmp_path):
     assert pretraining(load_config("demo_long:byol")).method == "byol"
 
 
+def test_wild_is_the_ablations_on_larger_faces(tmp_path):
+    ours, theirs = (
+        {arm: study.pretraining(Piece(0, arm, 0), tmp_path) for arm in study.arms}
+        for study in map(load_study, ("wild", "ablations"))
+    )
+    assert {config.views.plain_size for config in ours.values()} == {64} and {
+        config.views.plain_size for config in theirs.values()
+    } == {56}
+    for arm in ("BYOL", "SimFLE"):
+        assert (
+            ours[arm].views.standardise == "image"
+            and ours[f"{arm}, statistics of the data set"].views.standardise == "dataset"
+        )
+
+
 def test_several_scores_and_shares_are_columns_of_their_own():
     few = [{"share": share, "macro_f1": {"mean": share}, "accuracy": {"mean": 0.5}} for share in (0.05, 0.25)]
     found = work.columns("few", {"shares": few}, ("macro_f1", "accuracy"))
