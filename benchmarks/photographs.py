@@ -53,6 +53,7 @@ KEYS = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "knn/balanced_accuracy": "k-NN",
+    "two_largest": "two largest classes",
 }
 SHORTCUTS = ("shortcut/brightness", "shortcut/colour", "shortcut/place", "features/pooled_rank", "tie/agreement")
 KEPT = (*SHORTCUTS, "step", "seconds")

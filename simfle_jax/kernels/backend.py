@@ -11,7 +11,16 @@ _platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
 def on_cpu() -> bool:
     """Whether what is being traced will run on a CPU: the default backend, unless `tracing_for` names another."""
-    return (_platform.get() or jax.default_backend()) == "cpu"
+    return _traced_for() == "cpu"
+
+
+def on_tpu() -> bool:
+    """The same of a TPU."""
+    return _traced_for() == "tpu"
+
+
+def _traced_for() -> str:
+    return _platform.get() or jax.default_backend()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from simfle_jax.arrays import AnyArray
-from simfle_jax.kernels.backend import on_cpu
+from simfle_jax.kernels.backend import on_tpu
 
 
 def max_pool(
@@ -15,9 +15,10 @@ def max_pool(
 ) -> Float[Array, "batch (height+1)//2 (width+1)//2 channel"]:
     """Of equal maxima the first gets the gradient.
 
-    XLA:CPU is slow in scattering the gradient of its own windows, and does it on one core (docs/performance.md).
+    XLA:CPU is slow in scattering the gradient of its own windows, and does it on one core (docs/performance.md). XLA:GPU adds
+    it with atomic operations, in another order in each run, so that the same run would not end in the same bits.
     """
-    return by_axes(x) if on_cpu() else by_lax(x)
+    return by_lax(x) if on_tpu() else by_axes(x)
 
 
 def by_lax(

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from simfle_jax.arrays import AnyArray
 from simfle_jax.config import Config
+from simfle_jax.kernels.gather import tokens_at
 from simfle_jax.models.channel_grouping import ChannelGrouping
 from simfle_jax.models.layers import Linear
 from simfle_jax.models.semantic_masking import Masking
@@ -50,7 +51,7 @@ class Decoder(nnx.Module):
         hidden = masking.restore.shape[1] - (count - 1)
         blanks = jnp.broadcast_to(self.mask_token[...].astype(x.dtype), (batch, hidden, width))
         tokens = jnp.concatenate([x[:, 1:], blanks], axis=1)
-        tokens = jnp.take_along_axis(tokens, masking.restore[:, :, None], axis=1)
+        tokens = tokens_at(tokens, masking.restore)
         x = jnp.concatenate([x[:, :1], tokens], axis=1) + jnp.asarray(positions(width, self.grid), x.dtype)
         return self.decoder_pred(self.decoder(x))[:, 1:]
 

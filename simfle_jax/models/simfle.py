@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from simfle_jax import losses
 from simfle_jax.config import Config
+from simfle_jax.kernels.gather import tokens_at
 from simfle_jax.models.facemae import FaceMAE, patchify
 from simfle_jax.models.heads import MLPHead
 from simfle_jax.models.network import OnlineSide, Seen
@@ -98,7 +98,7 @@ class Networks(OnlineSide):
         if self.config.facemae.tie == "patch":
             assert restored.map is not None
             everywhere = patch_scores(restored.map, self.config.grid, self.config.facemae.patch).swapaxes(1, 2)
-            cells = jnp.take_along_axis(everywhere, restored.masking.kept[:, :, None], axis=1)
+            cells = tokens_at(everywhere, restored.masking.kept)
             rows = self.distil_map(cells.reshape(-1, cells.shape[-1]), train=True)
             return rows.reshape(*cells.shape[:2], -1), restored.latent[:, 1:]
         k1, k2 = (self.distil_gfl(y, train=True) for y in seen.features)

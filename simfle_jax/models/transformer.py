@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from simfle_jax.arrays import AnyArray
+from simfle_jax.kernels.gather import tokens_at
 from simfle_jax.kernels.precision import at_least_float32
 from simfle_jax.models.layers import LayerNorm, Linear
 
@@ -70,7 +71,7 @@ def placed(
     """
     tokens = patches + where[1:]
     if kept is not None:
-        tokens = jnp.take_along_axis(tokens, kept[:, :, None], axis=1)
+        tokens = tokens_at(tokens, kept)
     cls = jnp.broadcast_to(cls_token.astype(tokens.dtype) + where[0], (len(tokens), 1, tokens.shape[-1]))
     return jnp.concatenate([cls, tokens], axis=1)
 
