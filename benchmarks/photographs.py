@@ -125,7 +125,31 @@ def scored(encoder: Encoder, faces: Path, seed: int) -> arms.Scores:
     two = np.argsort(np.bincount(labels))[-2:]
     parts = ((x[np.isin(y, two)], y[np.isin(y, two)] == two[1]) for x, y in ((features, labels), (queries, truth)))
     train, test = ((x, y.astype(np.int32)) for x, y in parts)
-    return found | {"two_largest": float(SUMMARY["balanced_accuracy"](logistic_probe(train, test, 2, seed)))}
+    found["two_largest"] = float(SUMMARY["balanced_accuracy"](logistic_probe(train, test, 2, seed)))
+    return found | directions(queries, asked, truth)
+
+
+def directions(features: np.ndarray, images: np.ndarray, labels: np.ndarray) -> arms.Scores:
+    """The three first principal components of features [n, D]: their shares of the variance, and what explains them.
+
+    The adjusted R^2 of least squares on light (mean, slopes and spread of the luma of images [n, H, W, 3]) and on the classes.
+    """
+    luma = images.mean(-1, dtype=np.float32) / 255
+    ramp = np.linspace(-1, 1, luma.shape[1], dtype=np.float32)
+    light = np.stack(
+        [luma.mean((1, 2)), (luma * ramp).mean((1, 2)), (luma * ramp[:, None]).mean((1, 2)), luma.std((1, 2))], 1
+    )
+    known = {"light": light, "class": np.eye(labels.max() + 1)[labels][:, 1:]}
+    left, sizes, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
+    found = arms.Scores()
+    for number in range(3):
+        found[f"direction{number + 1}/share"] = float(sizes[number] ** 2 / (sizes**2).sum())
+        for name, columns in known.items():
+            centred = columns - columns.mean(0)
+            rest = left[:, number] - centred @ np.linalg.lstsq(centred, left[:, number], rcond=None)[0]
+            free = (len(labels) - 1) / (len(labels) - 1 - columns.shape[1])
+            found[f"direction{number + 1}/{name}"] = float(1 - free * (rest**2).sum())
+    return found
 
 
 def changed(data: Path, folder: Path, how: str) -> Path:
