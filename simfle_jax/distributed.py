@@ -118,7 +118,13 @@ def join_by_flags() -> bool:
     return decision.on
 
 
-def refuse_several(what: str = "probing", options: Options | None = None) -> None:
+def peer_timeout() -> float:
+    """Seconds of --peer_timeout; 300 where the program was called without a command line."""
+    f = flags.FLAGS
+    return f.peer_timeout if f.is_parsed() and "peer_timeout" in f else 300.0
+
+
+def refuse_several(what: str, options: Options | None = None) -> None:
     """Raises UserError where several processes were started for a command that runs in one.
 
     options: those of a command without the flags of `define_flags`.
@@ -132,7 +138,8 @@ def refuse_several(what: str = "probing", options: Options | None = None) -> Non
     decision = decide(options, os.environ)
     if decision.on and decision.processes != 1:
         raise UserError(
-            f"{what} runs in one process and uses all devices of its host, but here is a {decision.why}: {remedy}"
+            f"{what} runs in one process and uses all devices of its host, but this is one of several "
+            f"({decision.why}): {remedy}"
         )
 
 

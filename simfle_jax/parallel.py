@@ -18,6 +18,11 @@ def data_mesh() -> Mesh:
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
+def own_mesh() -> Mesh:
+    """The devices of this process alone, in a row: for what every process computes by itself."""
+    return mesh_of(sorted(jax.local_devices(), key=lambda device: device.id))
+
+
 def mesh_of(devices: Sequence[Any]) -> Mesh:
     """These devices in a row; they need not be there, as long as one only compiles for them."""
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))

@@ -8,6 +8,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
+from simfle_jax.encoder import Encoder
+from simfle_jax.evaluation import records
+from simfle_jax.evaluation.linear import Linear
 from simfle_jax.models.trunks import fresh_trunk
 from simfle_jax.weights import torch_names
 from simfle_jax.weights.trunk import architecture
@@ -29,6 +32,14 @@ def write_encoder(path: Path, seed: int = 7, last_stride: int = 1) -> Path:
     arrays = torch_names.to_torch(entries, jax.device_get(fresh_trunk(architecture(sizes), seed)))
     save_file(arrays, path, metadata=METADATA | {"architecture": json.dumps(sizes)})
     return path
+
+
+def write_probe(folder: Path, encoder: Encoder, canvas: int = 0) -> Path:
+    """The folder of a probe of this encoder, whose layer tells colours apart by chance."""
+    random = np.random.default_rng(0)
+    layer = Linear(random.normal(size=(encoder.dim, 3)).astype("f4"), random.normal(size=3).astype("f4"))
+    records.save_probe(folder, records.TrainedProbe(layer, tuple(COLOURS), encoder.hash, canvas))
+    return folder
 
 
 def write_split(root: Path, counts: dict[str, int], seed: int = 0, size: int = 32) -> Path:

@@ -18,10 +18,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(config: Any, workdir: str) -> None:
     """Checks the settings before anything slow is imported, then probes."""
-    from simfle_jax.evaluation.settings import probing
+    from simfle_jax.evaluation.settings import probing, trains_trunk
 
     settings = probing(config)
-    distributed.refuse_several()
+    if trains_trunk(settings) and not settings.eval_only:
+        distributed.join_by_flags()
+    else:
+        distributed.refuse_several("a probe that trains no trunk")
     from simfle_jax.evaluation.probe import run_probe
 
     run_probe(settings, workdir)

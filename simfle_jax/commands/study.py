@@ -53,9 +53,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.only is not None and not 0 <= args.only < len(pieces):
         raise UserError(f"--only {args.only}: the study has the pieces 0 to {len(pieces) - 1} (--list shows them)")
     _check_data(study, args.data)
-    definition.record(
-        study, args.workdir, usual, args.data or Path.cwd()
-    )  # faces are drawn later, where they are needed
+    definition.record(study, args.workdir, usual, args.data)  # faces are drawn later, where they are needed
     from simfle_jax import distributed  # from here on JAX is there
     from simfle_jax.studies import table, work
 

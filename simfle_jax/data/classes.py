@@ -28,15 +28,15 @@ def numbering(classes: tuple[str, ...], where: str) -> dict[str, int]:
     return numbers
 
 
-def with_classes(source: Source, classes: tuple[str, ...], where: str) -> Source:
-    """The source with its labels renumbered by name into the order of `classes`.
+def with_classes(source: Source, classes: tuple[str, ...], where: str, remedy: str = "make them equal") -> Source:
+    """The source with its labels renumbered by name into the order of `classes`; remedy: as of `check_same_classes`.
 
     Raises:
         UserError: the source, which the message calls `where`, has other classes.
     """
     numbers, found = numbering(classes, "train"), source.classes or ()
     own = numbering(found, where)
-    check_same_classes(tuple(numbers), tuple(own), where)
+    check_same_classes(tuple(numbers), tuple(own), where, remedy)
     return (
         source if found == classes else Renumbered(source, classes, np.array([numbers[key] for key in own], np.int32))
     )

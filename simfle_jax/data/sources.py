@@ -147,16 +147,18 @@ def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:
     return digest.hexdigest()
 
 
-def check_same_classes(train: tuple[str, ...], other: tuple[str, ...], where: str) -> None:
+def check_same_classes(
+    train: tuple[str, ...], other: tuple[str, ...], where: str, remedy: str = "make them equal"
+) -> None:
     """Raises UserError, naming the differences, unless the classes found in `where` are those of train.
 
-    Their order may differ; `classes.with_classes` maps it.
+    Their order may differ; `classes.with_classes` maps it. remedy: what to do, at the end of the message.
     """
     missing, extra = sorted(set(train) - set(other)), sorted(set(other) - set(train))
     if missing or extra:
         differences = [f"lacks {', '.join(map(_shown, missing))}"] if missing else []
         differences += [f"has {', '.join(map(_shown, extra))} besides"] if extra else []
-        raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; make them equal")
+        raise UserError(f"{where} has not the classes of train: it {' and '.join(differences)}; {remedy}")
 
 
 def _shown(name: str) -> str:

@@ -35,7 +35,7 @@ class Streamed(NamedTuple):
 
 
 class Extractor:
-    """Turns sources into features, split over all devices.
+    """Turns sources into features, split over all devices of this process.
 
     Args:
         encoder: the frozen trunk.
@@ -55,7 +55,7 @@ class Extractor:
         self.bad: dict[str, str] = {}
         self.bad_list: Path | None = None
         self.rows: dict[str, np.ndarray] = {}
-        self.mesh = parallel.data_mesh()
+        self.mesh = parallel.own_mesh()
         self.batch_size = images_at_once() * self.mesh.size
         self.dim = encoder.dim
         self.arrays = jax.device_put(encoder.arrays, parallel.replicated(self.mesh))

@@ -5,6 +5,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -29,9 +30,10 @@ from simfle_jax.evaluation.protocols.base import (
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
-from simfle_jax.runs import folder as folders
+from simfle_jax.runs import peers
 from simfle_jax.runs.environment import environment
-from simfle_jax.runs.mirror import opened, shown
+from simfle_jax.runs.mirror import shown
+from simfle_jax.runs.together import claimed_together, opened_together
 from simfle_jax.storage import joined
 from simfle_jax.weights.files import write_safetensors
 
@@ -52,9 +54,10 @@ def run_probe(probe: Probe, workdir: str) -> Results:
     places = [workdir, *(joined(workdir, f"seed{seed}") for seed in probe.seeds[1:])]
     found = []
     for seed, place in zip(probe.seeds, places):
-        print(f"seed {seed}", flush=True)
+        if jax.process_index() == 0:
+            print(f"seed {seed}", flush=True)
         found.append(run_one(dataclasses.replace(probe, seed=seed, seeds=()), place))
-    with opened(workdir) as folder:
+    with opened_together(workdir) as folder:
         return results.write_over_seeds(folder, probe, found)
 
 
@@ -62,9 +65,9 @@ def run_one(probe: Probe, workdir: str) -> Results:
     """The same of `probe.seed` alone."""
     asked = None if probe.eval_only else find_protocol(probe)  # tells of settings that do not go together at once
     compilation.use_cache()
-    with opened(workdir) as folder:
+    with opened_together(workdir) as folder:
         protocol = asked or trained_protocol(probe, records.training_settings(folder).get("protocol", ""))
-        model = (own_model(folder) if probe.eval_only else None) or open_model(probe)
+        model = peers.together(lambda: (own_model(folder) if probe.eval_only else None) or open_model(probe))
         if isinstance(protocol, TargetProtocol):
             assert isinstance(model, Encoder)  # features are refused above
             return (protocol.evaluate if probe.eval_only else protocol.train)(model, folder)
@@ -86,14 +89,16 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
 
 def train(protocol: Protocol, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
-    sets = open_sets(protocol.probe)
-    with folders.take(folder, identity(protocol.probe, model, sets, folder), upgraded):
+    sets = peers.together(lambda: open_sets(protocol.probe))
+    this_probe = identity(protocol.probe, model, sets, folder)
+    peers.check_same(this_probe)
+    with claimed_together(folder, this_probe, upgraded):
         return _train(protocol, model, sets, folder)
 
 
 def _train(protocol: Protocol, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     probe = protocol.probe
-    finished = records.read_results(folder)
+    finished = peers.of_first(lambda: records.read_results(folder))
     if finished:
         logging.warning("%s is complete; nothing to do", shown(folder))
         print(results.summary(finished))
@@ -106,9 +111,10 @@ def _train(protocol: Protocol, model: Encoder | FeatureTable, sets: Sets, folder
     told |= results.report(found, sets.classes, probe.seed)
     told |= {"train_count": len(sets.train), "data_fingerprint": sets.fingerprints} | facts
     told |= results.told_apart(probe, found["val"], sets.apart, extractor.rows["val"], sets.classes)
-    records.save_probe(folder, trained)
-    lines = results.prediction_lines(found["val"], sets.apart["val"], extractor.rows["val"], sets.classes)
-    results.write(folder, "results", told, lines, extractor.bad)
+    if jax.process_index() == 0:  # the others know the same
+        records.save_probe(folder, trained)
+        lines = results.prediction_lines(found["val"], sets.apart["val"], extractor.rows["val"], sets.classes)
+        results.write(folder, "results", told, lines, extractor.bad)
     return told
 
 
@@ -147,7 +153,8 @@ def _tuned(protocol: TrunkProtocol, model: Encoder, sets: Sets, folder: Path) ->
     extractor.bad_list = folder / "bad_images.txt"
     extractor.bad |= {f"train/{name}": reason for name, reason in tuned.bad.items()}
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
-    write_safetensors(folder / "encoder.safetensors", tuned.encoder.torch_arrays(), tuned.encoder.metadata)
+    if jax.process_index() == 0:
+        write_safetensors(folder / "encoder.safetensors", tuned.encoder.torch_arrays(), tuned.encoder.metadata)
     trained = records.TrainedProbe(tuned.predictor, sets.classes, tuned.encoder.hash, probe.data.canvas)
     return trained, extractor, apart, tuned.facts | {"tuned_encoder_hash": tuned.encoder.hash}
 

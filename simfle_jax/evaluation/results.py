@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -114,9 +115,10 @@ def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad:
 def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Results:
     """The results of the first seed with `over_seeds`: of each score every seed's value, their mean and its interval."""
     told = found[0] | {"over_seeds": {"seeds": list(probe.seeds)} | over_seeds(found)}
-    name = "evaluation" if probe.eval_only else "results"
-    folders.write_json(folder / f"{name}.json", told)
-    print("\n".join(_told_over_seeds(told["over_seeds"])))
+    if jax.process_index() == 0:
+        name = "evaluation" if probe.eval_only else "results"
+        folders.write_json(folder / f"{name}.json", told)
+        print("\n".join(_told_over_seeds(told["over_seeds"])))
     return told
 
 

@@ -18,6 +18,8 @@ from simfle_jax.evaluation.linear import holdout_rows
 from simfle_jax.evaluation.settings import DATASETS, Probe
 from simfle_jax.storage import is_bucket
 
+REMEDY = "make them equal, or give --config.data.classes=shared, which counts those that both have"
+
 
 class Subset:
     """The records of a source at the given rows, as a source of its own."""
@@ -57,7 +59,8 @@ class SharedClasses(Subset):
         found = set(numbers[numbers >= 0].tolist())
         if len(found) < 2:
             raise UserError(
-                f"{where} shares {len(found)} of the classes {', '.join(classes)} with train: it has {', '.join(source.classes)}"
+                f"{where} shares {len(found)} of the classes {', '.join(classes)} with train: it has "
+                f"{', '.join(source.classes)}; call its folders as those of train"
             )
         super().__init__(source, np.flatnonzero(numbers[source.labels] >= 0))
         self.classes, self.labels = classes, numbers[source.labels[self.rows]]
@@ -165,7 +168,7 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
             raise UserError(f"data.val: {name!r}: {error}") from None
     if probe.data.classes == "shared":
         return {name: SharedClasses(source, classes, name) for name, source in sets.items()}
-    return {name: with_classes(source, classes, name) for name, source in sets.items()}
+    return {name: with_classes(source, classes, name, REMEDY) for name, source in sets.items()}
 
 
 def check_dataset(dataset: str, classes: tuple[str, ...]) -> None:

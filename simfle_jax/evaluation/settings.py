@@ -132,7 +132,10 @@ def probing(settings: Any) -> Probe:
     require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
     for seed in (probe.seed, *probe.seeds):
         check_seed(seed, "config: seed")
-    require(len(set(probe.seeds)) == len(probe.seeds), f"seeds = {probe.seeds} names a seed twice, which shows nothing")
+    require(
+        len(set(probe.seeds)) == len(probe.seeds),
+        f"seeds = {probe.seeds} names a seed twice, which shows nothing: leave it out",
+    )
     require(probe.data.threads >= 0, f"data.threads = {probe.data.threads} must not be negative")
     share = probe.data.max_bad_fraction
     require(0 <= share <= 1, f"data.max_bad_fraction = {share} must lie in 0..1")

@@ -1,9 +1,10 @@
 """Fine-tuning, the run: batches, checkpoints, the log, and stopping at a signal.
 
 Checkpoints are kept every few epochs and when a signal asks to stop; what is run again goes on from the newest, to the
-same bits.
+same bits. Several processes read their parts of each batch and end with the same state; process 0 alone writes the log.
 """
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +13,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from simfle_jax import compilation, parallel
+from simfle_jax import compilation, distributed, parallel
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.finetune import TuneState, Tuning
 from simfle_jax.evaluation.settings import Probe
 from simfle_jax.progress import Progress
+from simfle_jax.runs import peers
+from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training.stop import Stop
 
 SAVE_SECONDS = 60.0  # between two checkpoints, at least, which are made at the ends of epochs
+KEPT = 2  # checkpoints
 
 
 def tuned(
@@ -38,33 +42,39 @@ def tuned(
     Raises:
         UserError: fewer images than devices, too many that cannot be read, or a loss that is not finite.
     """
-    mesh, data, bad = parallel.data_mesh(), probe.data, dict[str, str]()
+    mesh, data = parallel.data_mesh(), probe.data
     batch_size = min(probe.batch_size, len(images) // mesh.size * mesh.size)
     if not batch_size:
         raise UserError(f"{len(images)} training images are fewer than the {mesh.size} devices: take fewer devices")
     parallel.check_batch(batch_size, mesh)
     per_epoch = len(images) // batch_size
     step = make_step(batch_size, per_epoch)
-    with Checkpoints(folder) as checkpoints:
-        state = _state(step, mesh, checkpoints)
-        with TrainBatches(
-            images, seed=probe.seed, batch_size=batch_size, canvas=canvas, start_step=int(state.step),
-            threads=data.threads, max_bad_fraction=data.max_bad_fraction,
-        ) as batches:  # fmt: skip
-            run = _Run(step, mesh, checkpoints, folder, probe.epochs * per_epoch, per_epoch, told)
-            state = run(state, batches, targets)
-            bad |= batches.bad
-    return jax.device_get(state), bad
+    try:
+        with peers.Watch(distributed.peer_timeout()) as watch, open_checkpoints(folder, KEPT) as checkpoints:
+            state = _state(step, mesh, checkpoints)
+            with TrainBatches(
+                images, seed=probe.seed, batch_size=batch_size, canvas=canvas, start_step=int(state.step),
+                process_index=jax.process_index(), process_count=jax.process_count(), threads=data.threads,
+                max_bad_fraction=data.max_bad_fraction,
+            ) as batches:  # fmt: skip
+                run = _Run(step, mesh, checkpoints, folder, probe.epochs * per_epoch, per_epoch, told, watch)
+                state = run(state, batches, targets)
+        found = peers.gather_texts(json.dumps(batches.bad))
+    except (RuntimeError, ValueError) as error:
+        raise peers.lost(error) or error from None
+    return jax.device_get(state), {name: reason for text in found for name, reason in json.loads(text).items()}
 
 
 class _Run:
     """The steps from a state to the last one."""
 
     def __init__(
-        self, step: Tuning, mesh: Any, checkpoints: Checkpoints, folder: Path, total: int, per_epoch: int, told: str
-    ):
+        self, step: Tuning, mesh: Any, checkpoints: Checkpoints, folder: Path, total: int, per_epoch: int, told: str,
+        watch: peers.Watch,
+    ):  # fmt: skip
         self.mesh, self.checkpoints, self.folder = mesh, checkpoints, folder
-        self.total, self.per_epoch, self.told = total, per_epoch, told
+        self.total, self.per_epoch, self.told, self.watch = total, per_epoch, told, watch
+        self.main = jax.process_index() == 0
         everywhere, over = parallel.replicated(mesh), parallel.over_data(mesh)
         self.compiled = jax.jit(
             step, in_shardings=(everywhere, over, over), out_shardings=everywhere, donate_argnums=0,
@@ -73,25 +83,36 @@ class _Run:
 
     def __call__(self, state: TuneState, batches: TrainBatches, targets: np.ndarray) -> TuneState:
         start, began = int(state.step), time.monotonic()
-        log, progress, saved = MetricsLog(self.folder, start), Progress(self.total, self.told, start), began
+        if self.main:
+            self.log, self.progress = MetricsLog(self.folder, start), Progress(self.total, self.told, start)
+        self.saved = began
         # The targets are those of the images that took the place of unreadable ones.
         waiting = ((batch["image"], targets[batch["index"]]) for batch in batches)
         with Stop() as stop:
             for number, batch in enumerate(parallel.ahead(waiting, self.mesh, self.total - start), start + 1):
                 state, metrics = self.compiled(state, *batch)
+                self.watch.beat(number)
                 stopping, last, ended = stop.asked(number), number == self.total, number % self.per_epoch == 0
                 if ended or stopping:
-                    values = {name: float(value) for name, value in metrics.items()}
-                    _require_finite(values["loss/train"], number)
-                    line = {"step": number, "epoch": -(-number // self.per_epoch)} | values
-                    log.write(line | {"seconds": round(log.seconds + time.monotonic() - began, 3)})
-                    progress.update(number, epoch=line["epoch"], loss=values["loss/train"])
-                if (ended and time.monotonic() - saved > SAVE_SECONDS) or last or stopping:
+                    self._tell(number, metrics, time.monotonic() - began)
+                # Clocks differ from process to process, and all must save.
+                if last or stopping or (ended and peers.of_first(self._due)):
                     self.checkpoints.save(state, wait=last or stopping)
-                    saved = time.monotonic()
+                    self.saved = time.monotonic()
                 if stopping and not last:
                     stop.leave(number)
         return state
+
+    def _due(self) -> bool:
+        return time.monotonic() - self.saved > SAVE_SECONDS
+
+    def _tell(self, number: int, metrics: dict[str, jax.Array], seconds: float) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        _require_finite(values["loss/train"], number)
+        if self.main:
+            line = {"step": number, "epoch": -(-number // self.per_epoch)} | values
+            self.log.write(line | {"seconds": round(self.log.seconds + seconds, 3)})
+            self.progress.update(number, epoch=line["epoch"], loss=values["loss/train"])
 
 
 def _state(step: Tuning, mesh: Any, checkpoints: Checkpoints) -> TuneState:

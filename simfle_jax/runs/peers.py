@@ -54,6 +54,18 @@ def together(work: Callable[[], T]) -> T:
     raise UserError(problems[0] if everywhere else f"process {failed[0]}: {problems[failed[0]]}")
 
 
+def of_first(work: Callable[[], T]) -> T:
+    """What `work` gives on process 0, a JSON value, on every process: a shared disk may show another one something else.
+
+    Raises:
+        UserError: that of process 0, on all.
+    """
+    if jax.process_count() == 1:
+        return work()
+    main = jax.process_index() == 0
+    return json.loads(gather_texts(together(lambda: json.dumps(work() if main else None)))[0])
+
+
 def check_same(settings: dict[str, Any]) -> None:
     """Raises UserError on all processes, naming who differs in what, unless all run the same on the same data.
 

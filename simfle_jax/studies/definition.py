@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from simfle_jax.config import Config, as_dict, check_seed, flatten, pretraining
 from simfle_jax.config.schema import nested
 from simfle_jax.config.typed import with_defaults
+from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.settings import Probe, probing
 from simfle_jax.runs.files import write_json
@@ -125,16 +126,16 @@ def check(study: Study) -> None:
             raise UserError(f"arm {name!r}: kind = {study.arm(name).kind!r} must be one of {', '.join(KINDS)}")
 
 
-def record(study: Study, workdir: Path, usual: Any, data: Path) -> None:
+def record(study: Study, workdir: Path, usual: Any, data: Path | None) -> None:
     """Writes study.json, which tells a later call whether what is there belongs to the same study.
 
     Arms, probes and seeds may be added or left out at any time; one that has begun stays as it was. usual: the settings
-    of configs/probe.py.
+    of configs/probe.py. data: holds train/ and val/; None where the study generates its faces.
 
     Raises:
-        UserError: an arm or a probe that has begun has other settings now; names it and the setting.
+        UserError: an arm or a probe that has begun has other settings now; names it and the setting. Or other images.
     """
-    now = _described(study, usual, data)
+    now = _described(study, usual, data or Path.cwd()) | {"images": _images(data)}
     before = _read(workdir / RECORD)
     for kind, cls, began in (("arm", Config, _arms_begun), ("probe", Probe, _probes_begun)):
         for name, settings in now[f"{kind}s"].items():
@@ -157,9 +158,19 @@ def record(study: Study, workdir: Path, usual: Any, data: Path) -> None:
             f"{workdir} has begun with faces {before['faces']}, now {now['faces']}: give the old ones back, or another "
             "--workdir"
         )
+    if before.get("images", now["images"]) != now["images"] and any(workdir.glob("*/seed*/run")):
+        raise UserError(
+            f"{workdir} has begun with other images than {f'those in {data}' if data else 'generated ones'}: give --data "
+            "DIR with the ones of before, or another --workdir"
+        )
     kept = {kind: before.get(kind, {}) | now[kind] for kind in ("arms", "probes")}
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / RECORD, now | kept)
+
+
+def _images(data: Path | None) -> dict[str, str] | None:
+    """What tells the images in a folder from others, nearly always: their names, and some of their sizes."""
+    return data and {split: FolderSource(data, split=split).quick_fingerprint for split in ("train", "val")}
 
 
 def _described(study: Study, usual: Any, data: Path) -> dict[str, Any]:

@@ -4,8 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +21,13 @@ from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
-from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
 from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
-from simfle_jax.runs.mirror import REWRITTEN, mirror_of, opened, shown
+from simfle_jax.runs.mirror import REWRITTEN, shown
+from simfle_jax.runs.together import claimed_together, opened_together
 from simfle_jax.runs.writers import Picture, optional_writers
 from simfle_jax.training import keeping, memory
 from simfle_jax.training.bad_images import BadImages
@@ -73,7 +72,7 @@ def train(
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
     compilation.use_cache()
-    with opened_together(workdir) as folder:
+    with opened_together(workdir, leave=REWRITTEN) as folder:
         return _train(config, folder, peer_timeout, monitor, live)
 
 
@@ -90,7 +89,7 @@ def _train(
     parallel.check_batch(config.batch_size, mesh, config.accumulate)
     this_run = identity(config, source.fingerprint)
     peers.check_same(this_run)
-    with claimed_together(workdir, this_run) as (folder, verify):
+    with claimed_together(workdir, this_run, upgraded_identity) as (folder, verify):
         # ------------------------------------------------------------ state: new, or the newest checkpoint
         train_step = TrainStep(config, steps_per_epoch, mesh)
         try:
@@ -104,14 +103,6 @@ def _train(
                 return run.until_done(state, step_function)
         except (RuntimeError, ValueError) as error:
             raise peers.lost(error) or error from None
-
-
-@contextlib.contextmanager
-def opened_together(workdir: str) -> Iterator[Path]:
-    """The folder on this machine that the run works in; process 0 alone writes to one in a bucket."""
-    with contextlib.ExitStack() as held:
-        main = jax.process_index() == 0
-        yield peers.together(lambda: held.enter_context(opened(workdir, writes=main, leave=REWRITTEN)))
 
 
 def open_data(config: Config) -> tuple[Source, int]:
@@ -128,24 +119,6 @@ def crop(config: Config) -> str:
     """How the images were cropped to the face, as far as their folders and packs tell."""
     mixed = [entry.partition("@")[2].rpartition("=")[0] for entry in config.data.sources]
     return crop_of(*(mixed or [config.data.path]))
-
-
-@contextlib.contextmanager
-def claimed_together(folder: Path, this_run: dict[str, Any]) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The run's folder, claimed and locked by process 0 and seen by the others; and what checks the lock."""
-    main, mirror = jax.process_index() == 0, mirror_of(folder)
-    with contextlib.ExitStack() as held:
-        claim = partial(folders.take, folder, this_run, upgraded_identity)
-        lock = peers.together(lambda: held.enter_context(claim()) if main else None)
-        peers.together(lambda: None if main else folders.wait_for_claim(folder))
-
-        def verify() -> None:
-            if lock:
-                lock.verify()
-            if mirror:
-                mirror.check()
-
-        yield folder, verify
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:

@@ -1,5 +1,6 @@
 """Stopping at a signal, at the same step on all processes."""
 
+import itertools
 import os
 import signal
 import sys
@@ -8,6 +9,9 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed
 from jax.experimental import multihost_utils
+
+# Of the questions whether to stop. Not the steps: they begin anew where one process trains several times.
+_questions = itertools.count(1)
 
 
 class Stop:
@@ -41,7 +45,7 @@ class Stop:
     def asked(self, step: int) -> bool:
         """Whether to stop after this step; the same on all processes, which must all ask at every step."""
         if self._several:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(next(_questions))
         return self.received is not None
 
     def noticed(self) -> bool:

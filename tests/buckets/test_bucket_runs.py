@@ -14,12 +14,14 @@ import pytest
 import small
 from fault_proxy import FaultProxy
 from kill import differing, end
+from small_probe import write_encoder
 
 from configs import probe as probe_settings
 from simfle_jax.commands import convert, embed, masks, report
 from simfle_jax.data.packing import pack
 from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation import tuning
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.host import host_folder
@@ -142,6 +144,24 @@ def probed_and_embedded(run: str, where: str, faces: Path, on_disk: Path, tmp_pa
     assert found[0] == found[1]
     with pytest.raises(SystemExit):
         embed.main([where, "--encoder", run, "--out", "gs://bucket/f/features.npz"])
+
+
+def test_fine_tuning_in_a_bucket_goes_on_where_it_was_stopped(server, faces, tmp_path, monkeypatch):
+    class Stopped(tuning.Stop):
+        def asked(self, step):
+            return step == 3
+
+    config = probe_settings.get_config()
+    config.update_from_flattened_dict({
+        "encoder": str(write_encoder(tmp_path / "encoder.safetensors")), "data.path": str(faces), "protocol": "finetune",
+        "epochs": 2, "batch_size": 8, "finetune.warmup_epochs": 0.0,
+    })  # fmt: skip
+    begun, batches = [], tuning.TrainBatches
+    monkeypatch.setattr(tuning, "TrainBatches", lambda *a, **k: begun.append(k["start_step"]) or batches(*a, **k))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(tuning, "Stop", Stopped)
+        run_probe(probing(config), "gs://bucket/tuned")
+    assert run_probe(probing(config), "gs://bucket/tuned")["protocol"] == "finetune" and begun == [0, 3]
 
 
 def reported_and_converted(run: str, where: str) -> None:

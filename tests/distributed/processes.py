@@ -1,4 +1,4 @@
-"""Starts train.py as several processes on this host, two fake devices each, joined by hand."""
+"""Starts train.py or probe.py as several processes on this host, two fake devices each, joined by hand."""
 
 import os
 import socket
@@ -45,11 +45,18 @@ def start(
     images: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 2, own=None
 ) -> list[subprocess.Popen]:
     """`own` maps a process's number to further flags of it alone."""
+    return launch(command(images, workdir, *flags), count, devices, own)
+
+
+def launch(call: list[str], count: int = 2, devices: int = 2, own=None, stdout=None) -> list[subprocess.Popen]:
+    """The same of any command."""
     port, made = free_port(), []
     for index in range(count):
         joined = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}") if count > 1 else ()
-        call = command(images, workdir, *joined, *flags, *(own or {}).get(index, ()))
-        made.append(subprocess.Popen(call, env=environment(devices), stderr=subprocess.PIPE, text=True, cwd=ROOT))
+        here = [*call, *joined, *(own or {}).get(index, ())]
+        made.append(
+            subprocess.Popen(here, env=environment(devices), stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        )
     return made
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 import small_probe
 from safetensors.numpy import load_file, save_file
-from small_probe import COLOURS, write_encoder, write_split
+from small_probe import COLOURS, write_encoder, write_probe, write_split
 
 import simfle_jax
 from simfle_jax.commands import convert, embed
 from simfle_jax.data.decode import decode
-from simfle_jax.evaluation import records
 from simfle_jax.evaluation.classifier import load_classifier
-from simfle_jax.evaluation.linear import Linear
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -35,11 +33,7 @@ def probe(tmp_path_factory):
     write_encoder(folder / "bare.safetensors", last_stride=2)
     save_file(load_file(folder / "bare.safetensors"), folder / "encoder.safetensors", small_probe.METADATA
               | simfle_jax.load_encoder(folder / "bare.safetensors").metadata)  # fmt: skip
-    encoder = simfle_jax.load_encoder(folder)
-    random = np.random.default_rng(0)
-    layer = Linear(random.normal(size=(encoder.dim, 3)).astype("f4"), random.normal(size=3).astype("f4"))
-    records.save_probe(folder, records.TrainedProbe(layer, tuple(COLOURS), encoder.hash, 28))
-    return folder
+    return write_probe(folder, simfle_jax.load_encoder(folder), canvas=28)
 
 
 def example(name: str):

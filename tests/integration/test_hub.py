@@ -11,16 +11,14 @@ import pytest
 import small
 from hub_server import Hub
 from safetensors.numpy import load_file, save_file
-from small_probe import COLOURS, write_encoder
+from small_probe import COLOURS, write_encoder, write_probe
 
 import simfle_jax
 from simfle_jax.commands import convert, push
 from simfle_jax.config import named_trunk, pretraining
 from simfle_jax.config.trunks import TRUNKS
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation import records
 from simfle_jax.evaluation.classifier import load_classifier
-from simfle_jax.evaluation.linear import Linear
 from simfle_jax.models.trunks import fresh_trunk
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.hub_form import card_header, model_config, preprocessor_config
@@ -40,9 +38,7 @@ def probe(tmp_path_factory):
     """The folder of a probe with its encoder beside, and its results."""
     folder = tmp_path_factory.mktemp("probe")
     encoder = simfle_jax.load_encoder(write_encoder(folder / "encoder.safetensors", last_stride=2))
-    random = np.random.default_rng(0)
-    layer = Linear(random.normal(size=(encoder.dim, 3)).astype("f4"), random.normal(size=3).astype("f4"))
-    records.save_probe(folder, records.TrainedProbe(layer, tuple(COLOURS), encoder.hash))
+    write_probe(folder, encoder)
     (folder / "results.json").write_text(json.dumps(RESULTS | {"encoder_hash": encoder.hash, "encoder": str(folder)}))
     return folder
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from small_probe import COLOURS, write_encoder, write_split
+from small_probe import COLOURS, write_encoder, write_probe, write_split
 
 import simfle_jax
 from configs import probe as probe_config
@@ -21,7 +21,6 @@ from simfle_jax.data.image_list import ImageList
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import features, records
 from simfle_jax.evaluation.classifier import load_classifier
-from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.weights.files import read_arrays
@@ -42,11 +41,7 @@ def faces(tmp_path_factory):
 def probe(tmp_path_factory):
     """The folder of a probe whose layer separates features by chance, with its encoder beside."""
     folder = tmp_path_factory.mktemp("probe")
-    encoder = simfle_jax.load_encoder(write_encoder(folder / "encoder.safetensors", last_stride=2))
-    random = np.random.default_rng(0)
-    layer = Linear(random.normal(size=(encoder.dim, 3)).astype("f4"), random.normal(size=3).astype("f4"))
-    records.save_probe(folder, records.TrainedProbe(layer, tuple(COLOURS), encoder.hash))
-    return folder
+    return write_probe(folder, simfle_jax.load_encoder(write_encoder(folder / "encoder.safetensors", last_stride=2)))
 
 
 @pytest.fixture(scope="module")

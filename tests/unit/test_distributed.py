@@ -177,7 +177,7 @@ def test_what_is_given_by_half_is_refused(options, message):
 
 
 @pytest.mark.parametrize("environ, found", [(STEP, "Slurm step of 4 tasks"), (MPI, "mpirun of 2 processes")])
-def test_probing_refuses_to_run_in_several_processes(environ, found, tmp_path):
+def test_a_probe_that_trains_no_trunk_refuses_to_run_in_several_processes(environ, found, tmp_path):
     (tmp_path / "encoder.safetensors").touch()
 
     def probe(*flags):
@@ -195,7 +195,8 @@ def test_probing_refuses_to_run_in_several_processes(environ, found, tmp_path):
 
     refused = probe()
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert (
-        f"error: probing runs in one process and uses all devices of its host, but here is a {found}" in refused.stderr
+    told = (
+        "error: a probe that trains no trunk runs in one process and uses all devices of its host, but this is one of"
     )
-    assert "probing runs in one process" not in probe("--distributed=off").stderr
+    assert f"{told} several ({found}): start it once, or with --distributed=off" in refused.stderr
+    assert "runs in one process" not in probe("--distributed=off").stderr

@@ -141,7 +141,7 @@ def _maps(
     source: Source, split: str, encoder: Encoder, probe: Probe, flip: bool, bad: dict[str, str]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """Maps, mirrored maps, the rows that could be read, and the canvases to be shown."""
-    mesh, data = parallel.data_mesh(), probe.data
+    mesh, data = parallel.own_mesh(), probe.data
     arrays = jax.device_put(encoder.arrays, parallel.replicated(mesh))
     compute = _compute(encoder)
     plain, other, rows, thumbs = (list[np.ndarray]() for _ in range(4))

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 from safetensors import SafetensorError, safe_open
@@ -27,8 +28,10 @@ from simfle_jax.evaluation.landmarks.reading import NPZ, Table, points_in, read_
 from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
 from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
+from simfle_jax.runs import peers
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.files import writing_whole
+from simfle_jax.runs.together import claimed_together
 from simfle_jax.weights.files import save_arrays, write_safetensors
 
 FILE = "landmarks.safetensors"
@@ -48,6 +51,12 @@ class Points(NamedTuple):
         return digest.hexdigest()
 
 
+def open_marked(probe: Probe) -> tuple[dict[str, Source], Points]:
+    """The images of train and val, and their true points; raises UserError."""
+    sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
+    return sources, open_points(probe, sources)
+
+
 def open_points(probe: Probe, sources: dict[str, Source]) -> Points:
     """The file that the settings name, what the sources hold, or what lies in the data's folder; raises UserError."""
     holding = {split: source for split, source in sources.items() if isinstance(source, WithPoints)}
@@ -63,16 +72,16 @@ def open_points(probe: Probe, sources: dict[str, Source]) -> Points:
 
 def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     """Fits the head and reports on val; a finished folder is only read."""
-    sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
-    points = open_points(probe, sources)
+    sources, points = peers.together(lambda: open_marked(probe))
     fingerprints = {name: source.fingerprint for name, source in sources.items()} | {"points": points.fingerprint}
     settings = config.as_dict(probe)
     for name in ("eval_only", "encoder", "features", "seeds"):
         del settings[name]
     del settings["landmarks"]["file"]
     identity = settings | {"encoder_hash": encoder.hash, "data_fingerprint": fingerprints}
-    with folders.take(folder, identity, _upgraded):
-        finished = records.read_results(folder)
+    peers.check_same(identity)
+    with claimed_together(folder, identity, _upgraded):
+        finished = peers.of_first(lambda: records.read_results(folder))
         if finished:
             logging.warning("%s is complete; nothing to do", folder)
             print(summary(finished))
@@ -83,12 +92,13 @@ def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
         told, bad = report(probe, learned.head, learned.shape, held, points.scheme), learned.bad | held.bad
         told |= learned.facts | _about(probe, encoder, bad)
         told |= {"train_count": learned.train_count, "data_fingerprint": fingerprints}
-        if trains_trunk(probe):
-            tuned = learned.encoder
-            write_safetensors(folder / "encoder.safetensors", tuned.torch_arrays(), tuned.metadata)
-            told |= {"tuned_encoder_hash": tuned.hash}
-        save(folder, learned, probe)
-        _write(folder, "results", told, learned.head, held, points.scheme, bad)
+        tuned = learned.encoder if trains_trunk(probe) else None
+        told |= {"tuned_encoder_hash": tuned.hash} if tuned else {}
+        if jax.process_index() == 0:  # the others know the same
+            if tuned:
+                write_safetensors(folder / "encoder.safetensors", tuned.torch_arrays(), tuned.metadata)
+            save(folder, learned, probe)
+            _write(folder, "results", told, learned.head, held, points.scheme, bad)
     return told
 
 

@@ -8,13 +8,16 @@ import dataclasses
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from simfle_jax.encoder import Encoder
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.few_labels import few_rows, summaries, summary_scores
 from simfle_jax.evaluation.linear import Labelled
@@ -32,7 +35,9 @@ from simfle_jax.evaluation.protocols.finetune import fine_tuned
 from simfle_jax.evaluation.sets import Subset
 from simfle_jax.evaluation.settings import LowLabelSettings, Probe
 from simfle_jax.progress import Progress
+from simfle_jax.runs import peers
 from simfle_jax.runs.files import write_json
+from simfle_jax.runs.mirror import mirror_of
 
 
 class LowLabelProbe(ProbeProtocol):
@@ -58,13 +63,17 @@ class LowLabelTuned(TrunkProtocol):
     """Fine-tuning on few labels. Each draw but the kept one has a folder in `draws`; a finished one is not done again."""
 
     def tune(self, encoder: Encoder, train: TuningSet) -> Tuned:
+        if jax.process_count() > 1 and mirror_of(train.folder):
+            raise UserError(
+                "lowlabel.on = 'finetune' on several hosts needs a --workdir on a disk that all of them share"
+            )
         kept, draws, bad = None, list[dict[str, Any]](), dict[str, str]()
         for share, draw in _draws(self.probe.lowlabel):
             folder = train.folder / "draws" / f"{share:g}-{draw}" if kept else train.folder
-            facts = records.read_results(folder) if kept else None
+            facts = peers.of_first(partial(records.read_results, folder)) if kept else None
             if facts is None:
                 found, facts = self._draw(encoder, train, share, draw, folder)
-                if kept:
+                if kept and jax.process_index() == 0:
                     write_json(folder / "results.json", facts)
                     shutil.rmtree(folder / "checkpoints")  # gigabytes, of which only the kept one's are used again
                 kept = kept or found

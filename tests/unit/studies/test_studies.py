@@ -1,6 +1,7 @@
 """The numbers of a study's table, and the studies that are shipped."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 def test_a_shipped_study_can_run(name, tmp_path):
     study = load_study(name)
     definition.check(study)
-    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    definition.record(study, tmp_path, load_config("probe"), None)
     seen = set()
     for arm in study.arms:
         config = study.pretraining(Piece(0, arm, 0), tmp_path)
@@ -84,15 +85,37 @@ def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
     arm = load_config("simfle")
     arm.facemae.plain_in_averages = True  # as before there was such a setting
     study = Study(arms={"SimFLE": arm}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
-    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    definition.record(study, tmp_path, load_config("probe"), None)
     begun = json.loads((tmp_path / "study.json").read_text())
     del begun["arms"]["SimFLE"]["facemae.plain_in_averages"], begun["probes"]["k-NN"]["finetune.share"]
     (tmp_path / "study.json").write_text(json.dumps(begun))
     for part in ("run/encoder.safetensors", "probes/k-NN/results.json"):
         (tmp_path / "SimFLE/seed0" / part).parent.mkdir(parents=True)
         (tmp_path / "SimFLE/seed0" / part).touch()
-    definition.record(study, tmp_path, load_config("probe"), tmp_path)
+    definition.record(study, tmp_path, load_config("probe"), None)
     (tmp_path / "study.json").write_text(json.dumps(begun))
     arm.facemae.plain_in_averages = False
     with pytest.raises(UserError, match=r"'SimFLE' with facemae.plain_in_averages = True, now False"):
-        definition.record(study, tmp_path, load_config("probe"), tmp_path)
+        definition.record(study, tmp_path, load_config("probe"), None)
+
+
+def test_other_images_than_those_that_a_study_began_with_are_refused(tmp_path):
+    study = Study(arms={"SimFLE": load_config("simfle")}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
+    data, workdir = tmp_path / "data", tmp_path / "study"
+
+    def record(images: Path | None) -> None:
+        definition.record(study, workdir, load_config("probe"), images)
+
+    for split in ("train", "val"):
+        (data / split).mkdir(parents=True)
+        (data / split / "a.jpg").touch()
+    record(data)
+    (data / "val" / "b.jpg").touch()
+    record(data)  # nothing has begun
+    (workdir / "SimFLE/seed0/run").mkdir(parents=True)
+    record(data.rename(tmp_path / "moved"))
+    with pytest.raises(UserError, match="has begun with other images than generated ones: give --data DIR"):
+        record(None)
+    (tmp_path / "moved" / "val" / "c.jpg").touch()
+    with pytest.raises(UserError, match=r"has begun with other images than those in .*moved: give --data DIR with"):
+        record(tmp_path / "moved")

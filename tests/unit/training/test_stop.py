@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from simfle_jax.training import stop as stopping
 from simfle_jax.training.stop import Stop
 
 
@@ -41,3 +42,15 @@ def test_only_a_second_ctrl_c_stops_at_once(number):
             return
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
+
+
+def test_several_processes_ask_by_a_number_that_never_falls(monkeypatch):
+    """JAX stops at one number above all that were asked; a second training of a process begins at step 1 again."""
+    told: list[int] = []
+    monkeypatch.setattr(stopping.multihost_utils, "reached_preemption_sync_point", told.append)
+    for _ in range(2):
+        stop = Stop()
+        stop._several = True
+        for step in (1, 2):
+            assert not stop.asked(step)
+    assert told == list(range(told[0], told[0] + 4))
