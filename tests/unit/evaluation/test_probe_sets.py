@@ -56,7 +56,9 @@ def test_a_further_set_that_is_not_there_is_told_by_its_setting(data):
 
 def test_a_val_folder_with_other_classes_is_refused(data):
     (data / "val" / "red").rename(data / "val" / "yellow")
-    with pytest.raises(UserError, match=r"it lacks red and has yellow besides; .* or give --config\.data\.classes=shared"):
+    with pytest.raises(
+        UserError, match=r"it lacks red and has yellow besides; .* or give --config\.data\.classes=shared"
+    ):
         opened(data)
 
 
