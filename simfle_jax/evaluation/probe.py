@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
-from simfle_jax.data.photographs.crop import crop_of
+from simfle_jax.data.opening import crop_told
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
@@ -210,7 +210,7 @@ def about(probe: Probe, model: Encoder | FeatureTable, extractor: Extractor | Fe
         "features": probe.features,
         "encoder_hash": model.hash,
         "encoder_metadata": model.metadata,
-        "crop": crop_of(probe.data.path),
+        "crop": crop_told([(probe.data.source, probe.data.path)]),
         "untrained": probe.untrained,
         "skipped": len(extractor.bad),
         "environment": environment(),

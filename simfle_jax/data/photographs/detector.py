@@ -11,9 +11,17 @@ from PIL import Image
 
 from simfle_jax.errors import UserError
 
-MODEL = "face_detection_yunet_2023mar.onnx"
-MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-MODEL_BYTES = 232_589
+MODELS = {  # bytes and SHA-256. The same weights: the second is made for one size of input, which OpenCV passes over
+    "face_detection_yunet_2026may.onnx": (
+        229_738,
+        "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+    ),
+    "face_detection_yunet_2023mar.onnx": (
+        232_589,
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    ),
+}
+MODEL = next(iter(MODELS))
 VARIABLE = "SIMFLE_FACE_DETECTOR"
 WHERE = f"put {MODEL} (OpenCV Zoo, models/face_detection_yunet; MIT) there"
 LOOKED_AT = 1024  # pixels of the longer side in which faces are looked for
@@ -45,15 +53,16 @@ class Detector(Protocol):
 
 
 def default_model() -> Path:
-    """Where the detector's file is looked for: SIMFLE_FACE_DETECTOR, or in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(VARIABLE) or cache / "simfle" / MODEL)
+    """Where the detector's file is looked for: SIMFLE_FACE_DETECTOR, or the first of MODELS in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simfle"
+    there = (cache / name for name in MODELS if (cache / name).is_file())
+    return Path(os.environ.get(VARIABLE) or next(there, cache / MODEL))
 
 
 class YuNet:
     """OpenCV's FaceDetectorYN with YuNet's file.
 
-    A file of other weights than MODEL is used all the same where it is such a network; `name` tells which it is.
+    A file of other weights than MODELS is used all the same where it is such a network; `name` tells which it is.
 
     Raises:
         UserError: no OpenCV, no such file, a damaged one, or one of another network.
@@ -62,7 +71,8 @@ class YuNet:
     def __init__(self, model: str | Path = ""):
         self.model = Path(model or default_model())
         self._cv2, digest = import_cv2(), _digest(self.model)
-        self.name = MODEL if digest == MODEL_SHA256 else f"{self.model.name} {digest[:12]}"
+        known = {sha256: name for name, (_, sha256) in MODELS.items()}
+        self.name = known.get(digest, f"{self.model.name} {digest[:12]}")
         self._own = threading.local()  # OpenCV's object keeps its input's size: one for each thread
         self(np.zeros((64, 64, 3), np.uint8))
 
@@ -99,7 +109,8 @@ def import_cv2() -> Any:
         import cv2
     except ImportError:
         raise UserError("finding faces, or reading videos, needs OpenCV: pip install 'simfle-jax[align]'") from None
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its reasons come as exceptions too
+    silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # of OpenCV 4, of OpenCV 5
+    silence(0)  # its reasons come as exceptions too
     return cv2
 
 
@@ -112,6 +123,6 @@ def _digest(model: Path) -> str:
         raise UserError(f"{reason} at {model}: {WHERE}, or name its place by --detector or {VARIABLE}") from None
     if data.startswith(b"version https://git-lfs") or data.lstrip()[:1] == b"<":
         raise UserError(f"{model} is a web page or a pointer of Git LFS and not the file itself: {WHERE}")
-    if model.name == MODEL and len(data) < MODEL_BYTES:
-        raise UserError(f"{model} has {len(data):,} of {MODEL_BYTES:,} bytes, its download broke off: {WHERE}")
+    if len(data) < (whole := MODELS.get(model.name, (0, ""))[0]):
+        raise UserError(f"{model} has {len(data):,} of {whole:,} bytes, its download broke off: {WHERE}")
     return hashlib.sha256(data).hexdigest()

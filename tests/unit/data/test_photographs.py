@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import types
 import zlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from simfle_jax.data.image_list import ImageList
 from simfle_jax.data.packing import pack
 from simfle_jax.data.photographs import crop, finding
 from simfle_jax.data.photographs.alignment import Alignment, chosen
-from simfle_jax.data.photographs.detector import MODEL, Face, YuNet, default_model
+from simfle_jax.data.photographs.detector import MODEL, MODELS, Face, YuNet, default_model, import_cv2
 from simfle_jax.data.photographs.finding import find_faces
 from simfle_jax.data.prepare import folder as folder_plan
 from simfle_jax.data.prepare.run import prepare
@@ -96,6 +97,7 @@ def test_the_crop_of_prepared_folders_is_told(tmp_path):
     assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.NOT_ALIGNED
     (tmp_path / "a" / "manifest.json").write_text(json.dumps({"rules": {"align": "eyes-1"}}))
     assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.crop_of(str(tmp_path / "a")) == "eyes-1"
+    assert crop.crop_of(str(tmp_path / "a" / "train" / "happy" / "one.png")) == "eyes-1"
     assert crop.crop_of(str(tmp_path / "a"), str(tmp_path / "b")) == "as given, eyes-1"
 
 
@@ -174,7 +176,10 @@ def test_a_detector_that_cannot_be_used_is_told_in_one_line(model, tmp_path, mon
         "half.onnx": (model.read_bytes()[:3000], "is damaged, or no YuNet"),
         "o.onnx": ((tmp_path / "o.onnx").read_bytes(), "is damaged, or no YuNet"),
         "lfs.onnx": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        MODEL: (b"\x08\x06" + bytes(1000), "has 1,002 of 232,589 bytes, its download broke off"),
+        **{
+            name: (b"\x08\x06" + bytes(1000), f"has 1,002 of {size:,} bytes, its download broke off")
+            for name, (size, _) in MODELS.items()
+        },
     }
     for name, (content, message) in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -188,6 +193,29 @@ def test_a_detector_that_cannot_be_used_is_told_in_one_line(model, tmp_path, mon
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"needs OpenCV: pip install 'simfle-jax\[align\]'"):
         YuNet(model)
+
+
+def test_either_release_of_the_file_is_found_in_the_cache_the_newer_one_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("SIMFLE_FACE_DETECTOR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    newer, older = (tmp_path / "simfle" / name for name in MODELS)
+    assert default_model() == newer, "where to put it"
+    made(tmp_path / "simfle")
+    for file in (older, newer):
+        file.touch()
+        assert default_model() == file
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_opencv_is_silenced_in_either_release(version, monkeypatch):
+    levels, opencv = [], types.ModuleType("cv2")
+    if version == 4:
+        opencv.setLogLevel = levels.append
+        opencv.utils = types.SimpleNamespace()
+    else:
+        opencv.utils = types.SimpleNamespace(logging=types.SimpleNamespace(setLogLevel=levels.append))
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    assert import_cv2() is opencv and levels == [0]
 
 
 def test_of_several_faces_the_one_in_the_owner_s_box_counts():
