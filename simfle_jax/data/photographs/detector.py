@@ -89,7 +89,9 @@ class YuNet:
             self._own.network.setInputSize((wide, high))
             rows = self._own.network.detect(np.ascontiguousarray(small[..., ::-1]))[1]
         except (self._cv2.error, SystemError) as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = " ".join(str(error).split()).rpartition("error: ")[2][
+                :100
+            ]  # without the place in OpenCV's sources
             raise UserError(f"{self.model} is damaged, or no YuNet ({reason}): {WHERE}") from None
         if rows is None or not np.isfinite(rows).all():
             return []
@@ -105,6 +107,7 @@ def _face(row: np.ndarray, across: float, down: float) -> Face:
 
 def import_cv2() -> Any:
     """OpenCV, or a UserError that says what needs it."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # nothing; it is asked for when the first video is opened
     try:
         import cv2
     except ImportError:

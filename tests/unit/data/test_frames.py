@@ -1,5 +1,9 @@
 """Frames of videos that OpenCV wrote and that were damaged then."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -62,6 +66,21 @@ def test_after_frames_that_are_lost_the_others_keep_their_times(clip, tmp_path):
     holed.write_bytes(data[: hole.start] + bytes(hole.stop - hole.start) + data[hole.stop :])
     times = [frame.time for frame in frames_of(holed)]
     assert 30 < len(times) < FRAMES and times[-1] == pytest.approx((FRAMES - 1) / RATE, abs=1e-3)
+
+
+def test_what_is_wrong_with_a_video_is_told_by_us_alone(clip, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clip("mp4v", ".mp4").read_bytes()[:-300])
+    program = f"""from pathlib import Path
+from simfle_jax.data.photographs.frames import frames_of
+try:
+    list(frames_of(Path({str(path)!r})))
+except Exception as error:
+    print(error)"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[3]
+    )
+    assert "breaks off before its index" in done.stdout and done.stderr == ""
 
 
 @pytest.mark.parametrize(
