@@ -115,9 +115,10 @@ def write_crops(folder: Path, seed: int, detector: YuNet | None) -> None:
     """FOLDER/WAY/SPLIT/EXPRESSION/NUMBER.png of all photographs; what is there already stays."""
     progress, done = Progress(sum(COUNTS.values()), f"seed {seed}, photographs"), 0
     for split, count in COUNTS.items():
+        wanted = [*CROPS, *([FOUND] if detector and split == "val" else [])]
         for number in range(count):
             place = Path(split, EXPRESSIONS[number % len(EXPRESSIONS)], f"{number:05d}.png")
-            missing = [way for way in [*CROPS, *([FOUND] if detector else [])] if not (folder / way / place).is_file()]
+            missing = [way for way in wanted if not (folder / way / place).is_file()]
             if missing:
                 rng = np.random.default_rng([seed, len(split), number])
                 photograph = compose(rng, split, number, 1, FACES, half=True, seed=seed)

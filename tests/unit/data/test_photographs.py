@@ -156,6 +156,54 @@ def test_opencv_loads_the_file_and_finds_faces_in_the_photograph_s_own_pixels(mo
     assert face.eyes[0, 0] < face.eyes[1, 0]
 
 
+def turned_face(degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph of two marked eyes on grey, turned clockwise, and the eyes [2, 2] there."""
+    image, angle = Image.new("RGB", (640, 480), (128, 128, 128)), np.deg2rad(degrees)
+    eyes = np.array([300.0, 260.0]) + 40 * np.array([[-np.cos(angle), -np.sin(angle)], [np.cos(angle), np.sin(angle)]])
+    for (x, y), colour in zip(eyes, ((255, 0, 255), (0, 255, 0))):
+        ImageDraw.Draw(image).ellipse((x - 9, y - 9, x + 9, y + 9), fill=colour)
+    return np.asarray(image), eyes
+
+
+class Upright(YuNet):
+    """It knows the eyes by their colours. Like YuNet it takes them for half as turned as they are, and sees none that are turned much."""
+
+    def look(self, image):
+        masks = [np.abs(image.astype(int) - colour).sum(2) < 150 for colour in ((255, 0, 255), (0, 255, 0))]
+        if not all(mask.any() for mask in masks):
+            return []
+        eyes = np.array([[mask.nonzero()[1].mean() + 0.5, mask.nonzero()[0].mean() + 0.5] for mask in masks])
+        middle, half = eyes.mean(0), (eyes[1] - eyes[0]) / 2
+        angle, distance = np.arctan2(half[1], half[0]), np.hypot(*half)
+        if abs(angle) > np.deg2rad(25):
+            return []
+        half = distance * np.array([np.cos(angle / 2), np.sin(angle / 2)])
+        return [Face((*(middle - distance), 2 * distance, 2 * distance), np.stack([middle - half, middle + half]), 0.9)]
+
+
+@pytest.mark.parametrize("degrees", [0, 20, -20, 50, -50])
+def test_turned_faces_are_found_and_their_eyes_are_looked_at_more_closely(model, degrees):
+    photograph, eyes = turned_face(degrees)
+    (face,) = Upright(model)(photograph)
+    across = face.eyes[1] - face.eyes[0]
+    assert abs(np.rad2deg(np.arctan2(across[1], across[0])) - degrees) < 3, (
+        "20 degrees are 10 at the first look, then 15, then 17.5"
+    )
+    np.testing.assert_allclose(face.eyes, eyes, atol=3)
+    np.testing.assert_allclose(np.array(face.box[:2]) + np.array(face.box[2:]) / 2, eyes.mean(0), atol=1)
+    assert face.box[2] == pytest.approx(80, abs=1)
+
+
+def test_a_closer_look_that_sees_another_face_counts_for_nothing(model):
+    class Other(YuNet):
+        def look(self, image):
+            x = 300.0 if image.shape[1] == 640 else 20.0
+            return [Face((x - 40, 220, 80, 80), np.array([[x - 20, 260.0], [x + 20, 260.0]]), 0.9)]
+
+    (face,) = Other(model)(np.zeros((480, 640, 3), np.uint8))
+    np.testing.assert_allclose(face.eyes, [[280, 260], [320, 260]])
+
+
 def test_fifty_faces_and_none(model):
     marks = [(64 * column, 64 * row) for row in range(1, 6) for column in range(1, 11)]
     detector = YuNet(model)
