@@ -9,7 +9,6 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
-from simfle_jax.data.opening import crop_told
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
@@ -27,7 +26,7 @@ from simfle_jax.evaluation.protocols.base import (
     TuningSet,
 )
 from simfle_jax.evaluation.results import Results
-from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
+from simfle_jax.evaluation.sets import Sets, check_dataset, crop_of_sets, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.environment import environment
@@ -210,7 +209,7 @@ def about(probe: Probe, model: Encoder | FeatureTable, extractor: Extractor | Fe
         "features": probe.features,
         "encoder_hash": model.hash,
         "encoder_metadata": model.metadata,
-        "crop": crop_told([(probe.data.source, probe.data.path)]),
+        "crop": crop_of_sets(probe),
         "untrained": probe.untrained,
         "skipped": len(extractor.bad),
         "environment": environment(),
