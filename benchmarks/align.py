@@ -1,76 +1,76 @@
-"""What alignment is worth: photographs with generated faces, found or known, as a sheet to look at and as a probe.
+"""What alignment is worth: generated faces in photographs, cropped in several ways, each with an encoder that learned from such crops.
 
-    python -m benchmarks.align --encoder RUN --out DIR --detector face_detection_yunet_2023mar.onnx
+    python -m benchmarks.align --workdir runs/align --detector face_detection_yunet_2026may.onnx
 
-Writes DIR/sheet.jpg: 60 photographs with 0 to 5 faces, turned up to 40 degrees, with boxes and aligned crops. Prints how many of
-their faces are found, how far the crops' eyes are from their places, and the balanced accuracy of a logistic probe on the
-expressions of further photographs with one face each, drawn as the demo draws them: centre-cropped, and aligned by the detector and
-by the known eyes. Without --detector only the known eyes are used.
+Draws WORKDIR/sheet.jpg: 60 photographs with 0 to 5 faces, turned up to 40 degrees, with boxes and aligned crops; says how many of
+their faces are found, and how far the crops' eyes are from their places. Without --detector both are of the known eyes.
+
+Then photographs with one face each, 4,000 to learn from and 1,000 of other identities, are cropped to 56 pixels in three ways: the
+photograph's central square, a square around the face's box, and the eyes in place. BYOL with the demo's network learns from each
+without labels. A logistic probe on its features, fitted on the same crops, is asked for the eight expressions of held-out faces
+that are cropped in the same way, and in the other ways, as where others crop than the encoder's owner did. An untrained encoder
+stands beside each. The same command goes on where it was stopped.
 """
 
 import argparse
+import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
+from benchmarks import arms
+from benchmarks.composed import SIZE, Photograph, compose, error, is_of
+from simfle_jax import compilation
+from simfle_jax.commands.ending import ended
+from simfle_jax.config import check_seed
+from simfle_jax.data.opening import open_source
 from simfle_jax.data.photographs.alignment import central
-from simfle_jax.data.photographs.crop import LEFT_EYE, RIGHT_EYE, SIDE, aligned, similarity
+from simfle_jax.data.photographs.crop import aligned
 from simfle_jax.data.photographs.detector import Face, YuNet
-from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS, WILD, Strengths, draw_face
+from simfle_jax.data.pipeline import eval_batches
+from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
+from simfle_jax.encoder import load_encoder, untrained_encoder
+from simfle_jax.evaluation.logistic import fit_chosen
+from simfle_jax.evaluation.scores import balanced_accuracy, confusion
+from simfle_jax.progress import Progress
 
-SIZE = (640, 480)
-TURN = 40  # degrees
-FACES = (90, 190)  # pixels of a face's square
-SHEET, ONE_FACE = 60, (480, 240)  # photographs on the sheet; of one face, for train and val
-
-
-class Photograph(NamedTuple):
-    """pixels: uint8 [480, 640, 3]. faces: where they are, by the known eyes. labels: their expressions."""
-
-    pixels: np.ndarray
-    faces: list[Face]
-    labels: list[int]
-
-
-def compose(
-    rng: np.random.Generator, split: str, first: int, count: int, turn: float = TURN, strengths: Strengths = WILD
-) -> Photograph:
-    """`count` generated faces, `first` and following, at random places where they do not meet, before coarse, nearly grey noise."""
-    noise = Image.fromarray((rng.integers(60, 190, (9, 12, 1)) + rng.integers(-25, 26, (9, 12, 3))).astype(np.uint8))
-    picture, faces, labels, taken = noise.resize(SIZE, Image.Resampling.BICUBIC), [], [], list[np.ndarray]()
-    for index in range(first, first + count):
-        side, angle = rng.uniform(*FACES), math.radians(rng.uniform(-turn, turn))
-        for _ in range(200):
-            middle = rng.uniform([side * 0.6] * 2, np.array(SIZE) - side * 0.6)
-            if all(np.hypot(*(middle - other[:2])) > 0.72 * (side + other[2]) for other in taken):
-                break
-        else:
-            continue
-        taken.append(np.array([*middle, side]))
-        face = draw_face(0, split, index, 112, strengths)
-        linear = side / 112 * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        inverse = np.linalg.inv(linear)
-        start = 56 - inverse @ middle
-        data = (*inverse[0], start[0], *inverse[1], start[1])
-        layer = Image.fromarray(face.image).transform(SIZE, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
-        disc = Image.new("L", (112, 112), 0)
-        ImageDraw.Draw(disc).ellipse((1, 1, 110, 110), fill=255)
-        picture.paste(layer, mask=disc.transform(SIZE, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
-        points = (face.landmarks - 56) @ linear.T + middle
-        low, high = points.min(0), points.max(0)
-        eyes = np.stack([points[36:42].mean(0), points[42:48].mean(0)])
-        faces.append(Face((*low.tolist(), *(high - low).tolist()), eyes, 1.0))
-        labels.append(EXPRESSIONS.index(face.expression))
-    return Photograph(np.asarray(picture), faces, labels)
+SHEET = 60  # photographs
+COUNTS = {"train": 4000, "val": 1000}  # photographs of one face
+FACES = dataclasses.replace(DEMO, closeup=0.0)  # whole faces, as they are in photographs
+CROP, MARGIN = 56, 0.2  # pixels; of the box's longer side on each edge
+EPOCHS = 10  # of 125 updates
+SETTINGS = [
+    "--config=demo", "--config.method=byol", f"--config.epochs={EPOCHS}", "--config.log_steps=25",
+    "--config.checkpoint_steps=0", "--config.views.size=48", f"--config.data.canvas={CROP}",
+]  # fmt: skip
+UNTRAINED = ", untrained"
 
 
-def is_of(found: Face, known: Face) -> bool:
-    """Whether the eyes' middles are nearer than half of the distance of the known eyes."""
-    distance = np.hypot(*(known.eyes[1] - known.eyes[0]))
-    return bool(np.hypot(*(found.eyes.mean(0) - known.eyes.mean(0))) < distance / 2)
+def around(pixels: np.ndarray, face: Face) -> np.ndarray:
+    """The square around a face's box with MARGIN, as far as the photograph reaches."""
+    x, y, width, height = face.box
+    half, middle = (0.5 + MARGIN) * max(width, height), (x + width / 2, y + height / 2)
+    box = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
+    return np.asarray(Image.fromarray(pixels).resize((CROP, CROP), Image.Resampling.BILINEAR, clipped(box, pixels)))
+
+
+def clipped(box: tuple[float, ...], pixels: np.ndarray) -> tuple[float, float, float, float]:
+    """A box within the photograph."""
+    height, width = pixels.shape[:2]
+    return max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3])
+
+
+CROPS: dict[str, Callable[[np.ndarray, Face], np.ndarray]] = {
+    "centre": lambda pixels, face: np.asarray(Image.fromarray(central(pixels)).resize((CROP, CROP))),
+    "box": around,
+    "eyes": lambda pixels, face: aligned(pixels, face.eyes, CROP),
+}
+FOUND = "found eyes"  # by the detector; the centre where it finds no face
 
 
 def sheet(photographs: list[Photograph], detector: YuNet | None, path: Path) -> str:
@@ -111,59 +111,105 @@ def boxed(pixels: np.ndarray, faces: list[Face], size: tuple[int, int]) -> Image
     return small
 
 
-def error(found: Face, truth: Face) -> float:
-    """How far the known eyes lie from their places in the crop that the found eyes give, in sides of the crop."""
-    matrix = similarity(found.eyes, SIDE)
-    inside = (truth.eyes - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T / SIDE
-    return float(np.linalg.norm(inside - np.array([LEFT_EYE, RIGHT_EYE]), axis=1).mean())
+def write_crops(folder: Path, seed: int, detector: YuNet | None) -> None:
+    """FOLDER/WAY/SPLIT/EXPRESSION/NUMBER.png of all photographs; what is there already stays."""
+    progress, done = Progress(sum(COUNTS.values()), f"seed {seed}, photographs"), 0
+    for split, count in COUNTS.items():
+        wanted = [*CROPS, *([FOUND] if detector and split == "val" else [])]
+        for number in range(count):
+            place = Path(split, EXPRESSIONS[number % len(EXPRESSIONS)], f"{number:05d}.png")
+            missing = [way for way in wanted if not (folder / way / place).is_file()]
+            if missing:
+                rng = np.random.default_rng([seed, len(split), number])
+                photograph = compose(rng, split, number, 1, FACES, half=True, seed=seed)
+                for way in missing:
+                    save(cropped(photograph, way, detector), folder / way / place)
+            done += 1
+            progress.update(done)
 
 
-def crops_of(photographs: list[Photograph], detector: YuNet | None, how: str) -> np.ndarray:
-    """uint8 [n, SIDE, SIDE, 3]: 'centre', 'known' eyes, or 'detector', which falls back on the centre."""
-    result = []
-    for photograph in photographs:
-        found = {"known": photograph.faces, "centre": []}.get(how) if how != "detector" or not detector else None
-        faces = detector(photograph.pixels) if detector and how == "detector" else found
-        result.append(aligned(photograph.pixels, faces[0].eyes) if faces else central(photograph.pixels))
-    return np.stack(result)
+def cropped(photograph: Photograph, way: str, detector: YuNet | None) -> np.ndarray:
+    """uint8 [CROP, CROP, 3]: the photograph's only face, cropped in one of the ways."""
+    if way != FOUND:
+        return CROPS[way](photograph.pixels, photograph.faces[0])
+    assert detector is not None
+    found = detector(photograph.pixels)
+    return CROPS["eyes" if found else "centre"](photograph.pixels, found[0] if found else photograph.faces[0])
 
 
-def probe(encoder_path: str, sets: list[list[Photograph]], detector: YuNet | None) -> list[str]:
-    """A line for each way to crop: balanced accuracy on val of a probe fitted on train, both cropped in that way."""
-    import jax.numpy as jnp
-
-    from simfle_jax.encoder import load_encoder
-    from simfle_jax.evaluation import scores
-    from simfle_jax.evaluation.logistic import fit_chosen
-
-    encoder, lines = load_encoder(encoder_path), []
-    labels = [np.array([photograph.labels[0] for photograph in each]) for each in sets]
-    for how in ["centre", "known"] + (["detector"] if detector else []):
-        train, val = (encoder(crops_of(each, detector, how)) for each in sets)
-        layer, _ = fit_chosen(train, labels[0], len(EXPRESSIONS), 0)
-        matrix = scores.confusion(labels[1], np.asarray(layer.predict(jnp.asarray(val))), len(EXPRESSIONS))
-        recalls = np.diagonal(matrix) / np.maximum(matrix.sum(1), 1)
-        lines.append(f"{how:>9}: balanced accuracy {100 * recalls.mean():.1f} % on {len(val)} photographs")
-    return lines
+def save(pixels: np.ndarray, file: Path) -> None:
+    """Writes a PNG, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(part := file.with_suffix(".part"), "PNG")
+    part.replace(file)
 
 
-def main() -> None:
-    """Composes, draws, counts and probes."""
+@cache
+def load(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All crops of a split, uint8 [n, CROP, CROP, 3], and their labels [n]."""
+    batches = list(eval_batches(open_source("folder", str(folder), True, split), batch_size=500, canvas=CROP))
+    images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
+    return images[valid], labels[valid]
+
+
+def scores(workdir: Path, arm: str, seed: int) -> arms.Scores:
+    """Balanced accuracy of an arm's probe on held-out faces, by the way in which these are cropped."""
+    way, fresh, _ = arm.partition(UNTRAINED)
+    folder, crops = workdir / f"{way}_{seed}", workdir / f"faces{seed}"
+    found = dict[str, float]()
+    if not fresh:
+        flags = [f"--config.seed={seed}", f"--config.data.path={(crops / way / 'train').absolute()}"]
+        found["seconds"] = arms.trained([*SETTINGS, *flags], folder, folder.with_suffix(".log"))["seconds"]
+    encoder = untrained_encoder(load_encoder(folder), seed) if fresh else load_encoder(folder)
+    images, labels = load(crops / way, "train")
+    layer, _ = fit_chosen(encoder(images), labels, len(EXPRESSIONS), seed)
+    for other in (name for name in [*CROPS, FOUND] if (crops / name).is_dir()):
+        images, labels = load(crops / other, "val")
+        guessed = np.asarray(layer.predict(jnp.asarray(encoder(images))))
+        found[other] = float(balanced_accuracy(confusion(labels, guessed, len(EXPRESSIONS))))
+    return found
+
+
+def told(table: arms.Table) -> str:
+    """A line for each encoder and probe, a column for each way to crop the held-out faces."""
+    names = table.arms()
+    columns = [way for way in [*CROPS, FOUND] if all(way in one for arm in names for one in table.of(arm).values())]
+    lines = [f"{'encoder and probe of':20s}" + "".join(f"{'asked on ' + way:>26s}" for way in columns)]
+    return "\n".join(
+        lines + [f"{arm:20s}" + "".join(f"{arms.spread(table, arm, way):>26s}" for way in columns) for arm in names]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; a user's mistake ends in one line and status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="", help="folder of a run, or a file; without one nothing is probed")
-    parser.add_argument("--detector", default="", help="YuNet's file; without one the known eyes are used")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    detector, rng = YuNet(options.detector) if options.detector else None, np.random.default_rng(0)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/align"), help="default %(default)s")
+    parser.add_argument("--detector", default="", metavar="FILE", help="YuNet's file; without one the known eyes serve")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of faces, runs and probes; none: the sheet"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/small-cpu/align.json"), metavar="FILE")
+    args = parser.parse_args(argv)
+    ended(lambda: run(args.workdir, args.detector, args.seeds, args.out))
+
+
+def run(workdir: Path, model: str, seeds: Sequence[int], out: Path) -> None:
+    """Draws, counts, trains and probes."""
+    for seed in seeds:
+        check_seed(seed, "--seeds")
+    compilation.use_cache()
+    workdir.mkdir(parents=True, exist_ok=True)
+    detector, rng = YuNet(model) if model else None, np.random.default_rng(0)
     many = [compose(rng, "val", 5 * number, number % 6) for number in range(SHEET)]
-    print(sheet(many, detector, options.out / "sheet.jpg"))
-    if options.encoder:
-        sets = [
-            [compose(rng, split, i, 1, strengths=DEMO) for i in range(n)]
-            for split, n in zip(("train", "val"), ONE_FACE)
-        ]
-        print("\n".join(probe(options.encoder, sets, detector)))
+    print(sheet(many, detector, workdir / "sheet.jpg"))
+    table = arms.Table(out, {"photographs": COUNTS, "crop": CROP, "settings": SETTINGS})
+    for seed in seeds:
+        write_crops(workdir / f"faces{seed}", seed, detector)
+        pairs = [name for way in CROPS for name in (way, way + UNTRAINED)]
+        arms.measure(table, [seed], pairs, lambda arm, seed: scores(workdir, arm, seed), f"seed {seed}, encoders")
+        load.cache_clear()
+    if seeds:
+        print(told(table))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--probe", required=True, help="folder of a trained probe, or a file with a whole classifier")
     parser.add_argument("--encoder", default="", help="where the probe's encoder is now, when it was moved")
     parser.add_argument("--out", type=place, required=True, metavar="FILE", help="the table, a new .csv")
-    parser.add_argument("--fps", type=float, default=0.0, help="frames a second (what the video says; 25 of a folder)")
+    parser.add_argument(
+        "--fps", type=float, default=0.0, help="frames a second (each frame's own time; 25 of a folder)"
+    )
     add_detector(parser)
     return parser
 

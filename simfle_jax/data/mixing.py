@@ -75,7 +75,8 @@ def open_mixed(entries: tuple[str, ...]) -> MixedSource:
     return MixedSource([_open_part(entry) for entry in entries])
 
 
-def _open_part(entry: str) -> Part:
+def taken_apart(entry: str) -> tuple[str, str, float]:
+    """Source, path and weight of an entry; raises UserError where it has another form."""
     source, at, rest = entry.partition("@")
     path, equals, weight = rest.rpartition("=")
     try:
@@ -84,7 +85,12 @@ def _open_part(entry: str) -> Part:
         number = math.nan
     if not (at and equals and 0 < number < math.inf):
         raise UserError(f"data.sources: {entry!r} is not of the form {FORM}, with a positive weight")
+    return source, os.path.expanduser(path), number
+
+
+def _open_part(entry: str) -> Part:
+    source, path, weight = taken_apart(entry)
     try:
-        return Part(open_source(source, os.path.expanduser(path)), number)
+        return Part(open_source(source, path), weight)
     except UserError as error:
         raise UserError(f"data.sources: {entry!r}: {error}") from None

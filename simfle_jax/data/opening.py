@@ -1,5 +1,8 @@
 """From `data.source` and `data.path` to a source of images."""
 
+from collections.abc import Iterable
+
+from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.errors import UserError
 from simfle_jax.storage import is_bucket, refuse_bucket
@@ -30,6 +33,25 @@ def open_source(source: str, path: str, labelled: bool = False, split: str | Non
     raise UserError(
         f"data.source={source!r} is none of folder, array_record, tfds:NAME[/CONFIG][:SPLIT]; docs/data.md tells more"
     )
+
+
+def crop_told(places: Iterable[tuple[str, str]]) -> str:
+    """How the images of some data sets, each a `data.source` and a `data.path`, were cropped to the face.
+
+    It is as prepared folders, packs and data sets of TFDS that were built of them tell; NOT_ALIGNED where none does.
+
+    Raises:
+        UserError: a bucket cannot be reached, or TFDS has no such data set.
+    """
+    return ", ".join(sorted({_crop_told(source, path) for source, path in places})) or NOT_ALIGNED
+
+
+def _crop_told(source: str, path: str) -> str:
+    if not source.startswith("tfds:"):
+        return crop_of(path)
+    from simfle_jax.data.tfds_source import TfdsSource
+
+    return TfdsSource(source.removeprefix("tfds:"), path).crop
 
 
 def _in_bucket(path: str, labelled: bool, split: str | None, listing: str) -> Source:

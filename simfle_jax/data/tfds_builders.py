@@ -20,6 +20,7 @@ import numpy as np
 
 from simfle_jax.data.classes import with_classes
 from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.data.tfds_source import tfds
 
@@ -42,10 +43,14 @@ class SimfleFolder(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label") if "label" in features else None,
             disable_shuffling=True,  # the order of the listing is what makes runs repeat
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        sources = _sources(os.fspath(dl_manager.manual_dir), self.builder_config.name)
+        folder = os.fspath(dl_manager.manual_dir)
+        sources = _sources(folder, self.builder_config.name)
+        if (crop := crop_of(folder)) != NOT_ALIGNED:
+            self.info.metadata["crop"] = crop
         if self.builder_config.name == "labelled":
             self.info.features["label"].names = sources["train"].classes
         return {split: self._generate_examples(source) for split, source in sources.items()}

@@ -8,6 +8,7 @@ import numpy as np
 
 from simfle_jax.data import pixels
 from simfle_jax.data.files import record_error
+from simfle_jax.data.photographs.crop import NOT_ALIGNED
 from simfle_jax.data.sources import Record, fingerprint
 from simfle_jax.errors import UserError
 from simfle_jax.progress import Progress
@@ -43,7 +44,7 @@ class TfdsSource:
     named as in `tfds:celeb_a:train?image=image`. A plain Tensor that is named serves, too, as `pixels` tells. Names
     come from a text feature `name` or `filename` and are the record's number otherwise. The split that `spec` names is
     the one to train on (train by default); `val` is the split that the option `val` names, or else validation or test
-    where there is no val.
+    where there is no val. `crop` is how its images were cropped to the face, as our builder recorded it.
 
     Args:
         spec: NAME[/CONFIG][:VERSION][:SPLIT][?OPTION=VALUE&...], the options those of FORM.
@@ -59,6 +60,8 @@ class TfdsSource:
         self._spec = parse(spec)
         self._info, builder = _open(self._spec, path)
         self.split = _choose_split(self._spec, split, list(self._info.splits))
+        kept = self._info.metadata  # our builder's, or of another kind
+        self.crop = str(kept.get("crop", NOT_ALIGNED)) if isinstance(kept, dict) else NOT_ALIGNED
         features = self._info.features
         self._image = _feature(features, tfds.features.Image, self._spec.image, "image", self._info.name)
         _check_image(features[self._image], self._image, self._info.name)

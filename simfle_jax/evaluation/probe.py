@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 
 from simfle_jax import compilation, config
-from simfle_jax.data.photographs.crop import crop_of
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
@@ -28,7 +27,7 @@ from simfle_jax.evaluation.protocols.base import (
     TuningSet,
 )
 from simfle_jax.evaluation.results import Results
-from simfle_jax.evaluation.sets import Sets, check_dataset, open_sets, open_val
+from simfle_jax.evaluation.sets import Sets, check_dataset, crop_of_sets, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
 from simfle_jax.runs import peers
 from simfle_jax.runs.environment import environment
@@ -217,7 +216,7 @@ def about(probe: Probe, model: Encoder | FeatureTable, extractor: Extractor | Fe
         "features": probe.features,
         "encoder_hash": model.hash,
         "encoder_metadata": model.metadata,
-        "crop": crop_of(probe.data.path),
+        "crop": crop_of_sets(probe),
         "untrained": probe.untrained,
         "skipped": len(extractor.bad),
         "environment": environment(),

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from simfle_jax.data.classes import class_key, numbering, with_classes
-from simfle_jax.data.opening import open_source
+from simfle_jax.data.opening import crop_told, open_source
 from simfle_jax.data.prepare.folder import class_name
 from simfle_jax.data.sources import Record, Source
 from simfle_jax.errors import UserError
@@ -159,9 +159,7 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
     """`val` and the sets of `data.val` by name, each with these classes, numbered in this order; raises UserError."""
     sets = {"val": open_split(probe, "val")}
     for name in probe.data.val:
-        is_folder = is_bucket(name) or os.path.isdir(name)
-        path, split = (name, None) if is_folder else (probe.data.path, name)
-        kind = "folder" if is_folder else probe.data.source
+        kind, path, split = _further(probe, name)
         try:
             sets[name] = open_source(kind, path, labelled=True, split=split)
         except UserError as error:
@@ -169,6 +167,18 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
     if probe.data.classes == "shared":
         return {name: SharedClasses(source, classes, name) for name, source in sets.items()}
     return {name: with_classes(source, classes, name, REMEDY) for name, source in sets.items()}
+
+
+def _further(probe: Probe, name: str) -> tuple[str, str, str | None]:
+    """Kind, path and split of a set of `data.val`: a folder, or a split beside train."""
+    if is_bucket(name) or os.path.isdir(name):
+        return "folder", name, None
+    return probe.data.source, probe.data.path, name
+
+
+def crop_of_sets(probe: Probe) -> str:
+    """How the images of all sets were cropped to the face, as far as they tell; raises UserError as `crop_told`."""
+    return crop_told([(probe.data.source, probe.data.path), *(_further(probe, name)[:2] for name in probe.data.val)])
 
 
 def check_dataset(dataset: str, classes: tuple[str, ...]) -> None:

@@ -14,9 +14,8 @@ from absl import logging
 
 from simfle_jax import canvases, compilation, parallel
 from simfle_jax.config import Config
-from simfle_jax.data.mixing import open_mixed
-from simfle_jax.data.opening import open_source
-from simfle_jax.data.photographs.crop import crop_of
+from simfle_jax.data.mixing import open_mixed, taken_apart
+from simfle_jax.data.opening import crop_told, open_source
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
@@ -116,9 +115,9 @@ def open_data(config: Config) -> tuple[Source, int]:
 
 
 def crop(config: Config) -> str:
-    """How the images were cropped to the face, as far as their folders and packs tell."""
-    mixed = [entry.partition("@")[2].rpartition("=")[0] for entry in config.data.sources]
-    return crop_of(*(mixed or [config.data.path]))
+    """How the images were cropped to the face, as far as their data sets tell."""
+    mixed = [taken_apart(entry)[:2] for entry in config.data.sources]
+    return crop_told(mixed or [(config.data.source, config.data.path)])
 
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:

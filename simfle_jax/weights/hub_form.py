@@ -75,11 +75,13 @@ def model_name(metadata: Mapping[str, str]) -> str:
 def model_config(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> dict[str, Any]:
     """config.json: timm's fields where timm knows the trunk, those of the transformers kind, and the metadata as they are."""
     trunk, size = architecture(json.loads(metadata["architecture"])), int(metadata["size"])
+    name = trunk_name(trunk)
+    theirs = name in TRUNKS and trunk.last_stride == TRUNKS[name]["last_stride"]
     classes = json.loads(metadata.get("classes", "[]"))
     found: dict[str, Any] = {
         "model_type": "simfle",
         "library_name": "simfle-jax",
-        "architecture": trunk_name(trunk),
+        "architecture": name if theirs or name not in TRUNKS else f"{name}, last stride {trunk.last_stride}",
         "num_features": trunk.features,
         "num_classes": len(classes),
         "image_size": size,
@@ -89,7 +91,7 @@ def model_config(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> 
         found["id2label"] = {str(number): name for number, name in enumerate(classes)}
         found["label2id"] = {name: number for number, name in enumerate(classes)}
         found["label_names"] = classes
-    if trunk_name(trunk) in TRUNKS:
+    if theirs:  # timm would load another stride without a word, and have other features
         found["pretrained_cfg"] = {
             "input_size": [3, size, size], "num_classes": len(classes), "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": json.loads(metadata["mean"]), "std": json.loads(metadata["std"]),

@@ -216,5 +216,5 @@ def to_torch(entries: list[Entry], trees: dict[str, Any]) -> dict[str, np.ndarra
     arrays = {}
     for entry in entries:
         ours = entry.value if entry.value is not None else np.asarray(get(trees[entry.tree], entry.path))
-        arrays[entry.name] = np.ascontiguousarray(entry.layout.to_torch(ours))
+        arrays[entry.name] = np.asarray(entry.layout.to_torch(ours), order="C")  # which keeps the shape () of a count
     return arrays

@@ -81,20 +81,22 @@ def test_embed_has_a_row_for_each_face(probe, model, party, tmp_path, capsys):
     assert "1 photographs have no face" in capsys.readouterr().err
 
 
-def test_prepare_aligns_and_a_run_on_it_records_the_crop(model, party, probe, tmp_path, capsys):
+def test_prepare_aligns_and_a_run_on_it_records_the_crop(model, party, probe, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     prepare.main(["folder", "--source", str(party), "--out", str(out), "--align", "--detector", str(model)])
     assert "no face found in 1: listed in faces_not_found.txt" in capsys.readouterr().out
     assert [path.name for path in (out / "unlabelled").iterdir()] == ["two.png"]
     config = pretraining(small.settings(data={"path": str(out / "unlabelled")}))
     assert crop_of_run(config) == "eyes-1"
-    mixed = pretraining(small.settings(data={"sources": (f"folder@{out / 'unlabelled'}=1", f"folder@{party}=2")}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mixed = pretraining(small.settings(data={"sources": ("folder@~/out/unlabelled=1", f"folder@{party}=2")}))
     assert crop_of_run(mixed) == "as given, eyes-1"
     prepare.main(["--pack", str(out / "unlabelled"), "--out", str(tmp_path / "pack")])
     packed = pretraining(small.settings(data={"source": "array_record", "path": str(tmp_path / "pack")}))
     assert crop_of_run(packed) == "eyes-1"
-    predict.main([str(out / "unlabelled"), "--probe", str(probe)])
-    assert "warning" not in capsys.readouterr().err, "these are the crops that the encoder was trained on"
+    for given in (out / "unlabelled", out / "unlabelled" / "two.png"):
+        predict.main([str(given), "--probe", str(probe)])
+        assert "warning" not in capsys.readouterr().err, "these are the crops that the encoder was trained on"
     with pytest.raises(SystemExit, match="2"):
         prepare.main(["folder", "--source", str(party), "--out", str(out), "--not-found", "keep"])
     assert "--not-found is an option of --align" in capsys.readouterr().err

@@ -135,6 +135,9 @@ def test_a_trunk_that_timm_knows_has_the_fields_of_timm(name):
         0.4,
         0.3,
     ]
+    other = model_config({}, metadata | {"architecture": json.dumps(sizes | {"last_stride": 1})})
+    if name == "resnet18":
+        assert other["architecture"] == "resnet18, last stride 1" and "pretrained_cfg" not in other
     by_image = preprocessor_config(metadata | {"standardise": "image"})
     assert not by_image["do_normalize"] and by_image["standardise"] == "image"
     assert "untrained" not in card_header(name, metadata, [RESULTS | {"untrained": True}])
@@ -208,22 +211,42 @@ def test_without_a_hub_or_a_token_it_is_told(encoder_folder, hub, tmp_path, monk
         simfle_jax.load_encoder("hf://lab/faces")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_small_patch16_224"])
-def test_timm_loads_the_weights_and_the_folder(name, tmp_path):
-    """Runs where timm, and with it torchvision, is installed."""
-    torch = pytest.importorskip("torch")
-    timm = pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
-    made = pretraining(small.settings(trunk=named_trunk(name), views={"size": 224, "plain_size": 112}))
+@pytest.fixture(params=["resnet18", "vit_small_patch16_224"])
+def timm_folder(request, tmp_path):
+    """The name of a trunk that timm knows, and a fresh one in the form of hubs."""
+    made = pretraining(small.settings(trunk=named_trunk(request.param), views={"size": 224, "plain_size": 112}))
     trunk = jax.device_get(fresh_trunk(made.trunk, 0, 224))
     (tmp_path / "run").mkdir()
     export_encoder(tmp_path / "run" / "encoder.safetensors", trunk, made, {"step": "0"})
     run(tmp_path / "run", tmp_path / "hub")
+    return request.param, tmp_path / "hub"
+
+
+def test_the_folder_is_what_timm_reads(timm_folder):
+    """Against what timm 1.0.31 says of itself (timm.json, made by timm_facts.py): it loads weights by exactly these names and shapes.
+
+    And it makes its `PretrainedCfg` of `pretrained_cfg`, which takes no other keys.
+    """
+    name, folder = timm_folder
+    timm = json.loads((Path(__file__).parent / "timm.json").read_text())
+    found = {key: list(value.shape) for key, value in load_file(folder / "model.safetensors").items()}
+    assert found == timm["weights"][name]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"] == name and config["num_classes"] == 0
+    assert config["pretrained_cfg"].keys() <= set(timm["pretrained_cfg"])
+
+
+def test_timm_loads_the_weights_and_the_folder(timm_folder):
+    """Runs where timm, and with it torchvision, is installed."""
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    name, folder = timm_folder
     images = np.random.default_rng(0).standard_normal((2, 224, 224, 3), np.float32)
-    ours = simfle_jax.load_encoder(tmp_path / "hub").apply(images)
-    weights = {"checkpoint_path": str(tmp_path / "hub" / "model.safetensors")}
+    ours = simfle_jax.load_encoder(folder).apply(images)
+    weights = {"checkpoint_path": str(folder / "model.safetensors")}
     for network in (
         timm.create_model(name, num_classes=0, **weights),
-        timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True),
+        timm.create_model(f"local-dir:{folder}", pretrained=True),
     ):
         with torch.no_grad():
             theirs = network.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous())

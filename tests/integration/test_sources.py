@@ -1,4 +1,4 @@
-"""The same data from a folder, from ArrayRecord shards and from TFDS: the same twenty losses to the bit."""
+"""The same data from a folder, from ArrayRecord shards and from TFDS: the same twenty losses to the bit, and the same crop."""
 
 import json
 from pathlib import Path
@@ -8,17 +8,20 @@ import small
 
 from simfle_jax.data.packing import pack
 from simfle_jax.training.loop import train
+from simfle_jax.weights.files import read_arrays
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = small.write_images(tmp_path_factory.mktemp("data") / "images", 40)
     (folder / "broken.jpg").write_bytes(b"no image")
+    (folder.parent / "manifest.json").write_text('{"rules": {"align": "eyes-1"}}')
     return folder
 
 
 def losses(workdir: Path, **data) -> list[dict]:
     train(small.config(epochs=4, data={"max_bad_fraction": 0.1} | data), str(workdir))
+    assert read_arrays(workdir / "encoder.safetensors")[1]["crop"] == "eyes-1", "as the prepared folder tells"
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key.startswith("loss/")} for line in lines]
 

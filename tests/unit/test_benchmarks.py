@@ -8,13 +8,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import small
 from flax import nnx
 
 from benchmarks import step_flops
+from benchmarks.composed import compose, error, is_of
 from benchmarks.kernels import kernels
 from simfle_jax.config import named_trunk
+from simfle_jax.data.photographs.crop import SIDE, aligned
+from simfle_jax.data.synthetic_faces import DEMO, draw_face
 from simfle_jax.models.trunks import make_trunk
 from simfle_jax.planning.expected import products
 
@@ -140,3 +144,17 @@ def test_gpu_sh_ends_a_part_that_is_stuck_and_keeps_what_it_wrote(gpu_sh, tmp_pa
     assert json.loads((tmp_path / "out" / "step_bfloat16_256.json").read_text()) == {"complete": False}
     told = (tmp_path / "out" / "log.txt").read_text()
     assert "step_bfloat16_256 ended with status 124" in told and "torch_compiled is left out: no time" in told
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_faces_of_composed_photographs_are_where_they_are_said_to_be(half):
+    strengths = dataclasses.replace(DEMO, closeup=0.0)
+    photograph = compose(np.random.default_rng(1), "val", 3, 1, strengths, half=half, seed=4)
+    drawn, (face,) = draw_face(4, "val", 3, 112, strengths), photograph.faces
+    eyes = np.stack([drawn.landmarks[36:42].mean(0), drawn.landmarks[42:48].mean(0)])
+    crops = [aligned(*each, 64).astype(int) for each in ((drawn.image, eyes), (photograph.pixels, face.eyes))]
+    assert np.abs(crops[0] - crops[1])[20:50, 20:45].mean() < 6
+    assert photograph.pixels.shape == ((240, 320, 3) if half else (480, 640, 3))
+    moved = face._replace(eyes=face.eyes + 0.1 * (face.eyes[1] - face.eyes[0]))
+    assert error(face, face) < 1e-9 and error(moved, face) == pytest.approx(0.03, rel=1e-6), "of the crop's side"
+    assert is_of(moved, face) and not is_of(face._replace(eyes=face.eyes + SIDE), face)

@@ -60,7 +60,7 @@ def aligned(image: np.ndarray, eyes: np.ndarray, side: int = SIDE) -> np.ndarray
 
 
 def crop_of(*paths: str) -> str:
-    """The crop of the images in prepared folders and packs, as they tell themselves; NOT_ALIGNED where none does.
+    """The crop of files and folders of prepared folders, and of packs, as they tell; NOT_ALIGNED where none does.
 
     Raises:
         UserError: a bucket cannot be reached.
@@ -71,7 +71,9 @@ def crop_of(*paths: str) -> str:
 def _crop_of(path: str) -> str:
     folder = path.rstrip("/") if is_bucket(path) else os.path.abspath(path)  # "." has a parent, too
     places = [(folder, INDICES, ("crop",)), (folder, (MANIFEST,), ("rules", "align"))]
-    places.append((os.path.dirname(folder), (MANIFEST,), ("rules", "align")))
+    for _ in range(1 if is_bucket(path) else 3):  # of OUT/train/CLASS/IMAGE; in a bucket every place is a request
+        folder = os.path.dirname(folder)
+        places.append((folder, (MANIFEST,), ("rules", "align")))
     told = (_told(_reader(place), files, *keys) for place, files, keys in places)
     return next((crop for crop in told if crop != NOT_ALIGNED), NOT_ALIGNED)
 

@@ -90,7 +90,8 @@ def with_points(source: Source, split: str, table: Table) -> Known:
     without = [source.name(int(i)) for i in np.flatnonzero(rows < 0)]
     if len(without) == len(source):
         raise UserError(
-            f"{table.where} has no points of the images in {split}, such as {without[0]}; it has {table.names[0]}"
+            f"{table.where} has no points of the images in {split}, such as {without[0]}; it has {table.names[0]}: "
+            f"call them as they lie below {split}, or by their files' names"
         )
     if without:
         logging.warning("%d of %d images in %s have no points and are left out, first %s",

@@ -64,7 +64,8 @@ def check(table: Table) -> None:
     seen = set[str]()
     twice = next((name for name in table.names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
     if twice is not None:
-        raise UserError(f"{table.where} has points of {twice} twice: remove one of them")
+        folders = "" if "/" in twice else ", or write the folders too, as in train/CLASS/IMAGE"
+        raise UserError(f"{table.where} has points of {twice} twice: remove one of them{folders}")
     scheme = scheme_of(table.points.shape[1], table.where)
     finite = np.isfinite(table.points).all(-1)
     if not finite.all():
@@ -113,7 +114,7 @@ def _read_csv(path: Path) -> Table:
     for number, row in enumerate(rows[first:], first + 1):
         width = max(order) + 1
         if len(row) <= max(width - 1, name) or (first == 0 and len(row) != width):
-            raise UserError(f"{path} line {number}: {len(row)} columns, expected {width}")
+            raise UserError(f"{path} line {number}: {len(row)} columns, expected {width}: mend or remove this line")
         names.append(row[name].replace("\\", "/"))
         points.append(_numbers((row[i] for i in order), f"{path} line {number}"))
     return Table(str(path), names, np.stack(points) if points else np.zeros((0, 68, 2), np.float32), {})

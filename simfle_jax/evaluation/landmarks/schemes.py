@@ -35,7 +35,9 @@ def scheme_of(count: int, where: str) -> Scheme:
         UserError: another count; `where` names the file.
     """
     if count not in RUNS:
-        raise UserError(f"{where} has {count} points of an image; known are 68 (300-W) and 98 (WFLW)")
+        raise UserError(
+            f"{where} has {count} points of an image; known are 68 (300-W) and 98 (WFLW): give one of these"
+        )
     mirrored = np.arange(count)
     for first, last, length in RUNS[count]:
         for i in range(length):

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import types
 import zlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from simfle_jax.data.image_list import ImageList
 from simfle_jax.data.packing import pack
 from simfle_jax.data.photographs import crop, finding
 from simfle_jax.data.photographs.alignment import Alignment, chosen
-from simfle_jax.data.photographs.detector import MODEL, Face, YuNet, default_model
+from simfle_jax.data.photographs.detector import MODEL, MODELS, Face, YuNet, default_model, import_cv2
 from simfle_jax.data.photographs.finding import find_faces
 from simfle_jax.data.prepare import folder as folder_plan
 from simfle_jax.data.prepare.run import prepare
@@ -96,6 +97,7 @@ def test_the_crop_of_prepared_folders_is_told(tmp_path):
     assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.NOT_ALIGNED
     (tmp_path / "a" / "manifest.json").write_text(json.dumps({"rules": {"align": "eyes-1"}}))
     assert crop.crop_of(str(tmp_path / "a" / "train")) == crop.crop_of(str(tmp_path / "a")) == "eyes-1"
+    assert crop.crop_of(str(tmp_path / "a" / "train" / "happy" / "one.png")) == "eyes-1"
     assert crop.crop_of(str(tmp_path / "a"), str(tmp_path / "b")) == "as given, eyes-1"
 
 
@@ -154,6 +156,54 @@ def test_opencv_loads_the_file_and_finds_faces_in_the_photograph_s_own_pixels(mo
     assert face.eyes[0, 0] < face.eyes[1, 0]
 
 
+def turned_face(degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph of two marked eyes on grey, turned clockwise, and the eyes [2, 2] there."""
+    image, angle = Image.new("RGB", (640, 480), (128, 128, 128)), np.deg2rad(degrees)
+    eyes = np.array([300.0, 260.0]) + 40 * np.array([[-np.cos(angle), -np.sin(angle)], [np.cos(angle), np.sin(angle)]])
+    for (x, y), colour in zip(eyes, ((255, 0, 255), (0, 255, 0))):
+        ImageDraw.Draw(image).ellipse((x - 9, y - 9, x + 9, y + 9), fill=colour)
+    return np.asarray(image), eyes
+
+
+class Upright(YuNet):
+    """It knows the eyes by their colours. Like YuNet it takes them for half as turned as they are, and sees none that are turned much."""
+
+    def look(self, image):
+        masks = [np.abs(image.astype(int) - colour).sum(2) < 150 for colour in ((255, 0, 255), (0, 255, 0))]
+        if not all(mask.any() for mask in masks):
+            return []
+        eyes = np.array([[mask.nonzero()[1].mean() + 0.5, mask.nonzero()[0].mean() + 0.5] for mask in masks])
+        middle, half = eyes.mean(0), (eyes[1] - eyes[0]) / 2
+        angle, distance = np.arctan2(half[1], half[0]), np.hypot(*half)
+        if abs(angle) > np.deg2rad(25):
+            return []
+        half = distance * np.array([np.cos(angle / 2), np.sin(angle / 2)])
+        return [Face((*(middle - distance), 2 * distance, 2 * distance), np.stack([middle - half, middle + half]), 0.9)]
+
+
+@pytest.mark.parametrize("degrees", [0, 20, -20, 50, -50])
+def test_turned_faces_are_found_and_their_eyes_are_looked_at_more_closely(model, degrees):
+    photograph, eyes = turned_face(degrees)
+    (face,) = Upright(model)(photograph)
+    across = face.eyes[1] - face.eyes[0]
+    assert abs(np.rad2deg(np.arctan2(across[1], across[0])) - degrees) < 3, (
+        "20 degrees are 10 at the first look, then 15, then 17.5"
+    )
+    np.testing.assert_allclose(face.eyes, eyes, atol=3)
+    np.testing.assert_allclose(np.array(face.box[:2]) + np.array(face.box[2:]) / 2, eyes.mean(0), atol=1)
+    assert face.box[2] == pytest.approx(80, abs=1)
+
+
+def test_a_closer_look_that_sees_another_face_counts_for_nothing(model):
+    class Other(YuNet):
+        def look(self, image):
+            x = 300.0 if image.shape[1] == 640 else 20.0
+            return [Face((x - 40, 220, 80, 80), np.array([[x - 20, 260.0], [x + 20, 260.0]]), 0.9)]
+
+    (face,) = Other(model)(np.zeros((480, 640, 3), np.uint8))
+    np.testing.assert_allclose(face.eyes, [[280, 260], [320, 260]])
+
+
 def test_fifty_faces_and_none(model):
     marks = [(64 * column, 64 * row) for row in range(1, 6) for column in range(1, 11)]
     detector = YuNet(model)
@@ -174,7 +224,10 @@ def test_a_detector_that_cannot_be_used_is_told_in_one_line(model, tmp_path, mon
         "half.onnx": (model.read_bytes()[:3000], "is damaged, or no YuNet"),
         "o.onnx": ((tmp_path / "o.onnx").read_bytes(), "is damaged, or no YuNet"),
         "lfs.onnx": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        MODEL: (b"\x08\x06" + bytes(1000), "has 1,002 of 232,589 bytes, its download broke off"),
+        **{
+            name: (b"\x08\x06" + bytes(1000), f"has 1,002 of {size:,} bytes, its download broke off")
+            for name, (size, _) in MODELS.items()
+        },
     }
     for name, (content, message) in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -188,6 +241,29 @@ def test_a_detector_that_cannot_be_used_is_told_in_one_line(model, tmp_path, mon
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"needs OpenCV: pip install 'simfle-jax\[align\]'"):
         YuNet(model)
+
+
+def test_either_release_of_the_file_is_found_in_the_cache_the_newer_one_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("SIMFLE_FACE_DETECTOR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    newer, older = (tmp_path / "simfle" / name for name in MODELS)
+    assert default_model() == newer, "where to put it"
+    made(tmp_path / "simfle")
+    for file in (older, newer):
+        file.touch()
+        assert default_model() == file
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_opencv_is_silenced_in_either_release(version, monkeypatch):
+    levels, opencv = [], types.ModuleType("cv2")
+    if version == 4:
+        opencv.setLogLevel = levels.append
+        opencv.utils = types.SimpleNamespace()
+    else:
+        opencv.utils = types.SimpleNamespace(logging=types.SimpleNamespace(setLogLevel=levels.append))
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    assert import_cv2() is opencv and levels == [0]
 
 
 def test_of_several_faces_the_one_in_the_owner_s_box_counts():

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from typing import ClassVar
@@ -7,7 +8,7 @@ import pytest
 from images import damaged, encode, write_classes
 from small import status
 
-from simfle_jax.data.opening import open_source
+from simfle_jax.data.opening import crop_told, open_source
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
@@ -65,6 +66,17 @@ def test_a_split_can_be_a_part_and_val_is_found_whatever_is_named(built):
     assert len(open_source("tfds:simfle_folder:train[:50%]", built)) in (19, 20)
     assert len(open_source("tfds:simfle_folder/labelled:1.0.0:train+val", built)) == 45
     assert len(open_source("tfds:simfle_folder:train[:50%]", built, True, "val")) == 7
+
+
+@pytest.mark.parametrize("config", ["labelled", "unlabelled"])
+def test_the_crop_of_a_prepared_folder_is_kept(faces, built, config, tmp_path):
+    shutil.copytree(faces / "val", tmp_path / "prepared" / "train")
+    (tmp_path / "prepared" / "manifest.json").write_text('{"rules": {"align": "eyes-1"}}')
+    build(str(tmp_path / "prepared"), str(tmp_path), config)
+    source = f"tfds:simfle_folder/{config}:train"
+    assert crop_told([(source, str(tmp_path))]) == "eyes-1"
+    assert crop_told([(source, built)]) == "as given", "a folder without a manifest"
+    assert crop_told([(source, built), (source, str(tmp_path)), ("folder", "nowhere")]) == "as given, eyes-1"
 
 
 def test_a_further_set_is_never_the_split_that_is_trained_on(built):

@@ -173,10 +173,18 @@ def nan(points):
     return points
 
 
+def shortened(file):
+    """The last line of a csv without its last point."""
+    file.write_text(file.read_text().strip().rpartition(",")[0].rpartition(",")[0])
+    return file
+
+
 MISTAKES = {
     "nan": (lambda d: as_npz(d, nan(FACES)), r"point 5 of train/a/2\.jpg is not a number"),
-    "count": (lambda d: as_npz(d, FACES[:, :67]), r"has 67 points of an image; known are 68 .* and 98"),
-    "twice": (lambda d: as_npz(d, names=[NAMES[0], *NAMES[:5]]), r"has points of train/a/0\.jpg twice"),
+    "count": (lambda d: as_npz(d, FACES[:, :67]), r"has 67 points of an image; known are 68 .* and 98 .*: give one of these"),
+    "twice": (lambda d: as_npz(d, names=[NAMES[0], *NAMES[:5]]), r"points of train/a/0\.jpg twice: remove one of them$"),
+    "twice, without folders": (lambda d: as_npz(d, names=["0.jpg"] * 6), r"0\.jpg twice: .*, or write the folders too"),
+    "one line short": (lambda d: shortened(as_csv(d, "")), r"line 6: 135 columns, expected 137: mend or remove this line"),
     "swapped axes": (lambda d: as_npz(d, FACES[..., ::-1]), r"are the columns x, y of each point in turn"),
     "all x, then all y": (lambda d: as_csv(d, "", BY_AXIS), r"the chin is not below the eyes, or the left eye not left"),
     "one column less": (lambda d: as_csv(d, "", list(range(135))), r"line 1: 136 columns; expected the image's name"),

@@ -7,7 +7,7 @@ from small_probe import write_encoder, write_split
 from configs import probe as probe_config
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation.sets import SharedClasses, Subset, open_sets
+from simfle_jax.evaluation.sets import SharedClasses, Subset, crop_of_sets, open_sets
 from simfle_jax.evaluation.settings import probing
 
 COUNTS = {"blue": 10, "green": 20, "red": 5}
@@ -47,6 +47,19 @@ def test_further_sets_are_folders_or_splits(data, tmp_path_factory):
     write_split(data / "test", dict.fromkeys(COUNTS, 4))
     sets = opened(data, data={"val": (str(other), "test")})
     assert {name: len(source) for name, source in sets.apart.items()} == {"val": 6, str(other): 9, "test": 12}
+
+
+def test_the_crop_is_that_of_all_sets(data, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "faces").mkdir()
+    config = probe_config.get_config()
+    config.update(encoder=str(data), data={"path": str(data), "val": ("test",)})
+    assert crop_of_sets(probing(config)) == "as given"
+    for folder in (data, other):
+        (folder / "manifest.json").write_text(f'{{"rules": {{"align": "{folder.name}"}}}}')
+    assert crop_of_sets(probing(config)) == data.name
+    config.data.val = ("test", str(other / "faces"))
+    assert crop_of_sets(probing(config)) == ", ".join(sorted([data.name, other.name]))
 
 
 def test_a_further_set_that_is_not_there_is_told_by_its_setting(data):
