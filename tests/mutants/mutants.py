@@ -478,6 +478,8 @@ EVALUATION = [
            "test_fine_tuning_in_two_processes_is_that_of_one_and_one_of_them_writes"),
     Mutant("every process writes a probe's results", "evaluation/probe.py", "if jax.process_index() == 0:  # the others", "if True:  # the others",
            "test_fine_tuning_in_two_processes_is_that_of_one_and_one_of_them_writes"),
+    Mutant("a study goes on with other images", "definition.py", "and any(workdir.glob(\"*/seed*/run\")):", "and False:",
+           "test_other_images_than_those_that_a_study_began_with_are_refused"),
     Mutant("a stop is asked for by the step", "stop.py", "next(_questions)", "step",
            "test_several_processes_ask_by_a_number_that_never_falls"),
 ]  # fmt: skip
