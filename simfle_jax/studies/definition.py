@@ -170,7 +170,9 @@ def record(study: Study, workdir: Path, usual: Any, data: Path | None) -> None:
 
 def _images(data: Path | None) -> dict[str, str] | None:
     """What tells the images in a folder from others, nearly always: their names, and some of their sizes."""
-    return {split: FolderSource(data, split=split).quick_fingerprint for split in ("train", "val")} if data else None
+    if data is None:
+        return None
+    return {split: FolderSource(data, split=split).quick_fingerprint for split in ("train", "val")}
 
 
 def _described(study: Study, usual: Any, data: Path) -> dict[str, Any]:

@@ -6,13 +6,16 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_probe import write_encoder
 
 from configs import probe as probe_config
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import linear
 from simfle_jax.evaluation.linear import HOLDOUT, Labelled, Sgd, holdout_rows
-from simfle_jax.evaluation.protocols import find_protocol
-from simfle_jax.evaluation.protocols.base import TrainingSet
+from simfle_jax.evaluation.probe import own_model
+from simfle_jax.evaluation.protocols import find_protocol, trained_protocol
+from simfle_jax.evaluation.protocols.base import ProbeProtocol, Protocol, TargetProtocol, TrainingSet, TrunkProtocol
 from simfle_jax.evaluation.protocols.lowlabel import few_rows
 from simfle_jax.evaluation.settings import PROTOCOLS, probing
 
@@ -193,3 +196,28 @@ def test_what_does_not_go_together_is_refused(settings, protocol, changes, messa
     probe = dataclasses.replace(settings(protocol, **changes), features="x.npz" if features else "")
     with pytest.raises(UserError, match=message):
         find_protocol(probe)
+
+
+def test_what_is_evaluated_is_what_the_folder_recorded(settings):
+    asked = settings("knn")
+    kinds = {"landmarks": TargetProtocol, "finetune": TrunkProtocol, "": ProbeProtocol}
+    for recorded, kind in kinds.items():
+        assert isinstance(trained_protocol(asked, recorded), kind), recorded
+    assert type(trained_protocol(asked, "of somebody else")) is Protocol
+    with pytest.raises(UserError, match="a probe of protocol 'landmarks' needs the images"):
+        trained_protocol(dataclasses.replace(asked, features="x.npz"), "landmarks")
+
+
+def test_few_labels_are_learned_by_what_is_asked_for(settings):
+    for on, kind in (("logistic", ProbeProtocol), ("finetune", TrunkProtocol)):
+        assert isinstance(find_protocol(settings("lowlabel", lowlabel={"on": on})), kind)
+
+
+def test_a_probe_that_tuned_its_trunk_is_evaluated_with_it(tmp_path):
+    encoder = load_encoder(write_encoder(tmp_path / "encoder.safetensors"))
+    assert own_model(tmp_path) is None
+    (tmp_path / "results.json").write_text('{"encoder_hash": "v2-0"}')
+    assert own_model(tmp_path) is None
+    (tmp_path / "results.json").write_text('{"encoder_hash": "v2-0", "tuned_encoder_hash": "v2-1"}')
+    found = own_model(tmp_path)
+    assert found is not None and found.hash == encoder.hash
