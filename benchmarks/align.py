@@ -6,7 +6,7 @@ Draws WORKDIR/sheet.jpg: 60 photographs with 0 to 5 faces, turned up to 40 degre
 their faces are found, and how far the crops' eyes are from their places. Without --detector both are of the known eyes.
 
 Then photographs with one face each, 4,000 to learn from and 1,000 of other identities, are cropped to 56 pixels in three ways: the
-photograph's central square, a square around the face's box, and the eyes in place. BYOL with the demo's network learns from each
+photograph's central square, the eyes in place, and a square around the face's box. BYOL with the demo's network learns from each
 without labels. A logistic probe on its features, fitted on the same crops, is asked for the eight expressions of held-out faces
 that are cropped in the same way, and in the other ways, as where others crop than the encoder's owner did. An untrained encoder
 stands beside each. The same command goes on where it was stopped.
@@ -67,8 +67,8 @@ def clipped(box: tuple[float, ...], pixels: np.ndarray) -> tuple[float, float, f
 
 CROPS: dict[str, Callable[[np.ndarray, Face], np.ndarray]] = {
     "centre": lambda pixels, face: np.asarray(Image.fromarray(central(pixels)).resize((CROP, CROP))),
-    "box": around,
     "eyes": lambda pixels, face: aligned(pixels, face.eyes, CROP),
+    "box": around,
 }
 FOUND = "found eyes"  # by the detector; the centre where it finds no face
 
