@@ -57,6 +57,10 @@ class Turns:
     def on(self) -> bool:
         return len(self.seconds) % 2 == 1
 
+    def begin(self, folder: Path) -> None:
+        """Tells the report where the run works."""
+        self.report.begin(folder)
+
     def last(self) -> list[Picture]:
         """Nothing: the end of the run is not measured."""
         return []
@@ -89,7 +93,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     config.data.path = str(scratch / "faces" / "train")
     settings = pretraining(config)
-    turns = Turns(LiveReport(settings, scratch / "run"), options.block)
+    turns = Turns(LiveReport(settings), options.block)
     train(settings, str(scratch / "run"), live=turns)
     seconds = turns.seconds[WARM_UP : WARM_UP + 2 * options.rounds]
     without, beside = seconds[::2], seconds[1::2]

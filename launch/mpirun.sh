@@ -5,5 +5,8 @@
 #         --config=configs/simfle.py --config.data.path=FACES --workdir=RUN
 #
 # On one host leave HOSTS and COORDINATOR out. To stop and save: kill -USR1 the mpirun.
+
+# MPIRUN_FLAGS are several words.
+# shellcheck disable=SC2086
 exec mpirun -n "${PROCESSES:-2}" ${HOSTS:+--host "$HOSTS" --map-by node} ${MPIRUN_FLAGS:-} \
   "${PYTHON:-python}" train.py --distributed=on ${COORDINATOR:+--coordinator="$COORDINATOR"} "$@"

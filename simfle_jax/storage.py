@@ -24,6 +24,7 @@ PATIENCE = 180.0  # seconds that one request is tried again for; a bucket may be
 PIECE = 16 * 2**20  # bytes read by one request
 TIMEOUT = 120.0  # seconds for one request
 KINDS = {"gs": "gcs", "s3": "s3"}  # TensorStore's names
+COPIES = {"gs": "gcloud storage cp -r", "s3": "aws s3 cp --recursive"}  # what copies from and to them
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters: Windows has C:/
 DENIED = re.compile(
     r"PERMISSION_DENIED|UNAUTHENTICATED|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
@@ -67,10 +68,12 @@ def is_bucket(location: str | os.PathLike[str]) -> bool:
     return True
 
 
-def refuse_bucket(location: str | os.PathLike[str], what: str) -> None:
+def refuse_bucket(location: str | os.PathLike[str], what: str, remedy: str = "") -> None:
     """Raises UserError where a location is in a bucket, which `what`, e.g. '--source', cannot be."""
     if is_bucket(location):
-        raise UserError(f"{what} {location}: it must be on a disk of this machine; copy it there first")
+        copies = COPIES[os.fspath(location)[:2]]
+        remedy = remedy or f"`{copies}` copies from a bucket, and what was made into one"
+        raise UserError(f"{what} {location}: it must be on a disk of this machine; {remedy}")
 
 
 def on_disk(text: str) -> Path:

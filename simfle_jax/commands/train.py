@@ -13,6 +13,11 @@ from simfle_jax import distributed
 from simfle_jax.commands import cli
 from simfle_jax.storage import is_bucket, refuse_bucket
 
+ON_DISK = {  # settings of the data, and what to give in place of a bucket
+    "cache": "give a path there: every host fills its own from the images in the bucket",
+    "listing": "give a file there that all hosts see, or leave it out: images in a bucket need none",
+}
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command; a user's mistake ends in one line and status 2."""
@@ -24,10 +29,8 @@ def _run(config: Any, workdir: str) -> None:
     from simfle_jax.config import pretraining
 
     settings = pretraining(config)
-    for name in ("cache", "listing"):
-        refuse_bucket(getattr(settings.data, name), f"--config.data.{name}")
-    if settings.report_every:
-        refuse_bucket(workdir, "a run with --config.report_every, in")
+    for name, remedy in ON_DISK.items():
+        refuse_bucket(getattr(settings.data, name), f"--config.data.{name}", remedy)
     in_bucket = [is_bucket(place) for place in (settings.data.path, workdir)]  # tells of a wrong name at once
     if not distributed.join_by_flags() and settings.data.source == "folder" and not settings.data.sources:
         from simfle_jax.data.sources import existing_folder
@@ -38,4 +41,4 @@ def _run(config: Any, workdir: str) -> None:
     from simfle_jax.reporting.live import make_live
     from simfle_jax.training.loop import train
 
-    train(settings, workdir, flags.FLAGS.peer_timeout, make_monitor(settings), make_live(settings, workdir))
+    train(settings, workdir, flags.FLAGS.peer_timeout, make_monitor(settings), make_live(settings))

@@ -17,7 +17,12 @@ from simfle_jax.errors import UserError
 from simfle_jax.evaluation.feature_file import ENDINGS, import_parquet
 from simfle_jax.evaluation.linear import Labelled
 from simfle_jax.evaluation.records import TrainedProbe
+from simfle_jax.runs.at_hand import borrowed
 
+BAD, NAMES = (
+    ".bad.txt",
+    ".names.npy",
+)  # of files beside one of features: NAME.npz.bad.txt, and NAME.names.npy of NAME.npy
 PREFIX = "features-"  # of a hash that is one of features, not of an encoder
 
 
@@ -28,20 +33,23 @@ class FeatureTable:
     for all of a set. Images named in FILE.bad.txt, where `embed` lists those that it could not read, may be missing.
 
     Raises:
-        UserError: the file is not there, not whole, or of another form.
+        UserError: the file, which may lie in a bucket, is not there, not whole, or of another form.
     """
 
     canvas = 0  # nothing is decoded here
 
     def __init__(self, file: str):
         self.file = file
-        names, self.features = read_features(Path(file))
+        stem = Path(file)
+        with borrowed(file, beside=(f"{stem.name}{BAD}", stem.with_suffix(NAMES).name)) as here:
+            names, self.features = read_features(here)
+            unreadable = read_bad_list(here.with_name(f"{stem.name}{BAD}"))
         self.names = [_key(name) for name in names]
         self.numbers = {name: number for number, name in enumerate(self.names)}
         if len(self.numbers) < len(names):
             twice = next(name for number, name in enumerate(self.names) if self.numbers[name] != number)
             raise UserError(f"{file} holds the name {twice} twice")
-        self.unreadable = {_key(name): reason for name, reason in read_bad_list(Path(f"{file}.bad.txt")).items()}
+        self.unreadable = {_key(name): reason for name, reason in unreadable.items()}
         self.alike: dict[str, list[str]] = {}
         for name in (*self.numbers, *self.unreadable):
             self.alike.setdefault(_last(name), []).append(name)
@@ -182,7 +190,7 @@ def _read_npz(path: Path) -> tuple[Any, Any]:
 
 
 def _read_npy(path: Path) -> tuple[Any, Any]:
-    return np.load(path.with_suffix(".names.npy")), np.load(path)
+    return np.load(path.with_suffix(NAMES)), np.load(path)
 
 
 def _read_parquet(path: Path) -> tuple[Any, Any]:

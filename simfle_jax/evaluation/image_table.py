@@ -2,13 +2,13 @@
 
 import csv
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
 from simfle_jax.data.classes import class_key
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
+from simfle_jax.runs.at_hand import content
 
 GROUPS = 20  # different values of a column at most: more are no groups
 
@@ -23,13 +23,13 @@ class ImageTable:
     def __init__(self, file: str):
         self.file = file
         try:
-            content = Path(file).read_bytes()
-            reader = csv.DictReader(content.decode("utf-8-sig").splitlines(), restval="")
+            found = content(file)
+            reader = csv.DictReader(found.decode("utf-8-sig").splitlines(), restval="")
             self.columns = tuple(column for column in reader.fieldnames or () if column != "name")
             lines = list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{file} cannot be read as a csv: {error}") from None
-        self.digest = hashlib.sha256(content).hexdigest()
+        self.digest = hashlib.sha256(found).hexdigest()
         if "name" not in (reader.fieldnames or ()) or not self.columns:
             raise UserError(f"{file} must begin with a line of columns, `name` and others; it is {reader.fieldnames}")
         self.rows: dict[str, dict[str, str]] = {}

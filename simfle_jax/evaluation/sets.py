@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,8 @@ from simfle_jax.errors import UserError
 from simfle_jax.evaluation.image_table import read_votes
 from simfle_jax.evaluation.linear import holdout_rows
 from simfle_jax.evaluation.settings import DATASETS, Probe
-from simfle_jax.storage import is_bucket
+from simfle_jax.runs.at_hand import content
+from simfle_jax.storage import Bucket, is_bucket
 
 REMEDY = "make them equal, or give --config.data.classes=shared, which counts those that both have"
 
@@ -113,7 +113,7 @@ def open_split(probe: Probe, split: str) -> Source:
     file = data.train_list if split == "train" else data.val_list
     if not file:
         return open_source(data.source, data.path, labelled=True, split=split)
-    whole = data.source == "folder" and not os.path.isdir(os.path.join(data.path, split))
+    whole = data.source == "folder" and not _has(data.path, split)
     source = open_source(data.source, data.path, labelled=True, split=None if whole else split)
     if whole and data.train_list and data.val_list:
         other = read_list(data.val_list if split == "train" else data.train_list)
@@ -123,11 +123,16 @@ def open_split(probe: Probe, split: str) -> Source:
     return _listed(source, file, split)
 
 
+def _has(path: str, split: str) -> bool:
+    """Whether a folder has one of that name."""
+    return bool(Bucket(path).names(f"{split}/")) if is_bucket(path) else os.path.isdir(os.path.join(path, split))
+
+
 def read_list(file: str) -> dict[str, int]:
     """The names in a text file, one a line, with the numbers of their lines; raises UserError for one that repeats."""
     names: dict[str, int] = {}
     try:
-        lines = Path(file).read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
+        lines = content(file).decode("utf-8-sig", "surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
     for number, line in enumerate(lines, 1):

@@ -12,7 +12,7 @@ from typing import Any
 
 from simfle_jax.config import check_seed, one_of, require, typed, with_defaults
 from simfle_jax.errors import UserError
-from simfle_jax.storage import is_bucket, refuse_bucket
+from simfle_jax.storage import is_bucket
 from simfle_jax.weights.hub import is_hub_name
 
 DATASETS = {"affectnet8": 8, "affectnet7": 7, "rafdb": 7, "ferplus": 8, "sfew": 7}  # class folders of each
@@ -188,10 +188,9 @@ def _check_landmarks(probe: Probe) -> None:
             probe.protocol != "landmarks" or not getattr(probe.data, name),
             f"data.{name} is not for protocol = 'landmarks', which reports on val and the subsets that its file names",
         )
-    if probe.landmarks.file and not os.path.exists(probe.landmarks.file):
-        raise UserError(
-            f"no landmarks at {probe.landmarks.file}: give --config.landmarks.file=FILE.npz, .csv or a folder"
-        )
+    file = probe.landmarks.file
+    if file and not (file.endswith((".npz", ".csv")) if is_bucket(file) else os.path.exists(file)):
+        raise UserError(f"no landmarks at {file}: give --config.landmarks.file=FILE.npz, .csv or, on a disk, a folder")
 
 
 def trains_trunk(probe: Probe) -> bool:
@@ -227,7 +226,7 @@ def _check_labels(probe: Probe) -> None:
     one_of("data.classes", data.classes, ("same", "shared"))
     for name in ("train_list", "val_list", "votes", "groups"):
         file = getattr(data, name)
-        require(not file or os.path.isfile(file), f"data.{name} = {file!r}: there is no such file")
+        require(not file or is_bucket(file) or os.path.isfile(file), f"data.{name} = {file!r}: there is no such file")
     require(
         not data.votes or probe.balance == "none",
         f"data.votes leaves no class to balance: balance = {probe.balance!r} must be 'none'",
@@ -236,7 +235,6 @@ def _check_labels(probe: Probe) -> None:
 
 def _check_paths(probe: Probe) -> None:
     """Tells of a wrong path at once, before anything slow is imported."""
-    refuse_bucket(probe.features, "--config.features")
     if probe.features:
         _check_features(probe)
     elif not probe.encoder:
@@ -250,5 +248,5 @@ def _check_paths(probe: Probe) -> None:
 def _check_features(probe: Probe) -> None:
     if probe.encoder or probe.untrained:
         raise UserError("config: features stand in place of an encoder: leave encoder and untrained out")
-    if not os.path.isfile(probe.features):
+    if not (is_bucket(probe.features) or os.path.isfile(probe.features)):
         raise UserError(f"no file {probe.features}: give --config.features=FILE.npz, .parquet or .npy")

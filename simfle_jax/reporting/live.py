@@ -16,6 +16,7 @@ from PIL import Image
 from simfle_jax.config import Config
 from simfle_jax.errors import UserError
 from simfle_jax.runs import peers
+from simfle_jax.runs.mirror import shown
 from simfle_jax.runs.writers import Picture
 
 PATIENCE = 240  # seconds that the end of a run waits for its last page
@@ -29,22 +30,25 @@ class LiveReport:
 
     Args:
         config: of the run.
-        workdir: of the run.
 
     Raises:
         UserError: Plotly is not installed.
     """
 
-    def __init__(self, config: Config, workdir: str | Path):
+    def __init__(self, config: Config):
         if importlib.util.find_spec("plotly") is None:
             raise UserError("config: report_every needs `pip install -c requirements.txt -e '.[report]'`")
-        self.every, self.folder = config.report_every, Path(workdir)
+        self.every, self.folder = config.report_every, Path()
         self.wanted = config.tensorboard or config.wandb  # whether anybody takes the pictures
         self.flags = ["--images"] if config.report_images else []
         self.process: subprocess.Popen | None = None
         self._out: tempfile.TemporaryDirectory | None = None
         self._told = ""
         self._began = self._rests_until = 0.0
+
+    def begin(self, folder: Path) -> None:
+        """The run works in this folder from now on."""
+        self.folder = folder
 
     def look(self, step: int) -> list[Picture]:
         """Starts a refresh where one is due; gives the pictures of one that has ended since."""
@@ -79,6 +83,7 @@ class LiveReport:
         try:
             self._out = tempfile.TemporaryDirectory(prefix="simfle-report-")
             command = [sys.executable, "-m", "simfle_jax.reporting.refresh", str(self.folder), *self.flags, *flags]
+            command += ["--named", shown(self.folder)] if shown(self.folder) != str(self.folder) else []
             command += ["--pictures", self._out.name] if self.wanted else []
             package = str(Path(__file__).parents[2])
             paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -119,7 +124,8 @@ class LiveReport:
     def _tell(self, reason: str) -> None:
         """A warning, but not the same one at each refresh."""
         if reason != self._told:
-            logging.warning("%s could not be refreshed (%s); training goes on", self.folder / "report.html", reason)
+            page = shown(self.folder / "report.html")
+            logging.warning("%s could not be refreshed (%s); training goes on", page, reason)
         self._told = reason
 
 
@@ -129,7 +135,7 @@ def _picture(file: Path) -> Picture:
         return Picture(f"images/{name}", int(step), np.asarray(image.convert("RGB")))
 
 
-def make_live(config: Config, workdir: str) -> LiveReport | None:
+def make_live(config: Config) -> LiveReport | None:
     """The live report that a run's settings ask for, on process 0 alone; else None.
 
     Raises:
@@ -138,4 +144,4 @@ def make_live(config: Config, workdir: str) -> LiveReport | None:
     if not config.report_every:
         return None
     main = jax.process_index() == 0
-    return peers.together(lambda: LiveReport(config, workdir) if main else None)
+    return peers.together(lambda: LiveReport(config) if main else None)

@@ -15,6 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     """The process; a page that cannot be made ends in one line and status 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument(
+        "--named", default="", metavar="LOCATION", help="where in a bucket the run lies of which this is a copy"
+    )
     parser.add_argument("--images", action="store_true", help="whatever they show, not of generated faces alone")
     parser.add_argument("--gently", action="store_true", help="take only what time the training leaves")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also write masks.STEP.png and so on there")
@@ -22,9 +25,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.gently:
         give_way()
     from simfle_jax.errors import UserError
+    from simfle_jax.runs.mirror import named_by
 
     try:
-        refresh(args.run, args.images or None, args.pictures)
+        with named_by(args.run, args.named or str(args.run)):
+            refresh(args.run, args.images or None, args.pictures)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -16,10 +16,11 @@ ALL = 2**31  # checkpoints
 
 
 @contextlib.contextmanager
-def borrowed(location: str, checkpoints: int = 0) -> Iterator[Path]:
+def borrowed(location: str, checkpoints: int = 0, beside: tuple[str, ...] = ()) -> Iterator[Path]:
     """A file, or the folder of a run or a probe, to be read; the copy of one in a bucket is then removed.
 
-    checkpoints: how many of a run's are copied, the newest that are whole.
+    checkpoints: how many of a run's are copied, the newest that are whole. beside: names of files that are copied with a
+    file if they lie beside it.
 
     Raises:
         UserError: in a bucket, nothing lies there, or something else.
@@ -31,11 +32,24 @@ def borrowed(location: str, checkpoints: int = 0) -> Iterator[Path]:
     with scratch(location) as top, named_by(top, parent):
         here = top / name
         if not parent.endswith("/") and (bucket := Bucket(parent)).is_there(name):
-            here.write_bytes(bucket.read(name) or b"")
+            for each in (name, *beside):
+                if (data := bucket.read(each)) is not None:
+                    (top / each).write_bytes(data)
         else:
             here.mkdir()
             _bring(Mirror(location, here, writes=False), checkpoints)
         yield here
+
+
+def content(file: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: of one on a disk, it cannot be read.
+        UserError: of one in a bucket.
+    """
+    with borrowed(file) as here:
+        return here.read_bytes()
 
 
 def _bring(mirror: Mirror, checkpoints: int) -> None:

@@ -47,6 +47,9 @@ Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' 
 class Live(Protocol):
     """A report of the run while it goes on."""
 
+    def begin(self, folder: Path) -> None:
+        """Called first, with the folder on this machine that the run works in."""
+
     def look(self, step: int) -> list[Picture]:
         """Called after each step: refreshes the report where that is due, and gives pictures that are new."""
 
@@ -72,6 +75,8 @@ def train(
     """
     compilation.use_cache()
     with opened_together(workdir, leave=REWRITTEN) as folder:
+        if live:
+            live.begin(folder)
         return _train(config, folder, peer_timeout, monitor, live)
 
 

@@ -1,7 +1,8 @@
 """A server of buckets on 127.0.0.1 that speaks what TensorStore says to S3 and to Google Cloud Storage, preconditions included.
 
-Objects are in memory. `calls` counts requests by method, `received` and `sent` the bytes of objects. The tests start it in
-their own process; `python tests/buckets/bucket_server.py --delay=0.02` is for benchmarks and trials: it prints what a shell must be told.
+Objects are in memory. `calls` counts requests by method, and by method and first folder ("GET faces"), `received` and `sent` the
+bytes of objects. The tests start it in their own process; `python tests/buckets/bucket_server.py --delay=0.02` is for benchmarks
+and trials: it prints what a shell must be told, and when Ctrl-C ends it what it was asked for.
 """
 
 import argparse
@@ -10,9 +11,11 @@ import hashlib
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -42,6 +45,16 @@ class BucketServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Places an object in the first bucket, without a request."""
+        next(iter(self.buckets.values()))[name] = Stored(data, next(self.numbers))
+
+    def put_folder(self, name: str, folder: Path) -> None:
+        """Places the files of a folder there."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.put(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
     def handle_error(self, request, client_address) -> None:
         """A connection that the other side has closed is no news."""
@@ -76,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
         bucket, key = google.groups() if google else (parts.path.lstrip("/").partition("/")[::2])
         key = unquote(key or self.query.get("name", ""))
         with self.server.guard:
-            self.server.calls[self.command if key else "LIST"] += 1
+            self.server.calls.update((self.command, f"{self.command} {key.partition('/')[0]}") if key else ("LIST",))
         time.sleep(self.server.delay)
         if self.server.denied:
             return self._refuse(*self.server.refusal)
@@ -166,6 +179,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+def use(url: str, folder: Path, monkeypatch) -> None:
+    """Lets this process find the buckets, with the copies of this machine in a folder."""
+    for name, value in (environment(url) | {"SIMFLE_CACHE_DIR": str(folder / "host")}).items():
+        monkeypatch.setenv(name, value)
+
+
 def environment(url: str) -> dict[str, str]:
     """What a process needs in its environment to find buckets there."""
     return {
@@ -180,4 +199,8 @@ if __name__ == "__main__":
     with BucketServer() as running:
         running.delay = parser.parse_args().delay
         print(*(f"export {name}={value}" for name, value in environment(running.url).items()), sep="\n", flush=True)
-        threading.Event().wait()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            told = json.dumps(dict(running.calls) | {"bytes sent": running.sent, "bytes received": running.received})
+            print(told, file=sys.stderr)

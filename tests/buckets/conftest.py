@@ -16,13 +16,8 @@ import pytest
 def server(tmp_path, monkeypatch):
     """Has the bucket `bucket`, and this process finds it."""
     with bucket_server.BucketServer() as running:
-        use(running.url, tmp_path, monkeypatch)
+        bucket_server.use(running.url, tmp_path, monkeypatch)
         yield running
-
-
-def use(url: str, folder, monkeypatch) -> None:
-    for name, value in (bucket_server.environment(url) | {"SIMFLE_CACHE_DIR": str(folder / "host")}).items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -41,6 +36,6 @@ def moto(tmp_path, monkeypatch):
             except (urllib.error.URLError, OSError):
                 assert running.poll() is None and time.monotonic() < end
                 time.sleep(0.2)
-        use(url, tmp_path, monkeypatch)
+        bucket_server.use(url, tmp_path, monkeypatch)
         yield url
         running.kill()

@@ -1,5 +1,6 @@
 """Runs, probes and features in buckets: the same to the bit as on a disk, whatever happens on the way."""
 
+import collections
 import json
 import re
 import signal
@@ -72,12 +73,16 @@ class Lost(Exception):
     """The process is gone, as far as the bucket knows."""
 
 
-def stop_at(step: int, monkeypatch) -> None:
-    """Lets the run die after a step, before anything more is written; whoever holds the lock has died, too."""
+def stop_at(step: int, monkeypatch, each=lambda: None) -> None:
+    """Lets the run die after a step, before anything more is written; whoever holds the lock has died, too.
+
+    each: called after every step.
+    """
     after = Run._after_step
 
     def dies(self, now, *rest):
         after(self, now, *rest)
+        each()
         if now == step:
             raise Lost
 
@@ -87,16 +92,28 @@ def stop_at(step: int, monkeypatch) -> None:
 def test_a_run_in_a_bucket_is_the_run_on_a_disk(server, faces, on_disk, monkeypatch, tmp_path):
     where, run = "gs://bucket/faces", "s3://bucket/runs/one"
     pack(str(faces), where)
+    size, reads, server.calls = server.received, set[int](), collections.Counter()
     with monkeypatch.context() as patched:
-        stop_at(5, patched)
+        stop_at(5, patched, lambda: reads.add(server.calls["GET faces"]))
         with pytest.raises(Lost):
             train(config(where), run)
     assert "runs/one/checkpoints/4.json" in server.buckets["bucket"]
+    files = len(Bucket(run).names("checkpoints/4-"))
+    print(f"first start, more than an epoch, 2 checkpoints of {files} files: {dict(server.calls)}; "
+          f"{server.sent / size:.3f} times the pack read")  # fmt: skip
+    assert size <= server.sent <= 1.1 * size and len(reads) == 1, (
+        "more than one reading, and that before the first step"
+    )
+    server.calls = collections.Counter()
     with pytest.raises(UserError, match=f"^{run} is a run with facemae.alpha"):
         train(config(where, alpha=0.7), run)
     before = server.calls["PUT"]
     train(config(where, tensorboard=True), run)
     assert server.calls["PUT"] - before < 60, "more requests than two checkpoints are worth"
+    print(f"second start, 2 checkpoints and the end: {dict(server.calls)}")
+    assert server.calls["GET faces"] <= 2 * 5, (
+        "two starts, one refused: each asks for indices and crop, and for no image"
+    )
     assert first_difference(bucket_end(run), on_disk[0]) == ""
     names = Bucket(run).names()
     assert sorted(name for name in names if not name.startswith("checkpoints/")) == [
@@ -142,6 +159,8 @@ def probed_and_embedded(run: str, where: str, faces: Path, on_disk: Path, tmp_pa
             found.append([told["confusion"], told["encoder_hash"], told["data_fingerprint"]])
             found[-1].append(np.load(features)["features"].tobytes())
     assert found[0] == found[1]
+    settings.update_from_flattened_dict({"encoder": "", "features": "gs://bucket/f/features.npz", "data.path": where})
+    assert run_probe(probing(settings), "s3://bucket/of-features")["confusion"] == found[0][0]
     with pytest.raises(SystemExit):
         embed.main([where, "--encoder", run, "--out", "gs://bucket/f/features.npz"])
 
@@ -181,6 +200,22 @@ def reported_and_converted(run: str, where: str) -> None:
     assert small.status(convert, [run, "s3://bucket/hub"]) == 2
     assert small.status(masks, [where, "--encoder", run, "--out", "s3://bucket/m.png"]) == 2
     assert "m.png" not in held.names() and set(host_folder("work").iterdir()) == left
+
+
+@pytest.mark.parametrize("kind", ["s3", "gs"])
+def test_a_wrong_place_is_told_before_anything_is_written(kind, server, faces, tmp_path):
+    server.put("file", b"1")
+    for place, said in (
+        (f"{kind}://nosuch/a", f"there is no bucket {kind}://nosuch: create it"),
+        (f"{kind}:/bucket/a", f"{kind}:/bucket/a names no bucket: write it with two slashes, {kind}://bucket/a"),
+        (f"{kind}://bucket/file", f"{kind}://bucket/file is an object and no folder: give another name"),
+        (f"{kind}://bucket/denied", f"{kind}://bucket/denied: no permission"),
+    ):
+        server.denied = place.endswith("denied")
+        for images, workdir in ((place, str(tmp_path / "run")), (str(faces), place)):
+            with pytest.raises(UserError, match=f"^{said}[^\n]*$"):
+                train(config(images), workdir)
+    assert list(server.buckets["bucket"]) == ["file"] and not (tmp_path / "run").exists()
 
 
 def test_a_bucket_that_lets_nobody_in_any_more_ends_the_run_with_a_checkpoint(server, faces, monkeypatch):

@@ -1,17 +1,23 @@
 """What commands read in buckets and write there: as paths, named as their user named them."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
+from PIL import Image
 
-from simfle_jax.commands import compare, demo, faces, report, study
+from simfle_jax.commands import compare, convert, demo, faces, masks, report, study
+from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
+from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.records import PREDICTIONS
 from simfle_jax.runs import at_hand
 from simfle_jax.runs.at_hand import borrowed, delivered
-from simfle_jax.runs.mirror import shown
+from simfle_jax.runs.mirror import Mirror, shown
 from simfle_jax.storage import Bucket
 
 
@@ -32,6 +38,56 @@ def test_probes_in_two_clouds_are_compared(server, capsys):
                         ("gs://bucket/one/config.json", "gs://bucket/one/config.json holds no predictions.csv")):  # fmt: skip
         assert small.status(compare, ["s3://bucket/one", place]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def recorded(server, tmp_path) -> str:
+    """A run of SimFLE that an earlier version wrote, with its checkpoints, and its images."""
+    (archive,) = (Path(__file__).parents[1] / "recorded").glob("*.tar.xz")
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path, filter="data")
+    top = tmp_path / archive.name.split(".")[0]
+    server.put_folder("faces", top / "data" / "train")
+    mirror = Mirror("gs://bucket/run", top / "simfle")
+    mirror.push()
+    for step in sorted(int(path.name) for path in (top / "simfle" / "checkpoints").iterdir()):
+        mirror.push_checkpoint(step, keep=9)
+    return "gs://bucket/run"
+
+
+def test_masks_of_a_run(recorded, server, capsys):
+    assert small.status(masks, ["gs://bucket/faces", "--encoder", recorded, "--out", "s3://bucket/masks.png"]) == 0
+    assert "s3://bucket/masks.png: " in capsys.readouterr().out
+    picture = Image.open(io.BytesIO(server.buckets["bucket"]["masks.png"].data))
+    assert np.ptp(np.asarray(picture), axis=(0, 1)).min() > 100
+
+
+@pytest.mark.slow
+def test_the_way_of_a_run_to_the_published_program_and_back(recorded, capsys):
+    pytest.importorskip("torch")
+    there, images = "s3://bucket/theirs.pth.tar", ["--data", "gs://bucket/faces"]
+    assert small.status(convert, [recorded, there, *images]) == 0, capsys.readouterr().err
+    settings = ["--config", str(Path(__file__).parents[1] / "small_config.py"), "--set", "batch_size=8", "epochs=3"]
+    assert small.status(convert, [there, "gs://bucket/back", *images, *settings]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert there in told and "gs://bucket/back: goes on at epoch" in told, told
+    assert load_encoder("gs://bucket/back").hash == load_encoder(recorded).hash
+    assert "back/checkpoints/6.json" in [*Bucket("gs://bucket").names()]
+
+
+def test_features_lie_there_with_the_files_beside_them(server, tmp_path):
+    np.save(tmp_path / "f.npy", np.eye(2, 3, dtype=np.float32))
+    np.save(tmp_path / "f.names.npy", ["train/a/0.jpg", "train/b/1.jpg"])
+    (tmp_path / "f.npy.bad.txt").write_text("train/b/2.jpg\tis damaged\n")
+    for path in tmp_path.glob("f.*"):
+        server.put(f"features/{path.name}", path.read_bytes())
+    found, here = FeatureTable("gs://bucket/features/f.npy"), FeatureTable(str(tmp_path / "f.npy"))
+    assert found.hash == here.hash and found.unreadable == here.unreadable and len(here.unreadable) == 1
+    with pytest.raises(UserError, match=r"^nothing lies at gs://bucket/features/g\.npy"):
+        FeatureTable("gs://bucket/features/g.npy")
+    server.put("features/g.npy", b"x")
+    with pytest.raises(UserError, match=r"^gs://bucket/features/g\.npy is no file of names and features"):
+        FeatureTable("gs://bucket/features/g.npy")
 
 
 def test_what_is_made_is_copied_at_a_good_end(server, monkeypatch):

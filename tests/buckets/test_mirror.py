@@ -1,6 +1,7 @@
 """The folder of a run in a bucket: its lock, its files, its checkpoints."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 import small
 
 from simfle_jax.errors import UserError
+from simfle_jax.reporting import live, refresh
 from simfle_jax.runs import mirror as mirrors
 from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.bucket_lock import BucketLock
@@ -108,6 +110,22 @@ def test_wandb_knows_the_run_by_its_name_in_the_bucket_and_its_files_get_there(s
         optional_writers(small.config(wandb=True), folder, 0)
     held = server.buckets["bucket"]
     assert held["runs/one/wandb/offline-run/run.wandb"].data == b"one" and "runs/one/wandb_id.txt" in held
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program that stands in for Python here is for sh")
+def test_the_page_of_a_run_that_goes_on_is_made_here_and_names_the_bucket(server, tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "$@" > "$3/report.html"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with opened("gs://bucket/run") as folder:
+        report = live.LiveReport(small.config(report_every=1))
+        report.begin(folder)
+        report.last()
+    page = server.buckets["bucket"]["run/report.html"].data.decode().split()
+    assert page == ["-m", "simfle_jax.reporting.refresh", str(folder), "--named", "gs://bucket/run"]
+    with pytest.raises(SystemExit, match=r"^error: gs://bucket/run holds no config\.json"):
+        refresh.main([str(tmp_path), "--named", "gs://bucket/run"])
 
 
 def test_errors_name_the_bucket_and_its_files_are_left_as_they_were(server):

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 
+import bucket_server
 import numpy as np
 import pytest
 import small
@@ -156,6 +157,23 @@ def test_a_video_that_breaks_off_gives_what_can_be_read(probe, model, clip, tmp_
     with pytest.raises(SystemExit, match="2"):
         video.main([str(half), "--probe", str(probe), "--detector", str(model), "--out", str(tmp_path / "no.csv")])
     assert "is no video that OpenCV can read" in capsys.readouterr().err
+
+
+def test_probe_and_table_of_a_video_may_lie_in_buckets(probe, model, tmp_path, monkeypatch, capsys):
+    (folder := tmp_path / "frames").mkdir()
+    frames(1)[0].save(folder / "0.png")
+    given = [str(folder), "--detector", str(model), "--probe"]
+    video.main([*given, str(probe), "--out", str(tmp_path / "frames.csv")])
+    with bucket_server.BucketServer() as server:
+        bucket_server.use(server.url, tmp_path, monkeypatch)
+        server.put_folder("probe", probe)
+        video.main([*given, "gs://bucket/probe", "--out", "s3://bucket/frames.csv"])
+        assert "s3://bucket/frames.csv: 1 frames, 1 with a face" in capsys.readouterr().out
+        assert server.buckets["bucket"]["frames.csv"].data == (tmp_path / "frames.csv").read_bytes()
+        assert small.status(video, [*given, "gs://bucket/probe", "--out", "s3://bucket/frames.csv"]) == 2
+        assert "s3://bucket/frames.csv exists already" in capsys.readouterr().err
+        assert small.status(video, ["gs://bucket/a.mp4", *given[1:], str(probe), "--out", "x.csv"]) == 2
+        assert "`gcloud storage cp -r` copies from a bucket" in capsys.readouterr().err
 
 
 def test_a_folder_of_frames_is_a_video_too(probe, model, tmp_path):

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import bucket_server
 import jax
 import numpy as np
 import pytest
@@ -154,6 +155,18 @@ def test_pushed_and_fetched_from_a_hub_it_is_the_same(probe, encoder_folder, hub
     assert load_classifier("hf://lab/classes").classes == tuple(COLOURS)
     hub.repositories["lab/faces"]["v2"] = hub.repositories["lab/faces"]["main"]
     assert simfle_jax.load_encoder("hf://lab/faces@v2").hash == again.hash
+
+
+def test_what_lies_in_a_bucket_is_pushed(probe, encoder_folder, hub, tmp_path, monkeypatch):
+    with bucket_server.BucketServer() as server:
+        bucket_server.use(server.url, tmp_path, monkeypatch)
+        server.put_folder("encoder", encoder_folder)
+        server.put_folder("probe", probe)
+        push.main(["s3://bucket/encoder", "lab/there"])
+        push.main(["gs://bucket/probe", "lab/probe"])
+    assert set(hub.repositories["lab/there"]["main"]) == {path.name for path in encoder_folder.iterdir()}
+    assert simfle_jax.load_encoder("hf://lab/there").hash == simfle_jax.load_encoder(probe).hash
+    assert load_classifier("hf://lab/probe").classes == tuple(COLOURS)
 
 
 def test_without_a_network_the_cache_counts(encoder_folder, hub, monkeypatch):

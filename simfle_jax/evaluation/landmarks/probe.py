@@ -29,9 +29,11 @@ from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
 from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
+from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.files import writing_whole
 from simfle_jax.runs.together import claimed_together
+from simfle_jax.storage import is_bucket, joined
 from simfle_jax.weights.files import save_arrays, write_safetensors
 
 FILE = "landmarks.safetensors"
@@ -63,10 +65,11 @@ def open_points(probe: Probe, sources: dict[str, Source]) -> Points:
     if holding and not probe.landmarks.file:
         table = points_in(holding, probe.data.source)  # type: ignore[arg-type]
         return Points(table, scheme_of(table.points.shape[1], table.where))
-    place = Path(probe.landmarks.file or os.path.join(probe.data.path, NPZ))
-    if not probe.landmarks.file and not place.exists():
-        place = Path(probe.data.path)
-    table = read_table(place)
+    place = probe.landmarks.file or joined(probe.data.path, NPZ)
+    if not probe.landmarks.file and not is_bucket(place) and not os.path.exists(place):
+        place = probe.data.path
+    with borrowed(place) as file:
+        table = read_table(file)._replace(where=place)
     return Points(table, scheme_of(table.points.shape[1], table.where))
 
 

@@ -25,7 +25,9 @@ def report(tmp_path, monkeypatch):
         program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{script}\n')
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
-        return live.LiveReport(small.config(report_every=2, **settings), tmp_path / "run")
+        made = live.LiveReport(small.config(report_every=2, **settings))
+        made.begin(tmp_path / "run")
+        return made
 
     return make
 
@@ -114,16 +116,16 @@ def test_the_end_of_a_run_waits_so_long_and_no_longer(report, monkeypatch, caplo
 
 
 def test_only_a_run_that_asks_for_it_has_one_and_process_0_alone(monkeypatch, tmp_path):
-    assert live.make_live(small.config(), str(tmp_path)) is None
-    assert live.make_live(small.config(report_every=5), str(tmp_path)).every == 5
+    assert live.make_live(small.config()) is None
+    assert live.make_live(small.config(report_every=5)).every == 5
     monkeypatch.setattr(live.jax, "process_index", lambda: 1)
-    assert live.make_live(small.config(report_every=5), str(tmp_path)) is None
+    assert live.make_live(small.config(report_every=5)) is None
 
 
 def test_without_plotly_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"config: report_every needs `pip install .*\[report\]"):
-        live.make_live(small.config(report_every=5), str(tmp_path))
+        live.make_live(small.config(report_every=5))
 
 
 def test_a_refresh_gives_way(monkeypatch):
