@@ -302,6 +302,8 @@ RUNS = [
            "test_refreshes_are_started_when_due_and_one_at_a_time"),
     Mutant("a refresh that fails is told again and again", "live.py", "        if reason != self._told:\n", "        if reason:\n",
            "test_a_refresh_that_fails_is_told_once_and_tried_again"),
+    Mutant("a reader of the commands' list that has gone is an error", "commands/main.py", "ended(lambda: print(usage()))", "print(usage())",
+           "test_a_reader_that_has_gone_is_no_mistake"),
     Mutant("bucket: a live page names a folder of the host", "live.py", "if shown(self.folder) != str(self.folder) else []", "if False else []",
            "test_the_page_of_a_run_that_goes_on_is_made_here_and_names_the_bucket"),
     Mutant("a live page is not told its folder", "training/loop.py", "            live.begin(folder)\n", "            pass\n",
