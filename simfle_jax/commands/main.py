@@ -10,6 +10,7 @@ import importlib
 import sys
 
 from simfle_jax import __version__
+from simfle_jax.commands.ending import ended
 
 COMMANDS = {
     "train": "pre-train an encoder",
@@ -35,10 +36,10 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command that the first argument names; without one, or with --help, lists them."""
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
-        print(f"simfle-jax {__version__}")
+        ended(lambda: print(f"simfle-jax {__version__}"))
         raise SystemExit
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        ended(lambda: print(usage()))
         raise SystemExit(0 if argv else 2)
     name = argv[0].replace("-", "_")
     if name not in COMMANDS:

@@ -67,3 +67,14 @@ def test_a_mistake_in_a_command_is_one_line(tmp_path):
         and "did you mean small?" in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_a_reader_that_has_gone_is_no_mistake(argument, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as ended:
+            main([argument])
+    assert not ended.value.code
