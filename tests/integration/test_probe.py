@@ -311,7 +311,7 @@ def test_scores_are_shown_where_nothing_can_be_written(settings, tmp_path, monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(probes.records, "draw_confusion", refuse)
-    monkeypatch.setattr(probes.folders, "write_json", refuse)
+    monkeypatch.setattr(probes.results.folders, "write_json", refuse)
     results = probes.run_probe(settings(eval_only=True), str(tmp_path / "p"))
     assert f"accuracy          {results['accuracy']:.4f}" in capsys.readouterr().out
     assert "may only be read: evaluation.json was not written" in caplog.text
