@@ -212,6 +212,7 @@ def test_a_classifier_goes_out_and_comes_back(kind, file, pixels, tmp_path, suff
 @pytest.mark.parametrize("classes", [0, 3])
 def test_onnx_runtime_agrees(kind, file, tmp_path, classes):
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("torch")
     encoder = simfle_jax.load_encoder(file)
     layer = Linear(jnp.ones((encoder.dim, 3)) * jnp.arange(3.0), jnp.arange(3.0))
     classifier = Classifier(encoder, layer, ("a", "b", "c"))
