@@ -162,7 +162,8 @@ def _graph(trunk: TrunkSettings, size: int) -> Any:
 def _digest(arrays: Arrays, described: Any) -> str:
     digests = hashlib.sha256(json.dumps(described).encode())
     for name, array in arrays.items():
-        digests.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        shape = array.shape or (1,)  # of a count, as it was written when the first of these hashes were recorded
+        digests.update(f"{name} {array.dtype} {shape}\n".encode())
         digests.update(array.tobytes())
     return digests.hexdigest()[:16]
 

@@ -93,3 +93,9 @@ def test_a_recorded_probe_scores_the_same(recording):
     again = run(recording, "probe.py", *common, "--config.epochs=6", "--config.batch_size=8", "--workdir=again")
     assert again.returncode == 0, again.stderr
     assert json.loads((recording / "again" / "results.json").read_text())["confusion"] == expected["confusion"]
+
+
+@pytest.mark.parametrize("name, known", [("byol", "v2-7a102092aea7bbb3"), ("simfle", "v2-7b1efb170ca8e414")])
+def test_encoders_keep_the_hash_that_probes_and_results_name_them_by(recording, name, known):
+    """As the first version whose hashes begin with v2- gave it; with another one their probes are refused."""
+    assert load_encoder(recording / name).hash == known

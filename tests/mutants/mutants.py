@@ -569,6 +569,8 @@ LEARNING = [
            "goal = centred_by_place(tokens, kept, patches)", "test_patch_by_a_loop_over_places_and_whom_it_trains"),
     Mutant("ties: one mean for all places", "ties.py", "jax.nn.one_hot(kept, patches", "jax.nn.one_hot(0 * kept, patches",
            "test_patch_by_a_loop_over_places_and_whom_it_trains"),
+    Mutant("an encoder's hash is another one", "encoder.py", "shape = array.shape or (1,)", "shape = array.shape",
+           "test_encoders_keep_the_hash_that_probes_and_results_name_them_by"),
     Mutant("ties: a patch's cell lies elsewhere", "models/simfle.py", "tokens_at(everywhere, restored.masking.kept)",
            "tokens_at(everywhere, restored.masking.kept[:, ::-1])", "test_a_cell_is_tied_to_the_token_of_its_own_patch"),
     Mutant("ties: the class token stands for a patch", "models/simfle.py",
