@@ -16,7 +16,7 @@ def max_pool(
     """Of equal maxima the first gets the gradient.
 
     XLA:CPU is slow in scattering the gradient of its own windows, and does it on one core (docs/performance.md). XLA:GPU adds
-    it with atomic operations, in another order in each run, so that the same run would not end in the same bits.
+    it with atomic operations in any order, so that the same run need not end in the same bits.
     """
     return by_lax(x) if on_tpu() else by_axes(x)
 
