@@ -104,10 +104,8 @@ class YuNet:
             self._own.network.setInputSize(size)
             rows = self._own.network.detect(np.ascontiguousarray(image[..., ::-1]))[1]
         except (self._cv2.error, SystemError) as error:
-            reason = " ".join(str(error).split()).rpartition("error: ")[2][
-                :100
-            ]  # without the place in OpenCV's sources
-            raise UserError(f"{self.model} is damaged, or no YuNet ({reason}): {WHERE}") from None
+            reason = " ".join(str(error).split()).rpartition("error: ")[2]  # without the place in OpenCV's sources
+            raise UserError(f"{self.model} is damaged, or no YuNet ({reason[:100]}): {WHERE}") from None
         return [] if rows is None or not np.isfinite(rows).all() else [_face(row) for row in rows]
 
     def _closer(self, image: np.ndarray, face: Face) -> Face:
