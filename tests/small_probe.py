@@ -52,3 +52,11 @@ def write_split(root: Path, counts: dict[str, int], seed: int = 0, size: int = 3
             coarse = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(coarse).resize((size, size)).save(root / name / f"{number:03d}.jpg", quality=95)
     return root
+
+
+def write_tuning(folder: Path) -> Path:
+    """train/ and val/ of few small images to fine-tune on; one of blue cannot be read, which leaves 13."""
+    write_split(folder / "train", {"blue": 14, "green": 12, "red": 12}, size=24)
+    write_split(folder / "val", dict.fromkeys(COLOURS, 6), seed=1, size=24)
+    (folder / "train" / "blue" / "000.jpg").write_bytes(b"no image")
+    return folder

@@ -9,7 +9,7 @@ import time
 import processes
 import pytest
 from processes import ROOT
-from small_probe import COLOURS, write_encoder, write_split
+from small_probe import write_encoder, write_tuning
 
 from configs import probe as probe_config
 from simfle_jax.commands.faces import write_faces
@@ -30,11 +30,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("colours")
-    write_split(folder / "train", {"blue": 14, "green": 12, "red": 12}, size=24)
-    write_split(folder / "val", dict.fromkeys(COLOURS, 6), seed=1, size=24)
-    (folder / "train" / "blue" / "000.jpg").write_bytes(b"no image")
-    return folder
+    return write_tuning(tmp_path_factory.mktemp("colours"))
 
 
 def asked(encoder, data, **changes):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small_probe import COLOURS, write_encoder, write_split
+from small_probe import write_encoder, write_tuning
 
 from configs import probe as probe_config
 from simfle_jax.commands import convert
@@ -33,11 +33,7 @@ FILES = ("probe.safetensors", "encoder.safetensors")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_split(folder / "train", {"blue": 14, "green": 12, "red": 12}, size=24)
-    write_split(folder / "val", dict.fromkeys(COLOURS, 6), seed=1, size=24)
-    (folder / "train" / "blue" / "000.jpg").write_bytes(b"no image")
-    return folder
+    return write_tuning(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
