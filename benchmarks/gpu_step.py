@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_step.py --out step.json [--config configs/simfle_reference.py] [--batch-size 256] [--dtype bfloat16]
 
-Every figure is written as soon as it is known. The last one is a profile of three steps by part and by kind of kernel,
-in milliseconds of a step, with the bytes that the program's text gives each kind.
+Every figure is written as soon as it is known. --profile adds three steps by part and by kind of kernel, in milliseconds of
+a step, with the bytes that the program's text gives each kind (with XLA_FLAGS=--xla_gpu_enable_command_buffer= each kernel
+has a name), and what differs between two times three steps.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
     before = time.monotonic()
     compiled = jitted(train_step).lower(state, images).compile()
     out.add(compile_seconds=time.monotonic() - before)
+    timing.wait_for(options.wait_for)
     steps = Steps(compiled, state, images)
     del state
     steps.run(1)
@@ -50,7 +52,10 @@ def main() -> None:
     flops = options.batch_size * step_flops.by_hand(train_step.config)["total"]
     peak = timing.matmul_flops(options.dtype)
     out.add(flops_by_hand=flops, peak_flops=peak, share_of_peak=flops / seconds / peak)
-    out.add(**profile(steps, kernels.kernels(compiled.as_text()), options.batch_size), complete=True)
+    if options.profile:
+        out.add(**profile(steps, kernels.kernels(compiled.as_text()), options.batch_size))
+        out.add(different_bits=different_bits(steps))
+    out.add(complete=True)
 
 
 def parse() -> argparse.Namespace:
@@ -60,6 +65,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=10, help="timed together (10)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts (3)")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--wait-for", type=Path, help="file that is waited for between compiling and timing")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
     return parser.parse_args()
 
@@ -80,6 +87,18 @@ class Steps:
         """Of one step, where `count` follow each other."""
         self.run(2)
         return sorted(timing.once(lambda: self.run(count)) for _ in range(rounds))[rounds // 2] / count
+
+
+def different_bits(steps: Steps) -> list[str]:
+    """Names of the arrays that three steps, taken twice from the same state, leave with other bits; there should be none."""
+    began, ends = jax.device_get(steps.state), []
+    shardings = jax.tree.map(lambda x: x.sharding, steps.state)
+    for _ in range(2):
+        steps.state = jax.device_put(began, shardings)
+        steps.run(3)
+        ends.append(jax.device_get(steps.state))
+    pairs = zip(*map(jax.tree_util.tree_leaves_with_path, ends))
+    return [jax.tree_util.keystr(name) for (name, a), (_, b) in pairs if a.tobytes() != b.tobytes()]
 
 
 def profile(steps: Steps, known: list[kernels.Kernel], images: int) -> dict[str, Any]:
@@ -117,7 +136,9 @@ def kernel_seconds(file: Path) -> dict[str, float]:
                 stats = dict(event.stats)
                 on_device = plane.name.startswith("/device:") and line.name.startswith("Stream")
                 if "hlo_op" in stats or on_device:
-                    spent[str(stats.get("hlo_op") or event.name)] += event.duration_ns / 1e9
+                    name = str(stats.get("hlo_op") or event.name)
+                    inside = name.startswith("command_buffer")  # of a CUDA graph, whose kernels have their own names
+                    spent[event.name if inside else name] += event.duration_ns / 1e9
     return spent
 
 

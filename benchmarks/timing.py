@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,13 +40,19 @@ def once(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def wait_for(file: Path | None) -> None:
+    """Returns when the file is there, so that programs that compiled side by side are timed one at a time."""
+    while file and not file.exists():
+        time.sleep(0.1)
+
+
 def matmul_flops(dtype: str, rounds: int = 5) -> float:
     """FLOP/s of a large matrix product of the device: the peak that a program can hope for.
 
     Factors are rounded as in training: not at all in float32, which on a GPU excludes TF32.
     """
     side = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jnp.ones((side, side), dtype)
+    a = jax.random.normal(jax.random.key(0), (side, side), dtype)  # a product of ones takes less power, so that clocks rise
     with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     return 2 * side**3 / seconds(lambda: product(a, a), rounds)
