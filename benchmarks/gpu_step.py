@@ -37,7 +37,6 @@ def main() -> None:
     before = time.monotonic()
     compiled = jitted(train_step).lower(state, images).compile()
     out.add(compile_seconds=time.monotonic() - before)
-    timing.wait_for(options.wait_for)
     steps = Steps(compiled, state, images)
     del state
     steps.run(1)
@@ -66,7 +65,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help="timed together (10)")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts (3)")
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--wait-for", type=Path, help="file that is waited for between compiling and timing")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
     return parser.parse_args()
 

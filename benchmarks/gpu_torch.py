@@ -31,7 +31,6 @@ def main() -> None:
     began = time.monotonic()
     step()
     out.add(first_step_seconds=time.monotonic() - began)
-    timing.wait_for(options.wait_for)
     step()
     elapsed = sorted(timing.once(step) for _ in range(options.rounds))[options.rounds // 2]
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
@@ -45,7 +44,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--compiled", action="store_true", help="through torch.compile")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--wait-for", type=Path, help="file that is waited for between the first step and timing")
     parser.add_argument("--out", type=Path, required=True, help="file for the results")
     return parser.parse_args()
 

@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,12 +37,6 @@ def once(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - began
-
-
-def wait_for(file: Path | None) -> None:
-    """Returns when the file is there, so that programs that compiled side by side are timed one at a time."""
-    while file and not file.exists():
-        time.sleep(0.1)
 
 
 def matmul_flops(dtype: str, rounds: int = 5) -> float:

@@ -97,7 +97,7 @@ def crops_of_first(
 
     Shares of the image; the centre is measured from the image's, and across in the view's own direction after a flip.
     """
-    draws, size = Draws(*(draw[::2] for draw in Draws.of(keys, 2))), _image_size(*apart(images))
+    draws, size = Draws(*(draw.reshape(-1, 2, draw.shape[1])[:, 0] for draw in Draws.of(keys, 2))), _image_size(*apart(images))
     sides = jnp.broadcast_to(jnp.concatenate([jnp.atleast_2d(side) for side in size * 2], axis=1), (len(images), 4))
     top, left, height, width = (crop_boxes(draws, size, views.scale, views.ratio) / sides).T
     across = (left + width / 2 - 0.5) * jnp.where(draws.flip[:, 0] < views.flip, -1, 1)
@@ -110,7 +110,7 @@ def mean_colour(
     """The mean luma, and the mean red and blue less it."""
     mean = images.mean((1, 2))
     grey = (mean * jnp.asarray(LUMA, images.dtype)).sum(1, keepdims=True)
-    return grey, mean[:, ::2] - grey
+    return grey, jnp.stack([mean[:, 0], mean[:, 2]], axis=1) - grey
 
 
 def plain_view(images: Bytes | Canvases, size: int) -> Resized:

@@ -621,4 +621,11 @@ BUCKETS = [
     Mutant("a kept listing: sizes are believed", "kept_listing.py", "!= size:", "is None:", "test_a_change_is_noticed[size]"),
 ]  # fmt: skip
 
-MUTANTS = BUCKETS + METHOD + OPTIMIZER + CHANCE + RUNS + CONFIG + DATA + EVALUATION + LEARNING
+GPU = [
+    Mutant("GPU: a strided convolution is a slice and a product", "layers.py", "if size == 1 and (s == 1 or on_cpu()):",
+           "if size == 1:", "test_no_slice_has_a_stride"),
+    Mutant("GPU: colours are told by a stride", "augment.py", "jnp.stack([mean[:, 0], mean[:, 2]], axis=1)", "mean[:, ::2]",
+           "test_no_slice_has_a_stride"),
+]  # fmt: skip
+
+MUTANTS = BUCKETS + GPU + METHOD + OPTIMIZER + CHANCE + RUNS + CONFIG + DATA + EVALUATION + LEARNING

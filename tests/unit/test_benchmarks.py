@@ -127,23 +127,23 @@ def gpu_sh(tmp_path):
 
 
 def test_gpu_sh_does_again_what_is_not_complete(gpu_sh, tmp_path):
-    step, torch = "benchmarks/gpu_step.py", "benchmarks/gpu_torch.py"
-    assert gpu_sh("first") == [step, torch, step, step, torch]
+    step, laws, torch = (f"benchmarks/gpu_{name}.py" for name in ("step", "laws", "torch"))
+    assert gpu_sh("first") == [step, laws, "-m", torch, torch]
     parts = {path.stem for path in (tmp_path / "out").glob("*.json")}
-    assert parts == {"step_bfloat16_256", "step_bfloat16_512", "step_float32_256", "torch", "torch_compiled"}
+    assert parts == {"profile", "laws", "torch", "torch_compiled"}
     (tmp_path / "out" / "torch.json").write_text('{"complete": false}')
-    assert gpu_sh("first") == [torch]
+    assert gpu_sh("first") == ["-m", torch], "and pytest, which leaves no results"
     train = ["train.py", "probe.py", "probe.py", "benchmarks/gpu_run.py"]
-    assert gpu_sh("second") == 3 * train
+    assert gpu_sh("second") == [*train, *train, step]
     assert gpu_sh("second") == []
 
 
 def test_gpu_sh_ends_a_part_that_is_stuck_and_keeps_what_it_wrote(gpu_sh, tmp_path):
-    """Of a call of 30 seconds a part gets a twelfth of its usual limit, and no part begins in the last ones."""
-    assert gpu_sh("first", stuck="step_bfloat16_256", seconds="30") == ["benchmarks/gpu_step.py"]
-    assert json.loads((tmp_path / "out" / "step_bfloat16_256.json").read_text()) == {"complete": False}
+    """Of a call of 30 seconds a part gets a fourteenth of its usual limit, and no part begins in the last ones."""
+    assert gpu_sh("first", stuck="profile", seconds="30")[0] == "benchmarks/gpu_step.py"
+    assert json.loads((tmp_path / "out" / "profile.json").read_text()) == {"complete": False}
     told = (tmp_path / "out" / "log.txt").read_text()
-    assert "step_bfloat16_256 ended with status 124" in told and "torch_compiled is left out: no time" in told
+    assert "profile ended with status 124" in told and "torch_compiled is left out: no time" in told
 
 
 @pytest.mark.parametrize("half", [False, True])
