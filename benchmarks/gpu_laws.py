@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.parts_file import PartsFile
 
+ROOT = Path(__file__).parents[1]
 CHECKPOINT_STEPS = 50
 
 
