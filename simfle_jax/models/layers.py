@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from simfle_jax.arrays import AnyArray
-from simfle_jax.kernels.backend import on_cpu
+from simfle_jax.kernels.backend import on_cpu, on_tpu
 from simfle_jax.kernels.batch_norm import EPSILON, normalise_batch, scaled
 from simfle_jax.kernels.convolution import convolve
 from simfle_jax.kernels.precision import at_least_float32
@@ -57,7 +57,7 @@ class Conv(nnx.Module):
         size, s = kernel.shape[0], self.stride
         # A matrix product is twice as fast on XLA:CPU and the same elsewhere. XLA:GPU fuses a strided slice into Triton's
         # products as if it had no stride, and aborts at some sizes ("subdim_size_accumulator == dim_size", jaxlib 0.11.2).
-        if size == 1 and (s == 1 or on_cpu()):
+        if size == 1 and (s == 1 or on_cpu() or on_tpu()):
             return product(x[:, ::s, ::s], kernel[0, 0])
         return convolve(x, kernel, s)
 
