@@ -41,7 +41,8 @@ def main() -> None:
     options = parse()
     if options.only_first:
         return first_step(options)
-    out = PartsFile(options.out, config=options.config, batch_size=options.batch_size, machine=timing.machine())
+    known = {"config": options.config, "batch_size": options.batch_size, "size": options.size}
+    out = PartsFile(options.out, **known, machine=timing.machine())
     if options.first_step:
         out.add(first_step=cold_and_warm(options))
     else:
@@ -57,6 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", default="configs/simfle_reference.py")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--size", type=int, help="side of the views and of the plain image, in pixels (the config's)")
     parser.add_argument("--rounds", type=int, default=5, help="steps of which the median is taken (5)")
     parser.add_argument("--no-parts", action="store_true", help="the whole step only")
     parser.add_argument("--no-torch", action="store_true", help="without PyTorch beside it")
@@ -78,6 +80,9 @@ def settings(options: argparse.Namespace, dtype: str) -> Config:
     spec.loader.exec_module(module)
     config = module.get_config(*trunk)
     config.batch_size, config.dtype = options.batch_size, dtype
+    if size := getattr(options, "size", None):
+        config.views.update(size=size, plain_size=size)
+        config.data.canvas = size
     return pretraining(config)
 
 
