@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ class BucketCheckpoints(Checkpoints):
         Raises:
             UserError: a number is not finite, the bucket does not let us in, or with `wait` could not be reached.
         """
-        step = int(state.step)
+        step, began = int(state.step), time.monotonic()
         together(self._finish)
+        self.waited = time.monotonic() - began
         if step in self.steps():
             return
         number = checked_number(state)

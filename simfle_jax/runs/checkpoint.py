@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,14 @@ def checked_number(state: State) -> int:
 def quiet(record: python_logging.LogRecord) -> bool:
     """Leaves out the errors of Orbax's threads, a hundred lines of traceback each, of which the first is raised too.
 
-    And its warning that a folder which is only read is only read.
+    And its warnings that a folder which is only read is only read, and that a save waited, which the loop tells itself.
     """
     error = record.exc_info[1] if record.exc_info else None
     theirs = "orbax" in record.pathname
     if record.name == "asyncio":  # only Orbax uses it here; a future that nobody asked does not name it
         theirs = "orbax" in record.getMessage() or isinstance(error, OSError)
-    return not theirs or (record.levelno < python_logging.ERROR and "read only" not in str(record.msg))
+    dull = ("read only", "Waiting for previous save")
+    return not theirs or (record.levelno < python_logging.ERROR and not any(text in str(record.msg) for text in dull))
 
 
 def hush_given_up_reads() -> None:
@@ -291,6 +293,8 @@ class Checkpoints(SavedCheckpoints):
     training goes on. Several processes cannot: one may have written its part, so they end and start again.
     """
 
+    waited = 0.0  # seconds that the last `save` stood still until the one before it was written
+
     def __init__(self, workdir: str | os.PathLike, keep: int = 2):
         self._open(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True))
         self._saving: int | None = None
@@ -302,8 +306,9 @@ class Checkpoints(SavedCheckpoints):
             UserError: the state holds a number that is not finite, which must not replace a good one; or the disk is
                 full, and nothing will be saved after this: `wait`, or one of several processes.
         """
-        step = int(state.step)
+        step, began = int(state.step), time.monotonic()
         self._written(self._manager.wait_until_finished)
+        self.waited = time.monotonic() - began
         if step in self._manager.all_steps():
             return
         number = checked_number(state)

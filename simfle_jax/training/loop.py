@@ -41,6 +41,7 @@ from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
+WAIT = 1.0  # seconds; told is a save that stood still for longer
 Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step
 
 
@@ -158,6 +159,7 @@ class Run:
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
         self.monitor_steps = config.monitor.epochs * steps_per_epoch
         self.pending: tuple[int, dict[str, Any], float] | None = None
+        self.told_of_waiting = False
 
     def until_done(self, state: TrainState, step_function: Any) -> TrainState:
         """Trains from the state's step to the last one."""
@@ -231,6 +233,12 @@ class Run:
         self.verify()
         self.bad_images.save()
         self.checkpoints.save(state, wait=wait or step == self.total)
+        if self.main and self.checkpoints.waited > WAIT and not self.told_of_waiting:
+            self.told_of_waiting = True
+            logging.warning(
+                "step %d waited %.1f s until the checkpoint before it was written: --config.checkpoint_steps=N with an N above %d "
+                "saves less often", step, self.checkpoints.waited, self.checkpoint_steps,
+            )  # fmt: skip
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         if self.main:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": self.crop}

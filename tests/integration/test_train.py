@@ -214,6 +214,14 @@ def test_the_step_is_compiled_once(images, tmp_path):
     assert sum("Finished XLA compilation of jit(train_step)" in message for message in compiled) == 1
 
 
+def test_a_save_that_waits_for_the_one_before_is_told_once(images, tmp_path, monkeypatch, caplog):
+    """Where epochs are short and the disk is slow a run stands still at the end of each."""
+    monkeypatch.setattr(loop, "WAIT", 0.0)
+    train(small.config(data={"path": str(images)}), str(tmp_path / "run"))
+    told = [record.getMessage() for record in caplog.records if "waited" in record.getMessage()]
+    assert len(told) == 1 and told[0].endswith("--config.checkpoint_steps=N with an N above 5 saves less often")
+
+
 def test_out_of_memory_is_told_without_traceback(images, tmp_path, monkeypatch):
     def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.")

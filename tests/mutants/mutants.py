@@ -623,6 +623,8 @@ BUCKETS = [
 ]  # fmt: skip
 
 GPU = [
+    Mutant("a save that waits is told each time", "loop.py", "self.told_of_waiting = True", "pass",
+           "test_a_save_that_waits_for_the_one_before_is_told_once"),
     Mutant("a checksum forgets where its blocks lie", "checkpoint.py", "+ int(moved.sum(dtype=np.uint32))", "",
            "test_the_checksum_of_a_part_is_its_words_by_their_places"),
     Mutant("GPU: a strided convolution is a slice and a product", "layers.py", "if size == 1 and (s == 1 or on_cpu() or on_tpu()):",
