@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simfle_jax.config import Config
-from simfle_jax.weights.torch_resnet import ResNet
+from simfle_jax.weights.torch_resnet import BasicBlock, Bottleneck, ResNet
+
+BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 def head(inputs: int, config: Config) -> nn.Sequential:
@@ -29,7 +31,7 @@ class Network(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         m = config.trunk
-        self.encoder = ResNet(m.stage_sizes, m.width, m.last_stride)
+        self.encoder = ResNet(m.stage_sizes, m.width, m.last_stride, block=BLOCKS[m.kind])
         self.projection = head(m.features, config)
 
     def features(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from benchmarks import torch_simfle
 from simfle_jax.config import Config
 from simfle_jax.weights.torch_resnet import ResNet
 
-NAMES = ("ResNet-50", "step", "step, default layout")
+NAMES = ("trunk", "step", "step, default layout")
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def _serve(pipe: Connection, name: str, config: Config, device: str) -> None:
 def contestant(name: str, config: Config, device: torch.device, compiled: bool = False) -> Callable[[], None]:
     """A call that runs on a batch in training mode, and waits.
 
-    name: 'ResNet-50', forward and backward of the config's trunk on one view; 'step', a whole step with semantic masking
+    name: 'trunk', forward and backward of the config's trunk on one view; 'step', a whole step with semantic masking
         but without augmentation, both channels last; or 'step, default layout', the same step in a program that says
         nothing of layouts. In float32 a GPU may use TF32, PyTorch's usual setting for speed; bfloat16 runs under
         autocast.
@@ -69,7 +69,7 @@ def contestant(name: str, config: Config, device: torch.device, compiled: bool =
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    if name != "ResNet-50":
+    if name != "trunk":
         step = torch_simfle.Step(config, device, layout)
         if compiled:
             step.loss = torch.compile(step.loss)  # type: ignore[method-assign]
@@ -80,7 +80,7 @@ def contestant(name: str, config: Config, device: torch.device, compiled: bool =
 
         return whole
 
-    model = ResNet(m.stage_sizes, m.width, m.last_stride).to(device).train()
+    model = ResNet(m.stage_sizes, m.width, m.last_stride, block=torch_simfle.BLOCKS[m.kind]).to(device).train()
     model = model.to(memory_format=layout)  # type: ignore[call-overload]
 
     def one_view() -> None:

@@ -1,4 +1,4 @@
-"""Times one training step, whole and in parts, beside a matrix product's peak and PyTorch's ResNet-50.
+"""Times one training step, whole and in parts, beside a matrix product's peak and PyTorch's.
 
     python benchmarks/train_step.py --config configs/simfle_reference.py --batch-size 16 [--dtype float32 bfloat16] [--json]
     python benchmarks/train_step.py --config configs/demo.py --first-step     # seconds to it, cold and with a warm cache
