@@ -1,6 +1,10 @@
 """What a step that is traced for a GPU must not hold, since XLA:GPU computes it anew each time, or aborts at it."""
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -59,3 +63,45 @@ def test_no_slice_has_a_stride(traced):
     assert slices, "the views of a batch are told apart by slices"
     strided = [str(one.source_info.traceback) for one in slices if any(s > 1 for s in one.params["strides"] or ())]
     assert not strided, strided[0]
+
+
+COMPILE = """
+import importlib, sys
+import jax
+jax.config.update("jax_platforms", "cpu")
+from simfle_jax import canvases, parallel
+from simfle_jax.config import pretraining
+from simfle_jax.kernels.backend import tracing_for
+from simfle_jax.planning import targets
+from simfle_jax.training.step import TrainStep
+file, trunk, method, size = sys.argv[1:]
+config = importlib.import_module(f"configs.{file}").get_config(*trunk.split())
+config.update(method=method, batch_size=32)
+config.views.update(size=int(size), plain_size=int(size))
+config = pretraining(config)
+mesh = parallel.mesh_of(targets.find("h200-1").devices())
+step = TrainStep(config, 1, mesh)
+state = jax.eval_shape(step.fresh_state)
+images = canvases.shapes(config.batch_size, config.canvas, config.own_sizes)
+with tracing_for("cuda"):
+    lowered = step.jitted(parallel.state_shardings(mesh, state, False)).trace(state, images).lower()
+try:
+    lowered.compile(compiler_options={"xla_gpu_autotune_level": 0})
+except jax.errors.JaxRuntimeError as error:  # of what comes after the fusions: tiles are chosen on a card
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs jax-cuda13-plugin, for no card")
+@pytest.mark.parametrize("size", [32, 48, 64, 96, 112])
+@pytest.mark.parametrize(
+    "file, trunk, method", [("demo", "", "simfle"), ("simfle", "resnet18", "byol"), ("simfle", "resnet50", "simfle")]
+)
+def test_products_are_fused_for_a_card_without_an_abort(file, trunk, method, size):
+    """XLA:GPU ends the process where it fuses what it must not, so each program is compiled in one of its own."""
+    command = [sys.executable, "-c", COMPILE, file, trunk, method, str(size)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (
+        "\n".join(line for line in done.stderr.splitlines() if "Check failed" in line) or done.stderr[-2000:]
+    )
