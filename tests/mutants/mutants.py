@@ -257,7 +257,7 @@ RUNS = [
            "test_an_error_that_is_no_damage_is_told_and_loses_nothing"),
     Mutant("the checksum ignored", "checkpoint.py", "if checksum(restored.state) != noted.get(\"checksum\"):", "if False:",
            SET_ASIDE + "[another checksum]"),
-    Mutant("the checksum of all but the last array", "checkpoint.py",
+    Mutant("the checksum of all but the last array", "checksum.py",
            "enumerate(jax.tree_util.tree_flatten_with_path(state)[0])",
            "enumerate(jax.tree_util.tree_flatten_with_path(state)[0][:-1])", "test_any_bit_of_any_array_changes_it"),
     Mutant("what only reads sets aside", "checkpoint.py",
@@ -625,7 +625,7 @@ BUCKETS = [
 GPU = [
     Mutant("a save that waits is told each time", "loop.py", "self.told_of_waiting = True", "pass",
            "test_a_save_that_waits_for_the_one_before_is_told_once"),
-    Mutant("a checksum forgets where its blocks lie", "checkpoint.py", "+ int(moved.sum(dtype=np.uint32))", "",
+    Mutant("a checksum forgets where its blocks lie", "checksum.py", "+ int(moved.sum(dtype=np.uint32))", "",
            "test_the_checksum_of_a_part_is_its_words_by_their_places"),
     Mutant("GPU: a strided convolution is a slice and a product", "layers.py", "if size == 1 and (s == 1 or on_cpu() or on_tpu()):",
            "if size == 1:", "test_no_slice_has_a_stride"),

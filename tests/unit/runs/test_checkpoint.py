@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from simfle_jax.errors import UserError
-from simfle_jax.runs.checkpoint import Checkpoints, SavedCheckpoints, _words
+from simfle_jax.runs.checkpoint import Checkpoints, SavedCheckpoints
 from simfle_jax.training.state import TrainState
 
 
@@ -221,23 +221,3 @@ def test_a_damaged_checkpoint_is_told_without_tracebacks(run):
     done = subprocess.run(command, env={"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
     assert done.stdout == "1\n" and "is damaged" in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 5, done.stderr[-2000:]
-
-
-PLACES = [(), (slice(0, 2),), (slice(None), slice(3, 7)), (slice(1, 3), slice(0, 9)), (slice(None), slice(None), slice(4, None))]
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32])
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_the_checksum_of_a_part_is_its_words_by_their_places(place, kind):
-    """By the formula, at once; the program goes through it in blocks, of which this array has several."""
-    whole = (np.random.default_rng(0).normal(size=(4, 9, 2000)) * 1000).astype(kind)
-    words = whole.view(np.uint32)
-    places = np.arange(words.size, dtype=np.uint64).reshape(words.shape)
-    each = words.shape[-1] // whole.shape[-1]
-    cut = (*place[:2], slice(each * (place[2].start or 0), None)) if len(place) == 3 else place
-    expected = (words[cut] * (2 * places[cut] + 1)).sum() % 2**32
-    assert _words(whole[place], place, whole.shape) == expected
-
-
-def test_the_checksum_of_a_number_is_its_word():
-    assert _words(np.asarray(7, np.int32), (), ()) == 7

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simfle_jax.runs.checkpoint import checksum
+from simfle_jax.runs.checksum import checksum, sum_of_words
 
 
 def spread(array, *parts, replicas=1):
@@ -43,3 +43,23 @@ def test_any_bit_of_any_array_changes_it():
 def test_of_arrays_on_the_device_as_counted_by_hand():
     state = [jnp.zeros((), jnp.int32), jnp.ones((2, 3), jnp.int32)]
     assert checksum(state) == checksum([np.asarray(x) for x in state]) == 3 * (1 + 3 + 5 + 7 + 9 + 11)
+
+
+PLACES = [(), (slice(0, 2),), (slice(None), slice(3, 7)), (slice(1, 3), slice(0, 9)), (slice(None), slice(None), slice(4, None))]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_the_checksum_of_a_part_is_its_words_by_their_places(place, kind):
+    """By the formula, at once; the program goes through it in blocks, of which this array has several."""
+    whole = (np.random.default_rng(0).normal(size=(4, 9, 2000)) * 1000).astype(kind)
+    words = whole.view(np.uint32)
+    places = np.arange(words.size, dtype=np.uint64).reshape(words.shape)
+    each = words.shape[-1] // whole.shape[-1]
+    cut = (*place[:2], slice(each * (place[2].start or 0), None)) if len(place) == 3 else place
+    expected = (words[cut] * (2 * places[cut] + 1)).sum() % 2**32
+    assert sum_of_words(whole[place], place, whole.shape) == expected
+
+
+def test_the_checksum_of_a_number_is_its_word():
+    assert sum_of_words(np.asarray(7, np.int32), (), ()) == 7
