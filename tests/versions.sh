@@ -31,6 +31,7 @@ for line in project["dependencies"] + project["optional-dependencies"]["test"]:
     if not line.startswith("torch"):
         lowest = re.sub(r">=([\w.]+).*", r"==\1", line)
         print(lowest if sys.argv[1] == "oldest" and line in project["dependencies"] else line)
+print("setuptools>=77")  # builds the wheel that is tested; Python 3.11 brings an older one
 if sys.argv[1] == "oldest":
     print("pyparsing<3.3")  # of which the oldest Matplotlib uses names that warn since
 END

@@ -84,7 +84,7 @@ def test_masked_autoencoder(units):
     config = paper_config(**sizes)
     entries = list(names.autoencoder(config, "mae", ()))
     graph, params, _ = fill_module(Autoencoder(config, nnx.Rngs(0)), entries, units)
-    patches = patchify(inputs(seed + 3, 3, 3, 112, 112), 16)
+    patches = jnp.asarray(patchify(inputs(seed + 3, 3, 3, 112, 112), 16))
     masking = mask_by_scores(-units["mae/noise"], config.kept_patches)
 
     def loss_of(params):
@@ -92,7 +92,7 @@ def test_masked_autoencoder(units):
         predicted = mae.decode(mae.encode(patches, masking), masking)
         return losses.reconstruction(predicted, patches, masking.masked), predicted
 
-    (loss, predicted), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    (loss, predicted), grads = jax.value_and_grad(loss_of, has_aux=True)(jax.tree.map(jnp.asarray, params))
     assert_close(patches[:, 0], units["mae/patchify_first"], 1e-9, "patchify")
     assert_close(loss, units["mae/loss"], 1e-9, "reconstruction loss")
     assert_close(predicted, units["mae/pred"], 1e-9, "predicted pixels")
