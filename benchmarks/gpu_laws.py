@@ -2,14 +2,16 @@
 
     python benchmarks/gpu_laws.py FACES --work FOLDER --out laws.json
 
-Three runs of three epochs on the images of FACES, with one seed: one goes through; one is killed by SIGKILL after its second
+Three runs of three epochs on the images of FACES, with one seed: one goes through; one is killed by SIGKILL after its first
 checkpoint and resumed, with the first one's compiled programs; one compiles, and measures which algorithms are fast, anew.
-Told is how far their encoders and last losses are apart.
+Told is how far their encoders and losses are apart. The results are complete only if the run was killed before its end and went
+on from a checkpoint.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.parts_file import PartsFile
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINT_STEPS = 50
+CHECKPOINT_STEPS = 10
 
 
 def main() -> None:
@@ -35,12 +37,15 @@ def main() -> None:
     others = start(options, "anew", "cache_of_its_own")
     out.add(whole=whole.wait(), environment=json.loads((options.work / "whole" / "environment.json").read_text()))
     killed = start(options, "killed", "cache")
-    while killed.poll() is None and not (options.work / "killed" / "checkpoints" / str(2 * CHECKPOINT_STEPS)).exists():
+    while killed.poll() is None and not (options.work / "killed" / "checkpoints" / str(CHECKPOINT_STEPS)).exists():
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     out.add(killed=killed.wait(), lines_when_killed=len(lines(options.work / "killed")))
     out.add(resumed=start(options, "killed", "cache").wait(), resumption=differences(options.work, "whole", "killed"))
-    out.add(others=others.wait(), algorithms_chosen_anew=differences(options.work, "whole", "anew"), complete=True)
+    went_on = re.findall(r"goes on from step (\d+)", (options.work / "killed.log").read_text())
+    out.add(went_on_from=went_on[-1] if went_on else None)
+    out.add(others=others.wait(), algorithms_chosen_anew=differences(options.work, "whole", "anew"))
+    out.add(complete=out.found["killed"] == -signal.SIGKILL and bool(went_on))
 
 
 def parse() -> argparse.Namespace:

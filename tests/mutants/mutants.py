@@ -629,6 +629,8 @@ GPU = [
            "test_the_checksum_of_a_part_is_its_words_by_their_places"),
     Mutant("GPU: a strided convolution is a slice and a product", "layers.py", "if size == 1 and (s == 1 or on_cpu() or on_tpu()):",
            "if size == 1:", "test_no_slice_has_a_stride"),
+    Mutant("GPU: pooling takes windows by strides", "pooling.py", "(jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))",
+           "(jax.lax.slice_in_dim(x, i, None, 2, axis) for i in range(2))", "test_no_slice_has_a_stride"),
     Mutant("GPU: colours are told by a stride", "augment.py", "jnp.stack([mean[:, 0], mean[:, 2]], axis=1)", "mean[:, ::2]",
            "test_no_slice_has_a_stride"),
 ]  # fmt: skip
