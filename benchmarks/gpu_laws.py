@@ -60,7 +60,12 @@ def parse() -> argparse.Namespace:
 
 def start(options: argparse.Namespace, name: str, cache: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "train.py", f"--config={options.config}", f"--config.data.path={options.faces}"]
-    command += [f"--config.dtype={options.dtype}", "--config.epochs=3", "--config.batch_size=64", "--config.log_steps=1"]
+    command += [
+        f"--config.dtype={options.dtype}",
+        "--config.epochs=3",
+        "--config.batch_size=64",
+        "--config.log_steps=1",
+    ]
     command += ["--config.views.size=48", "--config.views.plain_size=64", f"--workdir={options.work / name}"]
     command += [f"--config.checkpoint_steps={CHECKPOINT_STEPS}"]
     options.work.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,10 @@ def differences(work: Path, one: str, other: str) -> dict[str, Any]:
     """How many arrays of the two encoders have other bits, how far they are apart, and which losses are not the same."""
     a, b = (load_file(work / name / "encoder.safetensors") for name in (one, other))
     apart = {name: float(np.abs(a[name] - b[name]).max()) for name in a if a[name].tobytes() != b[name].tobytes()}
-    losses = [{line["step"]: line["loss/total"] for line in lines(work / name) if "loss/total" in line} for name in (one, other)]
+    losses = [
+        {line["step"]: line["loss/total"] for line in lines(work / name) if "loss/total" in line}
+        for name in (one, other)
+    ]
     other_losses = [step for step in losses[0] if losses[0][step] != losses[1].get(step)]
     return {
         "arrays": len(a), "of_other_bits": len(apart), "largest_difference": max(apart.values(), default=0.0),

@@ -45,7 +45,9 @@ def matmul_flops(dtype: str, rounds: int = 5) -> float:
     Factors are rounded as in training: not at all in float32, which on a GPU excludes TF32.
     """
     side = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jax.random.normal(jax.random.key(0), (side, side), dtype)  # a product of ones takes less power, so that clocks rise
+    a = jax.random.normal(
+        jax.random.key(0), (side, side), dtype
+    )  # a product of ones takes less power, so that clocks rise
     with jax.default_matmul_precision("float32" if dtype == "float32" else "default"):
         product = jax.jit(jnp.matmul).lower(a, a).compile()
     return 2 * side**3 / seconds(lambda: product(a, a), rounds)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from simfle_jax.weights.torch_network import load_torch
@@ -29,7 +29,8 @@ def main(file: Path, folder: Path, name: str = "") -> dict[str, torch.Tensor]:
         network.eval()
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
-        pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        upright = ImageOps.exif_transpose(Image.open(path))  # as cameras mean it, and as `simfle embed` reads it
+        pixels = torch.from_numpy(np.array(upright.convert("RGB")))
         with torch.inference_mode():
             found[str(path)] = network(preprocessing(pixels[None]))[0]
     return found

@@ -10,24 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from simfle_jax.weights.torch_network import load_torch
 
 
-def read(folder, preprocessing):
-    """Normalised images [n, 3, S, S] and the numbers [n] of their classes' folders in order."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    files = [(path, number) for number, name in enumerate(classes) for path in sorted((folder / name).iterdir())]
-    images = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path, _ in files]
+def read(folder, classes, preprocessing):
+    """Normalised images [n, 3, S, S] and the numbers [n] of their classes' folders in order; a folder may be missing."""
+    files = [(path, number) for number, name in enumerate(classes) for path in sorted((folder / name).glob("*"))]
+    upright = [ImageOps.exif_transpose(Image.open(path)) for path, _ in files]
+    images = [torch.from_numpy(np.array(image.convert("RGB"))) for image in upright]
     return torch.cat([preprocessing(image[None]) for image in images]), torch.tensor([n for _, n in files])
 
 
 def main(file: Path, folder: Path, epochs: int, batch: int = 32) -> float:
     """Trains on train, and gives the share of val that is classified right."""
     trunk, preprocessing = load_torch(file)
-    (images, labels), held = read(folder / "train", preprocessing), read(folder / "val", preprocessing)
-    layer = torch.nn.LazyLinear(int(labels.max()) + 1)
+    classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+    (images, labels), held = (read(folder / split, classes, preprocessing) for split in ("train", "val"))
+    layer = torch.nn.LazyLinear(len(classes))
     network = torch.nn.Sequential(trunk, layer)
     network(images[:2])  # the layer learns how many features there are
     groups = [{"params": trunk.parameters(), "lr": 1e-4}, {"params": layer.parameters(), "lr": 1e-3}]

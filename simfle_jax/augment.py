@@ -97,7 +97,10 @@ def crops_of_first(
 
     Shares of the image; the centre is measured from the image's, and across in the view's own direction after a flip.
     """
-    draws, size = Draws(*(draw.reshape(-1, 2, draw.shape[1])[:, 0] for draw in Draws.of(keys, 2))), _image_size(*apart(images))
+    draws, size = (
+        Draws(*(draw.reshape(-1, 2, draw.shape[1])[:, 0] for draw in Draws.of(keys, 2))),
+        _image_size(*apart(images)),
+    )
     sides = jnp.broadcast_to(jnp.concatenate([jnp.atleast_2d(side) for side in size * 2], axis=1), (len(images), 4))
     top, left, height, width = (crop_boxes(draws, size, views.scale, views.ratio) / sides).T
     across = (left + width / 2 - 0.5) * jnp.where(draws.flip[:, 0] < views.flip, -1, 1)

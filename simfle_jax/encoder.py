@@ -40,6 +40,7 @@ from simfle_jax.weights.trunk import (
 
 HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
 PREPROCESSING = ("architecture", "size", "standardise", "mean", "std")  # what decides how an image becomes features
+OF_CLASSIFIERS = ("classes", "encoder_hash", "canvas")  # metadata that say nothing of a trunk alone
 CHUNK = 64  # images that go through the trunk at once
 
 
@@ -216,6 +217,7 @@ def load_encoder(path: str | os.PathLike, branch: str = "online", step: int | No
 
 def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: str | Path, prefix: str = "") -> Encoder:
     """The encoder in named arrays and their metadata, as `load_encoder` finds it; `where` is for messages."""
+    metadata = {key: value for key, value in metadata.items() if key not in OF_CLASSIFIERS}
     held = metadata.get("branch", "online")
     found = find_trunk(arrays, branch, where, held, prefix)
     trunk = _recorded_trunk(metadata, len(found), where) or infer_trunk(found, where)

@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", default="", metavar="DIR", help="the images of the run: they give the steps of an epoch"
     )
     parser.add_argument(
-        "--config", default="configs/simfle_reference.py", metavar="FILE",
+        "--config", default="simfle_reference", metavar="FILE",
         help="settings of the run that a published checkpoint becomes (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(

@@ -13,6 +13,7 @@ from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.encoder import Encoder, from_arrays, load_encoder, untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records
+from simfle_jax.evaluation.feature_table import PREFIX as OF_FEATURES
 from simfle_jax.evaluation.linear import Linear
 from simfle_jax.evaluation.predictor import Predictor
 from simfle_jax.evaluation.records import TrainedProbe
@@ -43,7 +44,7 @@ class Classifier(NamedTuple):
 
     def logits(self, images: jax.Array) -> jax.Array:
         """Of every class [B, K], of normalised images [B, S, S, 3]; traceable."""
-        return self.layer.logits(self.encoder.apply(images))
+        return self.predictor.logits(self.encoder.apply(images))
 
     def from_features(self, features: np.ndarray) -> np.ndarray:
         """Of every class [B, K], of features [B, D]."""
@@ -85,10 +86,18 @@ def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...
     )
 
 
+def holds_classes(path: Path) -> bool:
+    """Whether a file is that of a whole classifier, which tells its classes; False of a folder."""
+    return path.is_file() and "classes" in read_arrays(path)[1]
+
+
 def _of_folder(folder: Path, place: str, classes: tuple[str, ...]) -> Classifier:
     probe = records.load_probe(folder)
     results = records.read_results(folder) or {}
     beside = str(folder) if (folder / "encoder.safetensors").exists() else ""
+    if probe.encoder_hash.startswith(OF_FEATURES):
+        raise UserError(f"the probe in {folder} was trained on a file of features, so no encoder is known to make them of "
+                        "images: train one with --config.encoder in place of --config.features")  # fmt: skip
     place = place or beside or results.get("encoder", "")
     if not place or not (is_hub_name(place) or is_bucket(place) or Path(place).exists()):
         raise UserError(f"the encoder of the probe in {folder} is not at {place or 'a known place'}: say where it is")

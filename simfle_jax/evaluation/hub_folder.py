@@ -6,7 +6,8 @@ from typing import Any
 
 from simfle_jax.encoder import Encoder, load_encoder
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation.classifier import load_classifier
+from simfle_jax.evaluation.classifier import holds_classes, load_classifier
+from simfle_jax.evaluation.landmarks.probe import FILE as LANDMARKS
 from simfle_jax.evaluation.records import read_results
 from simfle_jax.training.restore import recorded
 from simfle_jax.weights.hub import WEIGHTS
@@ -18,21 +19,22 @@ def write_hub_folder(
 ) -> str:
     """Writes `target` in the hub's form and says in a line what is in it.
 
-    source: the folder of a run, of a probe, which gives the whole classifier, or a file with a trunk.
+    source: the folder of a run; that of a probe, or a file with one, which give the whole classifier; or a file with a
+        trunk.
     probes: folders of probes of this encoder, for the card. encoder: where a probe's is now, when it was moved.
 
     Raises:
         UserError: `target` holds something, or a probe is of another encoder.
     """
-    if (source / "probe.safetensors").is_file():
+    if (source / "probe.safetensors").is_file() or holds_classes(source):
         classifier = load_classifier(source, encoder)
         arrays, metadata, model = classifier.torch_arrays(), classifier.metadata(), classifier.encoder
-        what, probes = f"classifier of {', '.join(classifier.classes)}", [*probes, *_own_results(source)]
+        what = f"classifier of {', '.join(classifier.classes)}"
     else:
         model = load_encoder(source, branch)
         arrays, metadata = model.torch_arrays(), model.metadata
         what = f"{metadata.get('branch', 'online')} trunk, {model.dim} features"
-    config, results = card_facts(source, model, probes)
+    config, results = card_facts(source, model, [*probes, *_own_results(source)])
     metadata = {"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | metadata
     write_folder(target, arrays, metadata, config, results)
     return f"{target}: {what}, {len(results)} probes on its card"
@@ -51,16 +53,18 @@ def card_facts(
         results = read_results(place)
         if results is None:
             raise UserError(f"{place} holds no results.json: is it the --workdir of a finished probe?")
-        if not encoder.is_called(results["encoder_hash"]) and not results["untrained"]:
+        probed = results["encoder_hash"], results.get("tuned_encoder_hash", results["encoder_hash"])
+        if not any(map(encoder.is_called, probed)) and not results["untrained"]:
             raise UserError(f"{place} probed encoder {results['encoder_hash']}, the card is about {encoder.hash}")
         found.append(results)
     return (recorded(source) if _is_run(source) else None), found
 
 
 def _is_run(source: Path) -> bool:
-    others = (WEIGHTS, "probe.safetensors")  # their config.json is another one
+    others = (WEIGHTS, "probe.safetensors", LANDMARKS)  # their config.json is another one
     return (source / "config.json").exists() and not any((source / name).exists() for name in others)
 
 
-def _own_results(probe: Path) -> list[Path]:
-    return [probe] if read_results(probe) else []
+def _own_results(source: Path) -> list[Path]:
+    is_probe = any((source / name).is_file() for name in ("probe.safetensors", LANDMARKS))
+    return [source] if is_probe and read_results(source) else []

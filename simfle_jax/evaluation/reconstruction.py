@@ -20,6 +20,8 @@ def reconstruction_errors(
 ) -> dict[str, float]:
     """Mean squared error on masked patches, in pixels normalised per patch as in the loss.
 
+    BatchNorm takes the statistics that it has kept, as in `looking.look`.
+
     images: uint8 [B, S, S, 3] to restore; mean_of: uint8 [N, S, S, 3] whose mean patches are the baseline's guess.
     Returns 'facemae', 'mean_image', and 'nearest_patch': every masked patch is guessed to be as the nearest kept one.
     """
@@ -29,7 +31,7 @@ def reconstruction_errors(
     @jax.jit
     def errors(params: Any, stats: Any, images: jax.Array, mean_of: jax.Array) -> dict[str, jax.Array]:
         draw = method.draw(image_keys(config.seed, 0, len(images)))
-        found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw)
+        found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
         known = normalised_patches(patchify(plain_images(mean_of, config), config.facemae.patch))
         masked = found.masking.masked
         restored = {

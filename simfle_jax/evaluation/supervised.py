@@ -22,6 +22,7 @@ def train_supervised(
 
     images: uint8 [N, S, S, 3]; labels: int [N]. Returns the trunk alone, to be probed as any other.
     """
+    batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, epochs * steps))
     weights = {"trunk": encoder.arrays["params"], "fc": jnp.zeros((encoder.dim, classes))}

@@ -34,7 +34,7 @@ def gather(runs: Sequence[Path], probes: Sequence[Path], data: str | Path | None
     read = [read_run(folder, name, steps_of(folder)) for folder, name in zip(runs, names_of(list(runs)))]
     told = [read_probe(folder, name) for folder, name in zip(probes, names_of(list(probes)))]
     notes: list[str] = []
-    first = told[0] if told else None
+    first = next((probe for probe in told if probe.tells_classes), None)
     material = attempt("What the networks see", lambda: material_of(read[0], first, data), notes)
     seen: dict[str, Seen] = {}
     answers: dict[str, Answers] = {}
@@ -51,7 +51,7 @@ def _look_and_ask(
     found = attempt(f"What {run.name} looks at", lambda: see(run, material, notes), notes)
     if found is not None:
         seen[run.name] = found
-    answered = attempt(f"The map of {run.name}", lambda: answer(run, probe, material, points), notes)
+    answered = attempt(f"The map of {run.name}", lambda: answer(run, probe, material, notes, points), notes)
     if answered is not None:
         answers[run.name] = answered
 
@@ -62,14 +62,11 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def probe_of(run: RunRecord, probes: list[ProbeRecord]) -> ProbeRecord | None:
-    """The first finished probe of this run's encoder."""
+    """The first finished probe of this run's encoder that tells classes."""
     for probe in probes:
         place = str(probe.results.get("encoder", ""))
-        if (
-            place
-            and not probe.results.get("untrained")
-            and Path(place).absolute() == Path(shown(run.folder)).absolute()
-        ):
+        of_it = place and Path(place).absolute() == Path(shown(run.folder)).absolute()
+        if of_it and probe.tells_classes and not probe.results.get("untrained"):
             return probe
     return None
 

@@ -11,7 +11,7 @@ import numpy as np
 from simfle_jax.data.classes import with_classes
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.sources import Source
-from simfle_jax.encoder import load_encoder
+from simfle_jax.encoder import Encoder, load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import Classifier, load_classifier
 from simfle_jax.evaluation.features import Extractor
@@ -136,18 +136,37 @@ def _hits(config: Any, state: Any, material: Material, rows: np.ndarray, images:
     return landmark_hits(best_patches(found.scores, config.kept_patches), points)
 
 
-def answer(run: RunRecord, probe: ProbeRecord | None, material: Material, points: int = POINTS) -> Answers:
-    """Features of the material, and what the probe says of them. Raises UserError."""
+def answer(
+    run: RunRecord, probe: ProbeRecord | None, material: Material, notes: list[str], points: int = POINTS
+) -> Answers:
+    """Features of the material, which are the run's own, and what the probe says of it. Raises UserError.
+
+    Of a probe with other classes than the material's nothing is asked, which is noted.
+    """
     classifier = _classifier(run, probe) if probe and probe.results else None
-    encoder = classifier.encoder if classifier else load_encoder(run.folder)
+    tuned = probe is not None and "tuned_encoder_hash" in probe.results
+    encoder = classifier.encoder if classifier and not tuned else load_encoder(run.folder)
     source = Subset(material.source, pictures.spread_rows(len(material.source), points))
-    parts = list(Extractor(encoder, canvas=classifier.canvas if classifier else 0).stream(source))
-    features, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "rows"))
     labels, classes = source.labels, source.classes
     if labels is None or classes is None:
         labels, classes = np.zeros(len(source), int), ("images",)
-    probabilities = classifier.from_features(features) if classifier else None
+    if classifier and classifier.classes != classes:
+        notes.append(
+            f"the mistakes of {probe.name if probe else ''} are not shown: its classes are not those of the images"
+        )
+        classifier = None
+    features, rows = _features(encoder, classifier, source)
+    probabilities = None
+    if classifier:
+        of_probe = _features(classifier.encoder, classifier, source)[0] if tuned else features
+        probabilities = classifier.from_features(of_probe)
     return Answers(features, source.rows[rows], labels[rows], classes, probabilities, classifier)
+
+
+def _features(encoder: Encoder, classifier: Classifier | None, source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, D] of the images that can be read, decoded as the classifier's are, and their rows [n]."""
+    parts = list(Extractor(encoder, canvas=classifier.canvas if classifier else 0).stream(source))
+    return np.concatenate([part.features for part in parts]), np.concatenate([part.rows for part in parts])
 
 
 def _classifier(run: RunRecord, probe: ProbeRecord) -> Classifier:

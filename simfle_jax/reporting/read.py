@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from simfle_jax.config import flatten
+from simfle_jax.config import flatten, upgrade
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.folder import read_settings
@@ -37,6 +37,11 @@ class ProbeRecord:
     settings: Values
     notes: list[str]
 
+    @property
+    def tells_classes(self) -> bool:
+        """Whether it is a probe of classes, finished or not; others are of landmarks."""
+        return "landmarks" not in (self.results.get("protocol"), self.settings.get("protocol"))
+
 
 def read_run(folder: Path, name: str, steps: list[int]) -> RunRecord:
     """Reads a run's folder; `steps` of its checkpoints. Raises UserError where it is not one."""
@@ -47,7 +52,7 @@ def read_run(folder: Path, name: str, steps: list[int]) -> RunRecord:
     metrics = read_metrics(folder / "metrics.jsonl", notes)
     if not steps:
         notes.append("no checkpoint yet, so nothing can be shown of what the networks see")
-    return RunRecord(name, folder, flatten(read_settings(folder)), environment, metrics, steps, notes)
+    return RunRecord(name, folder, flatten(upgrade(read_settings(folder))), environment, metrics, steps, notes)
 
 
 def read_probe(folder: Path, name: str) -> ProbeRecord:

@@ -60,7 +60,9 @@ def sum_of_words(part: np.ndarray, index: tuple[slice, ...], shape: tuple[int, .
     rows = own.reshape(math.prod(own.shape[:axis]), -1)
     start = (index[axis].start or 0) * own.shape[axis] // part.shape[axis] if part.shape and index else 0
     before = np.arange(math.prod(whole[:axis]), dtype=np.uint32).reshape(whole[:axis])[index[:axis]].reshape(-1, 1)
-    starts = before * np.uint32(math.prod(whole[axis:]) % 2**32) + np.uint32(start * math.prod(whole[axis + 1 :]) % 2**32)
+    starts = before * np.uint32(math.prod(whole[axis:]) % 2**32) + np.uint32(
+        start * math.prod(whole[axis + 1 :]) % 2**32
+    )
     total, height = 0, max(1, len(_WEIGHTS) // rows.shape[1])
     for top in range(0, len(rows), height):
         for left in range(0, rows.shape[1], len(_WEIGHTS)):

@@ -18,6 +18,7 @@ from simfle_jax.runs.folder import FREE
 
 KINDS = ("pretrained", "untrained", "supervised")
 RECORD = "study.json"
+PLACE = "data.path"  # recorded as an arm or a probe names it itself, '' where its images are those of --data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +140,13 @@ def record(study: Study, workdir: Path, usual: Any, data: Path | None) -> None:
     before = _read(workdir / RECORD)
     for kind, cls, began in (("arm", Config, _arms_begun), ("probe", Probe, _probes_begun)):
         for name, settings in now[f"{kind}s"].items():
-            old = before.get(f"{kind}s", {}).get(name)
-            if old is None:
+            recorded = before.get(f"{kind}s", {}).get(name)
+            if recorded is None:
                 continue
-            later = flatten(with_defaults(cls, nested(old)))  # settings that came after the record are as before
-            old = {key: value for key, value in later.items() if key in old or key in settings}
+            later = flatten(with_defaults(cls, nested(recorded)))  # settings that came after the record are as before
+            old = {key: value for key, value in later.items() if key in recorded or key in settings}
+            if PLACE not in recorded:  # by a version that did not write it
+                old[PLACE] = settings[PLACE]
             changed = [key for key in sorted(settings | old) if old.get(key) != settings.get(key)]
             if not changed:
                 continue
@@ -180,11 +183,15 @@ def _described(study: Study, usual: Any, data: Path) -> dict[str, Any]:
     for name in study.arms:
         settings = flatten(as_dict(study.pretraining(Piece(0, name, 0), data)))
         settings["kind"] = study.arm(name).kind
-        arms[name] = {key: value for key, value in settings.items() if key not in FREE | {"seed"}}
+        own = _plain(study.arm(name).config).get("data", {}).get("path", "")
+        arms[name] = {key: value for key, value in settings.items() if key not in FREE | {"seed"}} | {PLACE: own}
     probes, anything = {}, Path(__file__)  # encoders are not there yet, and their place is no part of the study
     for name in study.probes:
         settings = flatten(as_dict(study.probing(name, usual, anything, data, 0)))
-        probes[name] = {k: v for k, v in settings.items() if k not in ("seed", "encoder", "data.path", "data.threads")}
+        own = study.probes[name].get(PLACE, "")
+        probes[name] = {k: v for k, v in settings.items() if k not in ("seed", "encoder", "data.threads")} | {
+            PLACE: own
+        }
     faces = dataclasses.asdict(study.faces) if study.faces else None
     return {"arms": arms, "probes": probes, "baseline": study.baseline, "seeds": list(study.seeds), "faces": faces}
 

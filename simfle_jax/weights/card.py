@@ -1,6 +1,7 @@
 """A model card: what an encoder was trained on and how, what its probes gave, what it must not be used for."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from simfle_jax.config import Config, flatten, upgrade, with_defaults
@@ -84,26 +85,40 @@ def _training(metadata: dict[str, str], config: dict[str, Any] | None) -> str:
 def _probes(probes: list[dict[str, Any]]) -> str:
     if not probes:
         return "## Probes\n\nNone were given."
-    head = "| data | protocol | images | " + " | ".join(name.replace("_", " ") for name in SCORES) + " |"
-    return "\n".join(
-        [
-            "## Probes",
-            "",
-            "On frozen features; `finetune` trains the trunk too.",
-            "",
-            head,
-            "|---" * (3 + len(SCORES)) + "|",
-            *map(_row, probes),
-        ]
-    )
+    parts = ["## Probes\n\nOn frozen features; `finetune` trains the trunk too."]
+    classes, points = ([each for each in probes if tells_classes(each) == told] for told in (True, False))
+    if classes:
+        parts.append(
+            _table(["data", "protocol", "images", *(name.replace("_", " ") for name in SCORES)], map(_row, classes))
+        )
+    if points:
+        head = ["landmarks", "head", "images", "mean error, % of the distance of the outer eye corners"]
+        parts.append(_table(head, map(_landmarks, points)))
+    return "\n\n".join(parts)
 
 
-def _row(results: dict[str, Any]) -> str:
-    name = (results.get("dataset") or f"{len(results['classes'])} classes") + (
-        " (untrained)" if results.get("untrained") else ""
-    )
-    scores = " | ".join(f"{results[score]:.4f}" for score in SCORES)
-    return f"| {name} | {results['protocol']} | {results['count']} | {scores} |"
+def tells_classes(results: dict[str, Any]) -> bool:
+    """Whether a probe's results are those of classes; else they are of landmarks."""
+    return "classes" in results
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _row(results: dict[str, Any]) -> list[str]:
+    name = results.get("dataset") or f"{len(results['classes'])} classes"
+    scores = [f"{results[score]:.4f}" for score in SCORES]
+    return [name + _start(results), results["protocol"], str(results["count"]), *scores]
+
+
+def _landmarks(results: dict[str, Any]) -> list[str]:
+    error = 100 * results["outer_eyes"]["nme"]
+    return [f"{results['points']} points{_start(results)}", results["head"], str(results["count"]), f"{error:.2f}"]
+
+
+def _start(results: dict[str, Any]) -> str:
+    return " (untrained)" if results.get("untrained") else ""
 
 
 def _section(title: str, facts: list[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from simfle_jax.config.trunks import TRUNKS, trunk_name
 from simfle_jax.errors import UserError
-from simfle_jax.weights.card import SCORES, model_card
+from simfle_jax.weights.card import SCORES, model_card, tells_classes
 from simfle_jax.weights.files import read_arrays, replacing, write_safetensors
 from simfle_jax.weights.hub import WEIGHTS
 from simfle_jax.weights.trunk import architecture, classifier_name
@@ -40,7 +40,6 @@ def write_folder(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already: give a new folder")
-    write_safetensors(folder / WEIGHTS, arrays, metadata | FORMAT)
     name = model_name(metadata)
     card = model_card(metadata, config, probes or [])
     texts = {
@@ -48,6 +47,7 @@ def write_folder(
         "preprocessor_config.json": _json(preprocessor_config(metadata)),
         "README.md": card_header(name, metadata, probes or []) + "\n" + card,
     }
+    write_safetensors(folder / WEIGHTS, arrays, metadata | FORMAT)
     for file, text in texts.items():
         with replacing(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -73,7 +73,7 @@ def model_name(metadata: Mapping[str, str]) -> str:
 
 
 def model_config(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> dict[str, Any]:
-    """config.json: timm's fields where timm knows the trunk, those of the transformers kind, and the metadata as they are."""
+    """config.json: timm's fields where timm has such features, those of the transformers kind, and the metadata as they are."""
     trunk, size = architecture(json.loads(metadata["architecture"])), int(metadata["size"])
     name = trunk_name(trunk)
     theirs = name in TRUNKS and trunk.last_stride == TRUNKS[name]["last_stride"]
@@ -91,7 +91,8 @@ def model_config(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> 
         found["id2label"] = {str(number): name for number, name in enumerate(classes)}
         found["label2id"] = {name: number for number, name in enumerate(classes)}
         found["label_names"] = classes
-    if theirs:  # timm would load another stride without a word, and have other features
+    # timm would load another stride without a word, and knows one mean for all images: both give other features.
+    if theirs and metadata.get("standardise") != "image":
         found["pretrained_cfg"] = {
             "input_size": [3, size, size], "num_classes": len(classes), "interpolation": "bilinear", "crop_pct": 1.0,
             "mean": json.loads(metadata["mean"]), "std": json.loads(metadata["std"]),
@@ -128,7 +129,7 @@ def card_header(name: str, metadata: Mapping[str, str], probes: list[dict[str, A
         "pipeline_tag": "image-classification" if classifier else "image-feature-extraction",
         "tags": [*TAGS, metadata.get("method", "").lower().replace(" ", "-") or "pre-training"],
     }
-    found = [_result(each) for each in probes if not each.get("untrained")]
+    found = [_result(each) for each in probes if tells_classes(each) and not each.get("untrained")]
     if found:
         facts["metrics"] = ["accuracy", "f1"]
         facts["model-index"] = [{"name": f"{name}, {metadata.get('method', 'pre-trained')}", "results": found}]

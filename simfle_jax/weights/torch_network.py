@@ -13,7 +13,7 @@ from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.torch_preprocessing import Preprocessing
 from simfle_jax.weights.torch_resnet import BasicBlock, Bottleneck, ResNet
 from simfle_jax.weights.torch_vit import ViT
-from simfle_jax.weights.trunk import architecture, classifier_name
+from simfle_jax.weights.trunk import architecture, classifier_name, find_place
 
 
 def load_torch(path: str | Path) -> tuple[nn.Module, Preprocessing]:
@@ -27,7 +27,9 @@ def load_torch(path: str | Path) -> tuple[nn.Module, Preprocessing]:
     """
     arrays, metadata = read_arrays(path)
     if "architecture" not in metadata:
-        raise UserError(f"{path} tells no architecture: give a file that `simfle convert` or a run wrote")
+        raise UserError(f"{path} tells no architecture: give a .safetensors file that `simfle convert` or a run wrote")
+    place = find_place(arrays, "online", path, metadata.get("branch", "online"))
+    arrays = {name.removeprefix(place): x for name, x in arrays.items() if name.startswith(place)}
     network = torch_network(arrays, architecture(json.loads(metadata["architecture"])), int(metadata["size"]))
     return network, Preprocessing({"standardise": "dataset"} | metadata, int(metadata.get("canvas", 0)))
 

@@ -1,12 +1,15 @@
 """The programs below examples/ run as their first lines say, with a tiny encoder."""
 
+import importlib
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_probe
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from small_probe import COLOURS, write_encoder, write_probe, write_split
 
@@ -15,6 +18,7 @@ from simfle_jax.commands import convert, embed
 from simfle_jax.data.decode import decode
 from simfle_jax.evaluation.classifier import load_classifier
 
+EXIF_ORIENTATION = 274
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -45,18 +49,35 @@ def decoded(paths, canvas):
     return np.stack([decode(Path(path).read_bytes(), canvas) for path in paths])
 
 
-def test_features_in_pytorch_are_ours(probe, faces):
+def test_features_in_pytorch_are_ours(probe, faces, tmp_path):
     pytest.importorskip("torch")
-    found = example("features_in_pytorch.py")(probe / "encoder.safetensors", faces / "val")
+    folder = Path(shutil.copytree(faces / "val", tmp_path / "val"))
+    turned, (photograph, *_) = Image.Exif(), sorted(folder.rglob("*.jpg"))
+    turned[EXIF_ORIENTATION] = 6
+    Image.open(photograph).crop((0, 0, 30, 20)).save(folder / "turned.jpg", exif=turned, quality=95)
+    found = example("features_in_pytorch.py")(probe / "encoder.safetensors", folder)
     ours = simfle_jax.load_encoder(probe)(decoded(found, 24))
-    assert len(found) == 12
+    assert len(found) == 13
     np.testing.assert_allclose(np.stack([x.numpy() for x in found.values()]), ours, rtol=1e-3, atol=1e-4)
 
 
-def test_fine_tuning_in_pytorch_learns_colours(probe, faces, capsys):
+@pytest.mark.parametrize("name", ["classifier.safetensors", "model_best.pth.tar"])
+def test_both_forms_of_a_classifier_are_read_by_pytorch(probe, faces, tmp_path, name):
+    torch = pytest.importorskip("torch")
+    convert.main([str(probe), str(tmp_path / name)])
+    network, preprocessing = importlib.import_module("simfle_jax.weights.torch_network").load_torch(tmp_path / name)
+    images = decoded(sorted((faces / "val").rglob("*.jpg")), 28)
+    with torch.inference_mode():
+        found = network(preprocessing(torch.from_numpy(images))).softmax(-1)
+    np.testing.assert_allclose(found.numpy(), load_classifier(probe).probabilities(images), atol=1e-4)
+
+
+def test_fine_tuning_in_pytorch_learns_colours(probe, faces, capsys, tmp_path):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    right = example("finetune_in_pytorch.py")(probe / "encoder.safetensors", faces, epochs=12, batch=6)
+    folder = Path(shutil.copytree(faces, tmp_path / "faces"))
+    shutil.rmtree(folder / "val" / min(COLOURS))  # the others keep their numbers
+    right = example("finetune_in_pytorch.py")(probe / "encoder.safetensors", folder, epochs=12, batch=6)
     assert right > 0.6 and "epoch 12: loss" in capsys.readouterr().out
 
 

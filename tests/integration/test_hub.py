@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,6 +93,46 @@ def test_a_classifier_reads_back_to_the_bit_and_is_not_overwritten(probe, tmp_pa
         run(probe, tmp_path / "hub")
 
 
+def test_a_file_of_a_classifier_stays_one_and_its_trunk_alone_claims_no_classes(probe, tmp_path, hub, capsys):
+    file = tmp_path / "classifier.safetensors"
+    run(probe, file)
+    push.main([str(file), "lab/classifier"])
+    assert "classifier of blue, green, red" in capsys.readouterr().out
+    first, again = load_classifier(probe), load_classifier("hf://lab/classifier")
+    np.testing.assert_array_equal(again.probabilities(PIXELS), first.probabilities(PIXELS))
+    trunk = simfle_jax.load_encoder(file)
+    assert trunk.hash == simfle_jax.load_encoder(probe).hash and not {"classes", "canvas"} & trunk.metadata.keys()
+
+
+def test_a_fine_tuned_probe_brings_its_own_results(probe, tmp_path):
+    tuned = Path(shutil.copytree(probe, tmp_path / "tuned"))
+    facts = json.loads((probe / "results.json").read_text())
+    facts |= {"encoder_hash": "v2-0", "tuned_encoder_hash": facts["encoder_hash"]}
+    (tuned / "results.json").write_text(json.dumps(facts))
+    assert "1 probes on its card" in run(tuned, tmp_path / "hub")
+    (tuned / "results.json").write_text(json.dumps(facts | {"tuned_encoder_hash": "v2-1"}))
+    with pytest.raises(UserError, match="probed encoder v2-0, the card is about"):
+        run(tuned, tmp_path / "other")
+
+
+def test_landmarks_have_a_table_of_their_own_on_the_card(probe, tmp_path):
+    """Its folder has a config.json, too, which is none of a run."""
+    place = tmp_path / "landmarks"
+    place.mkdir()
+    for name in ("config.json", "landmarks.safetensors"):
+        (place / name).write_text("{}")
+    (place / "encoder.safetensors").write_bytes((probe / "encoder.safetensors").read_bytes())
+    facts = {"protocol": "landmarks", "head": "linear", "points": 68, "count": 9, "untrained": False,
+             "outer_eyes": {"nme": 0.0512}, "encoder_hash": simfle_jax.load_encoder(probe).hash}  # fmt: skip
+    (place / "results.json").write_text(json.dumps(facts))
+    assert "1 probes on its card" in run(place, tmp_path / "hub")
+    text = (tmp_path / "hub/README.md").read_text()
+    assert "| 68 points | linear | 9 | 5.12 |" in text and "balanced accuracy" not in text and "model-index" not in text
+    run(probe, tmp_path / "both", "--probe", place)
+    text = (tmp_path / "both/README.md").read_text()
+    assert "| 68 points | linear | 9 | 5.12 |" in text and "| rafdb | paper | 9 | 0.5100 |" in text
+
+
 def test_metadata_that_another_program_lost_come_from_the_config(probe, encoder_folder, tmp_path):
     for name in ("config.json", "README.md"):
         (tmp_path / name).write_bytes((encoder_folder / name).read_bytes())
@@ -141,6 +182,7 @@ def test_a_trunk_that_timm_knows_has_the_fields_of_timm(name):
         assert other["architecture"] == "resnet18, last stride 1" and "pretrained_cfg" not in other
     by_image = preprocessor_config(metadata | {"standardise": "image"})
     assert not by_image["do_normalize"] and by_image["standardise"] == "image"
+    assert "pretrained_cfg" not in model_config({}, metadata | {"standardise": "image"}), "one mean for all images"
     assert "untrained" not in card_header(name, metadata, [RESULTS | {"untrained": True}])
 
 

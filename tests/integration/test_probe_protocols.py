@@ -206,6 +206,10 @@ def test_probes_of_features_and_of_encoders_are_not_taken_for_each_other(setting
     run_probe(settings(protocol="knn", **flags), str(tmp_path / "b"))
     with pytest.raises(UserError, match="belongs to encoder features-"):
         run_probe(settings(eval_only=True), str(tmp_path / "b"))
+    with pytest.raises(
+        UserError, match=r"trained on a file of features, .*: train one with --config\.encoder in place"
+    ):
+        load_classifier(tmp_path / "b")
     with np.load(features) as file:
         np.savez(tmp_path / "narrow.npz", names=file["names"], features=file["features"][:, :3])
     with pytest.raises(UserError, match=r"takes \d+ features, .*narrow\.npz holds 3 of an image"):

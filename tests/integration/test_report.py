@@ -1,5 +1,6 @@
 """The report of real runs: what it says is what the runs wrote, whatever state and names they have."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,10 +17,14 @@ from small_probe import write_split
 
 from configs import probe as probe_config
 from simfle_jax.commands import masks, report
+from simfle_jax.encoder import load_encoder
+from simfle_jax.evaluation.features import Extractor
 from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.reporting import build, curves
+from simfle_jax.reporting.collect import answer, material_of
 from simfle_jax.reporting.images import LIMIT
+from simfle_jax.reporting.read import read_probe, read_run
 from simfle_jax.training.loop import train
 
 CLASSES = {"blue": "<b>\"q\" & 'a'", "green": "\U0001f600", "red": "\u05e9\u05dc\u05d5\u05dd"}
@@ -144,6 +149,49 @@ def test_runs_of_other_methods_and_lengths_side_by_side(run, data, tmp_path):
     made(tmp_path / "b.html", run, tmp_path / "byol", "--figures", tmp_path / "figures")
     assert all(file.stat().st_size > 1000 for file in figures)
     assert (tmp_path / "figures" / "masks_1.png").exists()
+
+
+def probed(data, run, protocol, place, **settings) -> Path:
+    config = probe_config.get_config()
+    config.update(encoder=str(run), epochs=1, batch_size=8, protocol=protocol)
+    config.finetune.warmup_epochs = 0.0
+    config.data.update(path=str(data), **settings)
+    run_probe(probing(config), str(place))
+    return place
+
+
+def test_neighbours_tell_their_mistakes_too(run, data, tmp_path):
+    page = made(tmp_path / "a.html", run, "--probe", probed(data, run, "knn", tmp_path / "knn"))
+    assert "Worst mistakes" in page.text and "The map of" not in page.text
+
+
+def test_a_fine_tuned_trunk_is_not_shown_as_the_runs(run, data, tmp_path, probe):
+    """The map is of what the run has learnt; the labels taught another trunk."""
+    tuned = read_probe(probed(data, run, "finetune", tmp_path / "tuned"), "tuned")
+    material, own = material_of(read_run(run, "run", [6]), tuned, None), read_run(run, "run", [6])
+    plain, ours = (answer(own, each, material, []) for each in (None, tuned))
+    np.testing.assert_array_equal(ours.features, plain.features)
+    trunk = load_encoder(tmp_path / "tuned")
+    features = np.concatenate([part.features for part in Extractor(trunk).stream(material.source)])
+    expected = ours.classifier.from_features(features)
+    np.testing.assert_allclose(ours.probabilities, expected, atol=1e-6)
+    assert np.abs(expected - ours.classifier.from_features(plain.features)).max() > 1e-3
+
+
+def test_probes_of_other_classes_and_of_points_are_kept_apart(run, data, probe, tmp_path):
+    few = tmp_path / "few"
+    for split in ("train", "val"):
+        for name in list(CLASSES.values())[:2]:
+            shutil.copytree(data / split / name, few / split / name)
+    shutil.copy(data / "faces.json", few)
+    other, notes = read_probe(probed(few, run, "cached", tmp_path / "two"), "two"), []
+    own, first = read_run(run, "run", [6]), read_probe(probe, "probe")
+    found = answer(own, other, material_of(own, first, None), notes)
+    assert found.probabilities is None and notes == [
+        "the mistakes of two are not shown: its classes are not those of the images"
+    ]
+    points = dataclasses.replace(other, results=other.results | {"protocol": "landmarks"})
+    assert not points.tells_classes and build.probe_of(own, [points, first]) is first
 
 
 def test_data_that_are_gone_cost_their_part_alone(run, probe, data, tmp_path):

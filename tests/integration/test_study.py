@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import status
+from small_probe import write_encoder
 
 from simfle_jax.commands import study
 from simfle_jax.encoder import load_encoder
+from simfle_jax.evaluation.supervised import train_supervised
 from simfle_jax.studies import work
 
 FILE = str(Path(__file__).parents[1] / "small_study.py")
@@ -116,6 +118,13 @@ def test_what_cannot_run_is_one_line(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "s").exists()
+
+
+def test_the_ceiling_of_fewer_images_than_a_batch_is_trained_on_all_of_them(tmp_path):
+    encoder = load_encoder(write_encoder(tmp_path / "encoder.safetensors"))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    found = train_supervised(encoder, images, np.array([0, 1, 1]), classes=2, epochs=1, batch_size=8, seed=0)
+    assert found.hash != encoder.hash
 
 
 @pytest.mark.slow

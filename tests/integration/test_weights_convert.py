@@ -286,6 +286,13 @@ def test_a_published_checkpoint_may_be_safetensors(third, checkpoint, images, se
         assert_equal_states(getattr(ours, name), getattr(theirs, name))
 
 
+def test_the_usual_settings_are_found_from_any_folder(tmp_path, monkeypatch):
+    """A wheel's user has no configs/ beside them."""
+    monkeypatch.chdir(tmp_path)
+    config = convert.run_settings(convert.make_parser().parse_args(["a.pth.tar", "RUN"]).config, [], str(tmp_path))
+    assert config.facemae.tie == "published" and config.facemae.grouping_init == "constant"
+
+
 def test_the_command_ends_a_mistake_in_one_line(tmp_path):
     command = [sys.executable, "-m", "simfle_jax.convert", str(tmp_path / "nothing"), str(tmp_path / "run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -130,9 +130,10 @@ def _columns(path: Path, first: list[str]) -> tuple[list[int], int, int]:
     if named:
         numbers = sorted(int(key[1:]) for key in named if key[0] == "x")
         missing = [f"y_{n}" for n in numbers if f"y{n}" not in named]
-        if missing or numbers != list(range(numbers[0], numbers[0] + len(numbers))) or len(named) != 2 * len(numbers):
+        gaps = numbers != list(range(min(numbers, default=0), min(numbers, default=0) + len(numbers)))
+        if missing or gaps or len(named) != 2 * len(numbers):
             raise UserError(
-                f"{path} line 1: columns x_0 to x_{len(numbers) - 1} need y_0 to y_{len(numbers) - 1}, and no gaps"
+                f"{path} line 1: each column x_0, x_1 ... needs its y_0, y_1 ..., and no number may be left out"
             )
         others = [i for i in range(len(first)) if i not in named.values()]
         texts = [
@@ -141,8 +142,10 @@ def _columns(path: Path, first: list[str]) -> tuple[list[int], int, int]:
         if not texts:
             raise UserError(f"{path} line 1: no column of the images' names: call it `name`")
         return [named[f"{axis}{n}"] for n in numbers for axis in "xy"], texts[0], 1
-    if len(first) % 2 == 0:
-        raise UserError(f"{path} line 1: {len(first)} columns; expected the image's name and x, y of each point")
+    if len(first) < 3 or len(first) % 2 == 0:
+        raise UserError(
+            f"{path} line 1: {len(first)} column{'s' * (len(first) != 1)} between commas; expected the image's name and x, y of each point"
+        )
     header = not _is_number(first[1]) or first[1:4] == ["0", "1", "2"]
     return list(range(1, len(first))), 0, int(header)
 
@@ -205,8 +208,25 @@ def rows_of(table: Table, names: Iterable[str], split: str) -> np.ndarray:
         whole = (f"{split}/{name}", name, name.rpartition("/")[2])
         row = next((numbers[key] for each in whole for key in (each, each.rpartition(".")[0]) if key in numbers), -1)
         if row >= 0 and owners.setdefault(row, name) != name:
-            raise UserError(
-                f"{table.where}: {table.names[row]} may be {split}/{owners[row]} or {split}/{name}: write its folders too"
-            )
+            raise _ambiguous(table, row, f"{split}/{owners[row]}", f"{split}/{name}")
         found.append(row)
-    return np.array(found)
+    return np.array(found, int)
+
+
+def check_apart(table: Table, sets: Mapping[str, Iterable[str]]) -> None:
+    """Raises UserError where images of two sets, names by split, go by one row: one of them would get the other's points."""
+    owners = dict[int, str]()
+    for split, names in sets.items():
+        names = list(names)
+        own = {
+            int(row): f"{split}/{name}"
+            for name, row in zip(names, rows_of(table, names, split), strict=True)
+            if row >= 0
+        }
+        for row in own.keys() & owners.keys():
+            raise _ambiguous(table, row, owners[row], own[row])
+        owners |= own
+
+
+def _ambiguous(table: Table, row: int, one: str, other: str) -> UserError:
+    return UserError(f"{table.where}: {table.names[row]} may be {one} or {other}: write its folders too")

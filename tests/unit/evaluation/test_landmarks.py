@@ -15,7 +15,7 @@ from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.landmarks import errors, heads, tuning
 from simfle_jax.evaluation.landmarks.data import check_inside
-from simfle_jax.evaluation.landmarks.reading import read_table, rows_of
+from simfle_jax.evaluation.landmarks.reading import check_apart, read_table, rows_of
 from simfle_jax.evaluation.landmarks.schemes import flipped, scheme_of
 from simfle_jax.evaluation.settings import probing
 from simfle_jax.views import image_keys
@@ -167,6 +167,16 @@ def test_every_form_gives_the_same_points(tmp_path, form):
         rows_of(bare, ["x/3.jpg", "y/3.jpg"], "val")
 
 
+def test_images_of_train_and_val_that_go_by_one_row_are_refused(tmp_path):
+    """Else val is judged by the points of train."""
+    table = read_table(as_npz(tmp_path))
+    sets = {"train": ["a/3.jpg", "nobody.jpg"], "val": ["b/3.jpg", "nobody.jpg"]}
+    check_apart(table, sets)
+    bare = table._replace(names=[name.rpartition("/")[2] for name in table.names])
+    with pytest.raises(UserError, match=r"3\.jpg may be train/a/3\.jpg or val/b/3\.jpg: write its folders too"):
+        check_apart(bare, sets)
+
+
 def nan(points):
     points = points.copy()
     points[2, 5, 1] = np.nan
@@ -179,6 +189,11 @@ def shortened(file):
     return file
 
 
+def rewritten(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+    return file
+
+
 MISTAKES = {
     "nan": (lambda d: as_npz(d, nan(FACES)), r"point 5 of train/a/2\.jpg is not a number"),
     "count": (lambda d: as_npz(d, FACES[:, :67]), r"has 67 points of an image; known are 68 .* and 98 .*: give one of these"),
@@ -187,7 +202,9 @@ MISTAKES = {
     "one line short": (lambda d: shortened(as_csv(d, "")), r"line 6: 135 columns, expected 137: mend or remove this line"),
     "swapped axes": (lambda d: as_npz(d, FACES[..., ::-1]), r"are the columns x, y of each point in turn"),
     "all x, then all y": (lambda d: as_csv(d, "", BY_AXIS), r"the chin is not below the eyes, or the left eye not left"),
-    "one column less": (lambda d: as_csv(d, "", list(range(135))), r"line 1: 136 columns; expected the image's name"),
+    "one column less": (lambda d: as_csv(d, "", list(range(135))), r"line 1: 136 columns between commas; expected the image's name"),
+    "semicolons": (lambda d: rewritten(as_csv(d, ""), ",", ";"), r"line 1: 1 column between commas; expected the image's name"),
+    "no x": (lambda d: as_csv(d, "name,y_0,z"), r"line 1: each column x_0, x_1 \.\.\. needs its y_0, y_1"),
     "no names": (lambda d: as_csv(d, ",".join(["x_0", "y_0"] * 1 + ["z"])), r"no column of the images' names"),
     "one file short": (lambda d: as_pts(d, told=70), r"0\.pts: no whole \.pts file: 70 points told, 136 numbers"),
     "nothing": (lambda d: d, r"holds no landmarks\.npz and no \.pts files"),

@@ -76,6 +76,18 @@ def test_errors_beside_those_of_two_guesses():
     assert 1.5 < errors["nearest_patch"] < 2.5  # of noise: copies are as wrong as two independent draws
 
 
+def test_the_error_of_an_image_does_not_depend_on_the_others():
+    config = small.config()
+    state, others = fresh(config), (IMAGES, IMAGES // 4)
+
+    def error(*halves: np.ndarray) -> float:
+        return reconstruction_errors(config, state, np.concatenate(halves), IMAGES)["facemae"]
+
+    # Each half keeps its place, and so its groups.
+    together = error(others[0], others[0]) + error(others[1], others[1])
+    assert error(others[0], others[1]) + error(others[1], others[0]) == pytest.approx(together, rel=1e-6)
+
+
 def test_hits_count_landmarks_over_chance():
     points = np.full((1, 68, 2), 0.1)
     points[:, PARTS["mouth"]] = 0.9

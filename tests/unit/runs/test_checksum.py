@@ -45,7 +45,13 @@ def test_of_arrays_on_the_device_as_counted_by_hand():
     assert checksum(state) == checksum([np.asarray(x) for x in state]) == 3 * (1 + 3 + 5 + 7 + 9 + 11)
 
 
-PLACES = [(), (slice(0, 2),), (slice(None), slice(3, 7)), (slice(1, 3), slice(0, 9)), (slice(None), slice(None), slice(4, None))]
+PLACES = [
+    (),
+    (slice(0, 2),),
+    (slice(None), slice(3, 7)),
+    (slice(1, 3), slice(0, 9)),
+    (slice(None), slice(None), slice(4, None)),
+]
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32])

@@ -99,6 +99,35 @@ def test_a_study_that_an_earlier_version_began_goes_on(tmp_path):
         definition.record(study, tmp_path, load_config("probe"), None)
 
 
+@pytest.mark.parametrize("before, later", [("D", "OTHER"), ("D", ""), ("", "OTHER")])
+@pytest.mark.parametrize("kind", ["arm", "probe"])
+def test_images_that_an_arm_or_a_probe_names_itself_stay(tmp_path, kind, before, later):
+    """Else scores on both would stand in one mean."""
+    before, later = (str(tmp_path / place) if place else "" for place in (before, later))
+    for place in ("D", "OTHER"):
+        (tmp_path / place).mkdir()
+
+    def study(place: str) -> Study:
+        arm, own = load_config("simfle"), {"data.path": place} if place else {}
+        arm.data.path = place if kind == "arm" else ""
+        probes = {"k-NN": {"protocol": "knn"} | (own if kind == "probe" else {})}
+        return Study(arms={"SimFLE": arm}, probes=probes, baseline="SimFLE")
+
+    usual = load_config("probe")
+    definition.record(study(before), tmp_path, usual, None)
+    for part in ("run/encoder.safetensors", "probes/k-NN/results.json"):
+        (tmp_path / "SimFLE/seed0" / part).parent.mkdir(parents=True)
+        (tmp_path / "SimFLE/seed0" / part).touch()
+    definition.record(study(before), tmp_path, usual, None)
+    with pytest.raises(UserError, match=rf"has begun {kind} .* with data.path = '{before}', now '{later}'"):
+        definition.record(study(later), tmp_path, usual, None)
+    record = json.loads((tmp_path / "study.json").read_text())
+    for settings in (*record["arms"].values(), *record["probes"].values()):
+        del settings["data.path"]  # as versions did that cannot tell
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    definition.record(study(later), tmp_path, usual, None)
+
+
 def test_other_images_than_those_that_a_study_began_with_are_refused(tmp_path):
     study = Study(arms={"SimFLE": load_config("simfle")}, probes={"k-NN": {"protocol": "knn"}}, baseline="SimFLE")
     data, workdir = tmp_path / "data", tmp_path / "study"
