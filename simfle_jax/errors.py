@@ -6,3 +6,8 @@ class UserError(Exception):
 
     Entry points print its message as one line and exit with status 2; a traceback would only hide it.
     """
+
+
+def lacks(what: str, package: str, extra: str) -> UserError:
+    """The error where a package of an extra is not installed. pip adds an extra to a checkout that is installed, too."""
+    return UserError(f"{what} needs {package}: pip install 'simfle-jax[{extra}]'")

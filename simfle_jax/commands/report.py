@@ -4,7 +4,7 @@
     python -m simfle_jax.report RUN OTHER --out report.html --figures figures      # side by side; PNG and PDF for a paper
 
 Images are embedded if they are generated faces; of other data only with --images, and never more than 200.
-Runs, probes, images and the page may lie in buckets, gs:// and s3://. Needs Plotly: pip install -c requirements.txt -e '.[report]'.
+Runs, probes, images and the page may lie in buckets, gs:// and s3://. Needs Plotly: pip install 'simfle-jax[report]'.
 """
 
 import argparse

@@ -17,7 +17,7 @@ try:
     import tensorflow_datasets as tfds
 except ImportError as problem:
     raise UserError(
-        f"data.source=tfds:... needs TensorFlow Datasets ({problem}): pip install -c requirements.txt -e '.[tfds]'"
+        f"data.source=tfds:... needs TensorFlow Datasets ({problem}): pip install 'simfle-jax[tfds]'"
     ) from None
 
 FORM = "tfds:NAME[/CONFIG][:VERSION][:SPLIT][?image=FEATURE&label=FEATURE&points=FEATURE&val=SPLIT]"

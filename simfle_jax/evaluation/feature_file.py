@@ -215,6 +215,6 @@ def import_parquet() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise UserError(
-            "a parquet file needs pyarrow: pip install -c requirements.txt -e '.[parquet]', or give --out FILE.npz"
+            "a parquet file needs pyarrow: pip install 'simfle-jax[parquet]', or give --out FILE.npz"
         ) from None
     return pyarrow, pyarrow.parquet

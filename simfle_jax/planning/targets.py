@@ -119,7 +119,7 @@ class Target:
         try:
             return self._topology().devices
         except (RuntimeError, ValueError, ImportError) as error:
-            packages = "libtpu (pip install -c requirements.txt -e '.[tpu]')"
+            packages = "libtpu (pip install 'simfle-jax[tpu]')"
             if self.chip.platform == "cuda":
                 packages = "jax-cuda13-plugin and jax-cuda13-pjrt of jax's version (pip install --no-deps)"
             reason = str(error).split("\n")[0][:200]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from simfle_jax.data.bad_list import escaped
-from simfle_jax.errors import UserError
+from simfle_jax.errors import lacks
 
 Figure = dict[str, Any]
 # Told apart by people with any colour vision, and readable on white and on black.
@@ -21,7 +21,7 @@ def plotly_script() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise UserError("the report needs Plotly: `pip install -c requirements.txt -e '.[report]'`") from None
+        raise lacks("the report", "Plotly", "report") from None
     return get_plotlyjs()
 
 

@@ -14,7 +14,7 @@ from absl import logging
 from PIL import Image
 
 from simfle_jax.config import Config
-from simfle_jax.errors import UserError
+from simfle_jax.errors import lacks
 from simfle_jax.runs import peers
 from simfle_jax.runs.mirror import shown
 from simfle_jax.runs.writers import Picture
@@ -37,7 +37,7 @@ class LiveReport:
 
     def __init__(self, config: Config):
         if importlib.util.find_spec("plotly") is None:
-            raise UserError("config: report_every needs `pip install -c requirements.txt -e '.[report]'`")
+            raise lacks("config: report_every", "Plotly", "report")
         self.every, self.folder = config.report_every, Path()
         self.wanted = config.tensorboard or config.wandb  # whether anybody takes the pictures
         self.flags = ["--images"] if config.report_images else []

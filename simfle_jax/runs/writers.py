@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simfle_jax.config import Config, as_dict
-from simfle_jax.errors import UserError
+from simfle_jax.errors import lacks
 from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.mirror import shown
 
@@ -43,7 +43,7 @@ def _tensorboard(config: Config, folder: Path, start: int) -> Writer:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise UserError("config: tensorboard needs `pip install -c requirements.txt -e '.[report]'`") from None
+        raise lacks("config: tensorboard", "tensorboardX", "report") from None
     # A killed run may have written steps beyond its checkpoint, which are now done again: those are to be dropped.
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
@@ -65,7 +65,7 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
     try:
         import wandb
     except ImportError:
-        raise UserError("config: wandb needs `pip install -c requirements.txt -e '.[report]'`") from None
+        raise lacks("config: wandb", "wandb", "report") from None
     run = wandb.init(
         project="simfle-jax", name=Path(shown(folder)).name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
         resume="allow",

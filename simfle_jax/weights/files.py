@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simfle_jax.data.read_back import one_line
-from simfle_jax.errors import UserError
+from simfle_jax.errors import UserError, lacks
 from simfle_jax.runs.files import writing_whole
 from simfle_jax.weights.torch_names import Entry, torch_shape
 
@@ -119,7 +119,7 @@ def import_torch(what: str) -> Any:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{what} needs PyTorch: pip install -c requirements.txt -e '.[torch]'") from None
+        raise lacks(what, "PyTorch", "torch") from None
     return torch
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
-from simfle_jax.errors import UserError
+from simfle_jax.errors import UserError, lacks
 
 SCHEME = "hf://"
 WEIGHTS = "model.safetensors"  # as hubs call it
@@ -65,7 +65,7 @@ def _import_hub(what: str) -> Any:
         import huggingface_hub
         import huggingface_hub.errors
     except ImportError:
-        raise UserError(f"{what} needs huggingface_hub: pip install 'simfle-jax[hub]'") from None
+        raise lacks(what, "huggingface_hub", "hub") from None
     return huggingface_hub
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simfle_jax.config import TrunkSettings
-from simfle_jax.errors import UserError
+from simfle_jax.errors import UserError, lacks
 from simfle_jax.weights.files import replacing
 from simfle_jax.weights.trunk import classifier_name
 
@@ -87,7 +87,7 @@ def _require_packages() -> None:
         import onnxscript  # noqa: F401
         import torch  # noqa: F401
     except ImportError as missing:
-        raise UserError(f"an ONNX file needs {missing.name}: pip install -c requirements.txt -e '.[onnx]'") from None
+        raise lacks("an ONNX file", missing.name or "a package", "onnx") from None
 
 
 def _exported(network: Any, example: np.ndarray, dynamic: tuple[str, ...], output: str) -> Any:

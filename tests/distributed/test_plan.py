@@ -88,9 +88,7 @@ def test_a_sharded_state_gathers_every_parameter_once_and_no_activation():
     assert found["memory"]["optimizer"] < 0.5 * whole["memory"]["optimizer"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install -c requirements.txt -e '.[tpu]')"
-)
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install 'simfle-jax[tpu]')")
 def test_a_tpu_exchanges_what_is_counted_by_hand_and_the_compiler_estimates_its_time():
     done = run("--target=tpu-v5e-4", "--json", "--config.dtype=bfloat16")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from simfle_jax.data.photographs.crop import aligned, similarity
-from simfle_jax.errors import UserError
+from simfle_jax.errors import UserError, lacks
 
 MODELS = {  # bytes and SHA-256. The same weights: the second is made for one size of input, which OpenCV passes over
     "face_detection_yunet_2026may.onnx": (
@@ -165,7 +165,7 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError:
-        raise UserError("finding faces, or reading videos, needs OpenCV: pip install 'simfle-jax[align]'") from None
+        raise lacks("finding faces, or reading videos,", "OpenCV", "align") from None
     silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # of OpenCV 4, of OpenCV 5
     silence(0)  # its reasons come as exceptions too
     return cv2

@@ -339,7 +339,7 @@ def test_without_the_package_it_says_what_to_install():
         "open_source('tfds:mnist', '')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install -c requirements.txt -e '.[tfds]'" in done.stderr.splitlines()[-1]
+    assert "pip install 'simfle-jax[tfds]'" in done.stderr.splitlines()[-1]
 
 
 def test_tensorflow_is_not_imported(built):

@@ -45,7 +45,7 @@ def test_a_target_that_is_not_there_is_refused_with_those_that_are(name, message
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_a_missing_libtpu_is_named():
-    with pytest.raises(UserError, match=r"needs libtpu \(pip install -c requirements\.txt -e '\.\[tpu\]'\)"):
+    with pytest.raises(UserError, match=r"needs libtpu \(pip install 'simfle-jax\[tpu\]'\)"):
         targets.find("tpu-v5e-4").devices()
 
 
@@ -55,9 +55,7 @@ def test_a_missing_cuda_plugin_is_named():
         targets.find("h200-8").devices()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install -c requirements.txt -e '.[tpu]')"
-)
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (pip install 'simfle-jax[tpu]')")
 @pytest.mark.parametrize("name", ["tpu-v5e-16", "tpu-v4-64"])
 def test_a_tpu_topology_has_one_device_for_each_chip(name):
     target = targets.find(name)

@@ -124,7 +124,7 @@ def test_only_a_run_that_asks_for_it_has_one_and_process_0_alone(monkeypatch, tm
 
 def test_without_plotly_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"config: report_every needs `pip install .*\[report\]"):
+    with pytest.raises(UserError, match=r"config: report_every needs Plotly: pip install .*\[report\]"):
         live.make_live(small.config(report_every=5))
 
 

@@ -66,5 +66,5 @@ def test_pictures_are_inside_and_described():
 
 def test_without_plotly_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
-    with pytest.raises(UserError, match=r"needs Plotly: `pip install -c requirements.txt -e '.\[report\]'`"):
+    with pytest.raises(UserError, match=r"the report needs Plotly: pip install 'simfle-jax\[report\]'"):
         charts.plotly_script()
