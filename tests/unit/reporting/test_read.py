@@ -33,7 +33,7 @@ def test_values_that_are_not_finite_are_kept_and_told(tmp_path):
 
 
 def test_a_run_with_nothing_but_its_settings(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"method": "byol", "data": {"path": "x"}}))
+    (tmp_path / "config.json").write_text(json.dumps({"schema": 2, "method": "byol", "data": {"path": "x"}}))
     run = read_run(tmp_path, "run", [])
     assert run.settings == {"method": "byol", "data.path": "x"} and run.metrics == []
     assert [note.split(",")[0] for note in run.notes] == [
@@ -41,6 +41,12 @@ def test_a_run_with_nothing_but_its_settings(tmp_path):
         "no metrics.jsonl yet",
         "no checkpoint yet",
     ]
+
+
+def test_settings_of_an_earlier_version_have_todays_names(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"facemae": False, "width": 8}, "alpha": 0.3}))
+    settings = read_run(tmp_path, "run", []).settings
+    assert (settings["method"], settings["trunk.width"], settings["facemae.alpha"]) == ("byol", 8, 0.3)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
