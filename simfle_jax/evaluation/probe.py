@@ -1,7 +1,6 @@
 """A probe from its settings to results.json; the same call continues it."""
 
 import dataclasses
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from absl import logging
 
 from simfle_jax import compilation, config
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
-from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, results
 from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.features import Extractor
@@ -35,8 +33,6 @@ from simfle_jax.runs.mirror import shown
 from simfle_jax.runs.together import claimed_together, opened_together
 from simfle_jax.storage import joined
 from simfle_jax.weights.files import write_safetensors
-
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 
 
 def run_probe(probe: Probe, workdir: str) -> Results:
@@ -178,13 +174,8 @@ def evaluate(probe: Probe, model: Encoder | FeatureTable, folder: Path) -> Resul
     told |= {"evaluated": results.evaluated(probe, extractor.canvas)}
     told |= {"data_fingerprint": {name: source.fingerprint for name, source in sources.items()}}
     told |= results.told_apart(probe, found["val"], sources, extractor.rows["val"], trained.classes)
-    try:
-        lines = results.prediction_lines(found["val"], sources["val"], extractor.rows["val"], trained.classes)
-        results.write(folder, "evaluation", told, lines, extractor.bad)
-    except OSError as error:
-        if error.errno not in READ_ONLY:
-            raise UserError(f"{folder / 'evaluation.json'} cannot be written: {error.strerror}; mend that") from None
-        logging.warning("%s may only be read: evaluation.json was not written", folder)
+    lines = results.prediction_lines(found["val"], sources["val"], extractor.rows["val"], trained.classes)
+    results.write_evaluation(folder, lambda: results.write(folder, "evaluation", told, lines, extractor.bad))
     return told
 
 

@@ -1,6 +1,7 @@
 """What a probe tells of itself: results.json or evaluation.json, predictions.csv, the picture, and the lines printed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from absl import logging
 
 from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.sources import Source
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation import records, scores
 from simfle_jax.evaluation.image_table import read_groups
 from simfle_jax.evaluation.linear import Labelled
@@ -20,6 +22,7 @@ from simfle_jax.evaluation.settings import Probe
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.mirror import shown
 
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a folder answers that may only be read
 Results = dict[str, Any]
 Line = tuple[str, str, str, float]
 
@@ -103,13 +106,27 @@ def write(folder: Path, name: str, results: Results, lines: Iterable[Line], bad:
     title = f"accuracy {results['accuracy']:.3f}, macro-F1 {results['macro_f1']:.3f}"
     records.draw_confusion(folder / f"confusion{suffix}.png", matrix, classes, title)
     records.write_predictions(folder / f"predictions{suffix}.csv", lines)
+    tell_bad(folder, suffix, bad, "could not be read")
+    folders.write_json(folder / f"{name}.json", results)
+    print(f"{shown(folder)}/{name}.json")
+
+
+def tell_bad(folder: Path, suffix: str, bad: dict[str, str], why: str) -> None:
+    """Lists images that were left out in bad_images{suffix}.txt, and says so."""
     if bad:
         path = folder / f"bad_images{suffix}.txt"
         write_bad_list(path, bad)
-        place = f"{shown(folder)}/{path.name}"
-        logging.warning("%d images could not be read and were left out; see %s", len(bad), place)
-    folders.write_json(folder / f"{name}.json", results)
-    print(f"{shown(folder)}/{name}.json")
+        logging.warning("%d images %s and were left out; see %s/%s", len(bad), why, shown(folder), path.name)
+
+
+def write_evaluation(folder: Path, write: Callable[[], None]) -> None:
+    """Does `write`, which shows the scores before it writes; that a folder may only be read is then no error."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise UserError(f"{shown(folder)}/evaluation.json cannot be written: {error.strerror}; mend that") from None
+        logging.warning("%s may only be read: evaluation.json was not written", shown(folder))
 
 
 def write_over_seeds(folder: Path, probe: Probe, found: list[Results]) -> Results:

@@ -1,5 +1,6 @@
 """The protocol landmarks through probe.py's own way, on generated faces."""
 
+import errno
 import json
 
 import numpy as np
@@ -36,7 +37,11 @@ def settings(data, tmp_path_factory):
     return make
 
 
-def test_a_head_is_fitted_read_again_and_evaluates_to_the_same(settings, data, tmp_path, capsys):
+def refused(*arguments):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_head_is_fitted_read_again_and_evaluates_to_the_same(settings, data, tmp_path, caplog, monkeypatch):
     results = run_probe(settings(), str(tmp_path / "p"))
     assert results["outer_eyes"]["nme"] < results["mean_shape"]["outer_eyes"]["nme"]
     assert (results["count"], results["points"], results["train_count"], results["head"]) == (32, 68, 64, "linear")
@@ -50,9 +55,14 @@ def test_a_head_is_fitted_read_again_and_evaluates_to_the_same(settings, data, t
         eyes = np.sqrt(np.square(points[:, 36] - points[:, 45]).sum(-1))
     assert (far / eyes).mean() == pytest.approx(results["outer_eyes"]["nme"], rel=1e-4)
     assert run_probe(settings(), str(tmp_path / "p"))["outer_eyes"] == results["outer_eyes"]
-    assert "is complete" not in capsys.readouterr().out
+    assert f"{tmp_path / 'p'} is complete; nothing to do" in caplog.text
     again = run_probe(settings(protocol="linear", eval_only=True), str(tmp_path / "p"))
     assert again["outer_eyes"] == results["outer_eyes"] and (tmp_path / "p" / "evaluation.json").exists()
+    (tmp_path / "p" / "evaluation.json").unlink()
+    monkeypatch.setattr("simfle_jax.runs.folder.write_json", refused)
+    unwritten = run_probe(settings(eval_only=True), str(tmp_path / "p"))
+    assert unwritten["outer_eyes"] == results["outer_eyes"] and "may only be read: evaluation.json was" in caplog.text
+    monkeypatch.undo()
     with pytest.raises(UserError, match=r"belongs to encoder v2-.*: give its own"):
         run_probe(settings(untrained=True, eval_only=True), str(tmp_path / "p"))
     with pytest.raises(UserError, match=r"is a run with landmarks\.head = 'linear', now 'attention'"):

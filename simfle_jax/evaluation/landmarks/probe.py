@@ -15,12 +15,11 @@ from absl import logging
 from safetensors import SafetensorError, safe_open
 
 from simfle_jax import config
-from simfle_jax.data.bad_list import write_bad_list
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.sources import Source, WithPoints
 from simfle_jax.encoder import Encoder
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation import records
+from simfle_jax.evaluation import records, results
 from simfle_jax.evaluation.landmarks import errors, frozen, pictures, tuning
 from simfle_jax.evaluation.landmarks.data import Learned, Marked, marked
 from simfle_jax.evaluation.landmarks.heads import Head, from_arrays, to_arrays
@@ -32,6 +31,7 @@ from simfle_jax.runs import peers
 from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.files import writing_whole
+from simfle_jax.runs.mirror import shown
 from simfle_jax.runs.together import claimed_together
 from simfle_jax.storage import is_bucket, joined
 from simfle_jax.weights.files import save_arrays, write_safetensors
@@ -88,7 +88,7 @@ def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     with claimed_together(folder, identity, _upgraded):
         finished = peers.of_first(lambda: records.read_results(folder))
         if finished:
-            logging.warning("%s is complete; nothing to do", folder)
+            logging.warning("%s is complete; nothing to do", shown(folder))
             print(summary(finished))
             return finished
         learn = tuning.learn if trains_trunk(probe) else frozen.learn
@@ -127,7 +127,7 @@ def evaluate(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     told = report(probe, head, shape, held, points.scheme) | _about(probe, encoder, held.bad)
     told |= {"head": facts["head"]}
     told |= {"data_fingerprint": {"val": source.fingerprint, "points": points.fingerprint}}
-    _write(folder, "evaluation", told, head, held, points.scheme, held.bad)
+    results.write_evaluation(folder, lambda: _write(folder, "evaluation", told, head, held, points.scheme, held.bad))
     return told
 
 
@@ -176,12 +176,11 @@ def _write(
     )  # fmt: skip
     found = errors.image_errors(predicted, held.points, scheme)
     pictures.draw_curve(folder / f"curve{suffix}.png", found["outer_eyes"])
-    shown = held.shown
-    pictures.draw_faces(folder / f"faces{suffix}.png", held.thumbs, held.points[shown], predicted[shown])
-    if bad:
-        write_bad_list(folder / f"bad_images{suffix}.txt", bad)
+    chosen = held.shown
+    pictures.draw_faces(folder / f"faces{suffix}.png", held.thumbs, held.points[chosen], predicted[chosen])
+    results.tell_bad(folder, suffix, bad, "could not be read, or have no points,")
     folders.write_json(folder / f"{name}.json", told)
-    print(folder / f"{name}.json")
+    print(f"{shown(folder)}/{name}.json")
 
 
 def _about(probe: Probe, encoder: Encoder, bad: dict[str, str]) -> Results:
