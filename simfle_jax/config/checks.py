@@ -55,7 +55,7 @@ def _check_optimizer(c: Config) -> None:
     for name in ("weight_decay", "warmup_epochs", "predictor_lr", "clip"):
         require(getattr(o, name) >= 0, f"optimizer.{name} = {getattr(o, name)} must not be negative")
     require(0 <= o.ema_decay <= 1, f"optimizer.ema_decay = {o.ema_decay} must lie in 0..1")
-    require(0 <= o.momentum < 1, f"optimizer.momentum = {o.momentum} must lie in 0..1")
+    require(0 <= o.momentum < 1, f"optimizer.momentum = {o.momentum} must be at least 0 and below 1")
     require(
         o.warmup_epochs < c.epochs, f"optimizer.warmup_epochs = {o.warmup_epochs} must be less than epochs = {c.epochs}"
     )
@@ -65,7 +65,7 @@ def _check_views(c: Config) -> None:
     v = c.views
     for name, size in (("views.size", v.size), ("views.plain_size", v.plain_size)):
         require(size >= 8, f"{name} = {size} must be at least 8 pixels")
-    require(0 < v.scale[0] <= v.scale[1] <= 1, f"views.scale = {v.scale} must rise within 0..1")
+    require(0 < v.scale[0] <= v.scale[1] <= 1, f"views.scale = {v.scale} must rise, from above 0 to at most 1")
     require(0 < v.ratio[0] <= v.ratio[1], f"views.ratio = {v.ratio} must be positive and rise")
     require(0 <= v.blur[0] <= v.blur[1], f"views.blur = {v.blur} must rise from 0")
     for name in ("flip", "jitter", "gray"):

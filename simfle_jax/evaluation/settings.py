@@ -128,8 +128,8 @@ def probing(settings: Any) -> Probe:
     require(probe.epochs >= 1, f"epochs = {probe.epochs} must be at least 1")
     require(probe.batch_size >= 1, f"batch_size = {probe.batch_size} must be at least 1")
     require(probe.lr > 0, f"lr = {probe.lr} must be positive")
-    require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must lie in 0..1")
-    require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must lie between 0 and 1")
+    require(0 <= probe.momentum < 1, f"momentum = {probe.momentum} must be at least 0 and below 1")
+    require(0 < probe.holdout < 1, f"holdout = {probe.holdout} must be above 0 and below 1")
     for seed in (probe.seed, *probe.seeds):
         check_seed(seed, "config: seed")
     require(
@@ -171,7 +171,7 @@ def _check_groups(probe: Probe) -> None:
     )
     require(
         len(few.shares) > 0 and all(0 < share <= 1 for share in few.shares),
-        f"lowlabel.shares = {few.shares} must name one or more shares within 0..1",
+        f"lowlabel.shares = {few.shares} must name one or more shares above 0 and at most 1",
     )
     require(len(set(few.shares)) == len(few.shares), f"lowlabel.shares = {few.shares} names one share twice")
     require(few.draws >= 1, f"lowlabel.draws = {few.draws} must be at least 1")
@@ -209,10 +209,13 @@ def _check_finetune(probe: Probe) -> None:
         not trains_trunk(probe) or tune.warmup_epochs < probe.epochs,
         f"finetune.warmup_epochs = {tune.warmup_epochs:g} must be less than epochs = {probe.epochs}",
     )
-    require(0 < tune.layer_decay <= 1, f"finetune.layer_decay = {tune.layer_decay} must lie within 0..1")
-    require(0 <= tune.label_smoothing < 1, f"finetune.label_smoothing = {tune.label_smoothing} must lie in 0..1")
+    require(0 < tune.layer_decay <= 1, f"finetune.layer_decay = {tune.layer_decay} must be above 0 and at most 1")
+    require(
+        0 <= tune.label_smoothing < 1,
+        f"finetune.label_smoothing = {tune.label_smoothing} must be at least 0 and below 1",
+    )
     require(tune.mixup >= 0, f"finetune.mixup = {tune.mixup} must not be negative")
-    require(0 < tune.share <= 1, f"finetune.share = {tune.share} must lie within 0..1")
+    require(0 < tune.share <= 1, f"finetune.share = {tune.share} must be above 0 and at most 1")
     if trains_trunk(probe) and probe.protocol != "finetune":
         require(tune.share == 1, f"finetune.share = {tune.share} is for protocol = 'finetune', not {probe.protocol!r}")
     require(

@@ -28,7 +28,9 @@ def find_protocol(probe: Probe) -> Protocol:
     if not protocol.has_epochs:
         for name, usual in (("select_on", "val"), ("balance", "none")):
             if getattr(probe, name) != usual:
-                raise UserError(f"config: {name} is for protocols with epochs, protocol = {probe.protocol!r} has none")
+                raise UserError(
+                    f"config: {name} is for protocol = 'linear' and 'cached', not {probe.protocol!r}: leave it out"
+                )
     return protocol
 
 

@@ -187,8 +187,12 @@ def test_one_image_of_every_class_is_enough(settings, tmp_path):
     "protocol, changes, message",
     [
         ("linear", {"features": True}, "protocol = 'linear' needs the images, and features hold none"),
-        ("knn", {"select_on": "train-holdout"}, "select_on is for protocols with epochs, protocol = 'knn' has none"),
-        ("logistic", {"balance": "loss"}, "balance is for protocols with epochs"),
+        (
+            "knn",
+            {"select_on": "train-holdout"},
+            "select_on is for protocol = 'linear' and 'cached', not 'knn': leave it out",
+        ),
+        ("logistic", {"balance": "loss"}, "balance is for protocol = 'linear' and 'cached'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings, protocol, changes, message):
