@@ -70,7 +70,7 @@ class Encoder:
 
     @cached_property
     def legacy_hash(self) -> str:
-        """What versions before 0.2 recorded as the hash: over the numbers of the arrays alone."""
+        """What the first versions recorded as the hash: over the numbers of the arrays alone."""
         return _legacy_digest(self.arrays)
 
     def is_called(self, hash_: str) -> bool:

@@ -1,4 +1,4 @@
-"""The loss terms of SimFLE as pure functions; all computed in float32 or finer."""
+"""The loss terms of all methods, and `separation`, as pure functions; all computed in float32 or finer."""
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def grouping(matrix: Float[AnyArray, "channel channel"], groups: int) -> Float[A
 
 
 def separation(matrix: Float[AnyArray, "channel channel"], groups: int) -> Float[Array, ""]:
-    """Mean cosine within groups (a channel with itself left out) minus that between groups; 0: no groups at all."""
+    """Mean cosine within groups (a channel with itself left out) minus that between groups; 0 means no groups at all."""
     channels = len(matrix)
     pairs_within = channels * (channels // groups - 1)
     pairs_between = channels * (channels - channels // groups)

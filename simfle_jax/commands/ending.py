@@ -13,7 +13,7 @@ from simfle_jax.errors import UserError
 def ended(call: Callable[[], object]) -> None:
     """Calls. A user's mistake and a file that fails end in one line and status 2, Ctrl-C in one line and status 130.
 
-    A reader of the output that has gone (`... | head -1`) is no mistake: status 0.
+    A closed pipe (`... | head -1`) is no error: status 0.
     """
     try:
         call()

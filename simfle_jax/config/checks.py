@@ -7,7 +7,7 @@ from typing import Any
 from simfle_jax.config.settings import Config
 from simfle_jax.config.typed import check_seed, one_of, require, typed
 
-# Seen by the names of their files, because importing them imports JAX.
+# Found by file name, because importing a method imports JAX.
 METHODS = tuple(
     sorted(path.stem for path in (Path(__file__).parents[1] / "methods").glob("[a-z]*.py") if path.stem != "base")
 )

@@ -1,8 +1,8 @@
 """Decoded canvases kept in one memory-mapped file, for data sets that are read a hundred times.
 
 The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the sides, int32 [n], and the list of unreadable
-images as JSON. It is
-built under a name of its own, PATH.partial, and takes its place by renaming: a run that is killed leaves the old file.
+images as JSON. It is built under a name of its own, PATH.partial, and takes its place by renaming: a run that is killed
+leaves the old file.
 One process builds it, which holds the lock PATH.lock; all others that want it wait.
 """
 

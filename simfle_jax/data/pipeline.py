@@ -48,8 +48,7 @@ class TrainBatches:
             known to be bad, and before that as soon as chance can no longer explain so many among those drawn so far.
 
     Raises:
-        UserError: a batch larger than the data or not divisible among the processes; while iterating: no
-        readable
+        UserError: a batch larger than the data or not divisible among the processes; while iterating: no readable
             image at all, or too many bad ones.
     """
 

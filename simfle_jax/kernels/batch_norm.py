@@ -32,7 +32,7 @@ def normalise_batch(
 ) -> Normalised:
     """x normalised over all axes but the last, with the mean and biased variance it was normalised by.
 
-    The statistics are in float32 at least, for the running ones; they pass no gradient on.
+    The statistics are in float32 at least, for the running ones. No gradient flows through them.
     """
     return _forward(x, scale, bias)[0]
 

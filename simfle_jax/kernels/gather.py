@@ -11,6 +11,6 @@ def tokens_at(
 ) -> Float[Array, "batch kept feature"]:
     """The tokens of each image at its own places, which must differ from each other.
 
-    That they differ is said to XLA. It then writes the gradient; else a GPU adds it with atomic operations, slowly.
+    XLA is told so, and writes the gradient; otherwise a GPU adds it with atomic operations, slowly.
     """
     return jax.vmap(lambda own, at: own.at[at].get(unique_indices=True))(tokens, places)

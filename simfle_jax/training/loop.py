@@ -41,7 +41,7 @@ from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 
-WAIT = 1.0  # seconds; told is a save that stood still for longer
+WAIT = 1.0  # seconds; a save that blocks training for longer is told
 Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step
 
 
