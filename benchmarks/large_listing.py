@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.listing import peak
 from simfle_jax.data import kept_listing
 from simfle_jax.data.array_record import FORMAT
-from simfle_jax.data.listing import Listing
+from simfle_jax.data.listing import Listing, last_change
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.order import global_batch
 
@@ -60,7 +60,8 @@ def write(scratch: Path, count: int) -> None:
         (root / f"{number:04d}").mkdir(parents=True)
     for index in set(np.linspace(0, count - 1, kept_listing.SAMPLE, dtype=int).tolist()):
         (root / os.fsdecode(names[index])).write_bytes(b"1")
-    folders = frozenset([os.fsencode(root), *(os.fsencode(root / f"{number:04d}") for number in range(FOLDERS))])
+    paths = [os.fsencode(root), *(os.fsencode(root / f"{number:04d}") for number in range(FOLDERS))]
+    folders = {path: last_change(path) for path in paths}
     kept = kept_listing.Kept(Listing(names, frozenset(), folders), "0" * 64)
     kept_listing._write(str(root), str(scratch / "listing.npz"), kept)
     (scratch / "pack").mkdir()

@@ -186,6 +186,9 @@ def _image_size(pixels: Shaped[AnyArray, "batch height width channel"], sides: S
     return height, width
 
 
+NO_BLUR = 1e-3  # pixels: so small a sigma leaves every pixel as it is, where 0 would divide by 0
+
+
 def _strong_view(draws: Draws, images: Images, sides: Sides | None, views: ViewSettings) -> View:
     boxes = crop_boxes(draws, _image_size(images, sides), views.scale, views.ratio)
     planes = _crop_planes(images, boxes, views.size, draws.flip[:, 0] < views.flip)
@@ -194,7 +197,7 @@ def _strong_view(draws: Draws, images: Images, sides: Sides | None, views: ViewS
     if views.gray:
         planes = jnp.where(per_image(draws.gray[:, 0] < views.gray), luma(planes), planes)
     if max(views.blur):
-        low, high = views.blur
+        low, high = max(views.blur[0], NO_BLUR), views.blur[1]
         planes = blur(planes, low + (high - low) * draws.sigma[:, 0], blur_kernel(views.size))
     # The products of the crop may leave [0, 1] by a rounding error.
     return to_images(jnp.clip(planes, 0, 1))

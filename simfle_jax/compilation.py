@@ -10,6 +10,7 @@ import jax
 from jax.extend import backend
 
 from simfle_jax.errors import UserError
+from simfle_jax.host import schedulable_cores
 
 
 def use_cache() -> None:
@@ -27,7 +28,7 @@ def use_cache() -> None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simfle_jax")
         if platform == "cpu":
             # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out.
-            folder /= f"{os.environ.get('NPROC') or cores()}-cores"  # NPROC is what XLA asks first
+            folder /= f"{os.environ.get('NPROC') or schedulable_cores()}-cores"  # NPROC is what XLA asks first
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")
@@ -57,11 +58,6 @@ def require_device() -> str:
     there = ",".join(sorted(backend.backends()))
     jax.config.update("jax_platforms", wanted)
     raise UserError(f"JAX_PLATFORMS={wanted}, but the platforms here are {there}: set one of them, or unset it")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def once() -> dict[str, Any] | None:

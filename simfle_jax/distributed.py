@@ -71,6 +71,11 @@ def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> D
         return found
     if not by_hand:
         launchers.refuse_half(environ)
+    if found is None and options.coordinator is not None:
+        raise UserError(
+            "--coordinator is given, and nothing says how many processes there are: --processes=N and --process=I must be "
+            "given too, to join them by hand"
+        )
     if found is not None and options.mode == "on":
         return found
     if options.mode == "on":

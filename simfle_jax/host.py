@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import uuid
@@ -33,6 +34,23 @@ def host_folder(*names: str) -> Path:
             "name one on a disk of this machine with SIMFLE_CACHE_DIR=DIR"
         ) from None
     return folder
+
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container on Linux: microseconds of cores in each so many, or 'max'
+
+
+def schedulable_cores() -> int:
+    """The cores on which this process may be scheduled, in a job fewer than the machine has; what XLA goes by."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores() -> int:
+    """How many cores' time this process may use: a container may be scheduled on more than it has the time of."""
+    try:
+        quota, period = QUOTA.read_text().split()
+        return min(schedulable_cores(), max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or no limit
+        return schedulable_cores()
 
 
 def digest(text: str | bytes) -> str:

@@ -1,6 +1,7 @@
 """How the commands with settings start: flags, a locked config, and mistakes told in one line."""
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from simfle_jax.commands.presets import load_config
 from simfle_jax.config import WITHOUT_FACEMAE, flatten, today
 from simfle_jax.errors import UserError
 
+VARIANTS = ", or choose a trunk by its name, as in --config=configs/simfle.py:resnet18"
 HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 
 
@@ -60,16 +62,23 @@ def start(call: Callable[[], None], description: str | None, argv: list[str] | N
 
 
 def _parse(argv: list[str]) -> None:
+    # A shell leaves the ~ in --workdir=~/run as it is, and the folder would be called that.
+    argv = [re.sub(r"^(--?[\w.]+=)(~/.*)", lambda m: m[1] + os.path.expanduser(m[2]), text) for text in argv]
     known = _known_settings(argv)
     argv = [today(argument, known) for argument in argv]
     _check_overrides(argv, known)
     sys.argv[1:] = argv  # config_flags looks there for the overrides
     try:
-        flags.FLAGS(sys.argv)
+        rest = flags.FLAGS(sys.argv)[1:]
     except flags.Error as error:
         raise UserError(_flag_message(_one_line(error))) from None
     except (TypeError, ValueError) as error:  # what ml_collections raises for a value of another type
         raise UserError(f"a value on the command line does not fit its setting: {_one_line(error)}") from None
+    if rest:
+        raise UserError(
+            f"{rest[0]!r} is no flag and would change nothing: write --config.KEY=VALUE, with the = and in quotes where "
+            "there are blanks"
+        )
     _check_method(argv)
 
 
@@ -99,6 +108,9 @@ def _known_settings(argv: list[str]) -> dict[str, Any]:
 def _check_overrides(argv: list[str], known: dict[str, Any]) -> None:
     """Refuses an override of a setting that there is not, and names the nearest."""
     for key in (match[1] for argument in argv if (match := re.match(r"--?(?:no)?config\.([\w.]+)", argument))):
+        if any(name.startswith(f"{key}.") for name in known):
+            of = ", ".join(name for name in sorted(known) if name.startswith(f"{key}."))
+            raise UserError(f"{key} is a group of settings: change one of {of}" + (VARIANTS if key == "trunk" else ""))
         if key not in known:
             last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
             near = difflib.get_close_matches(key, known, n=1) or [

@@ -157,6 +157,7 @@ def _import_run(args: argparse.Namespace) -> str:
     from simfle_jax.runs import folder as folders
     from simfle_jax.runs.bucket_checkpoints import open_checkpoints
     from simfle_jax.training import published
+    from simfle_jax.training.fitting import with_canvas
     from simfle_jax.training.loop import crop
     from simfle_jax.training.restore import identity, upgraded_identity
     from simfle_jax.training.state import trunk_of
@@ -166,7 +167,9 @@ def _import_run(args: argparse.Namespace) -> str:
         raise UserError(f"{args.target} holds something already: give a new folder")
     config = run_settings(args.config, args.set, args.data)
     published.check_published(config)
-    steps, fingerprint = _data_facts(config)
+    source = _data_of(config)
+    steps, fingerprint = len(source) // config.batch_size, source.fingerprint
+    config = with_canvas(config, source, args.target)
     found = published.read_published(args.source)
     state = published.to_state(found, config, steps, args.source)
     folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
@@ -201,8 +204,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _data_facts(config: Any) -> tuple[int, str]:
-    """Steps of an epoch over a run's images, and their fingerprint."""
+def _data_of(config: Any) -> Any:
+    """A run's images; raises UserError."""
     from simfle_jax.data.mixing import open_mixed
     from simfle_jax.data.opening import open_source
 
@@ -212,7 +215,7 @@ def _data_facts(config: Any) -> tuple[int, str]:
     source = open_mixed(mixed) if mixed else open_source(config.data.source, config.data.path)
     if len(source) < config.batch_size:
         raise UserError(f"batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
-    return len(source) // config.batch_size, source.fingerprint
+    return source
 
 
 def _export_run(args: argparse.Namespace) -> str:
@@ -223,7 +226,8 @@ def _export_run(args: argparse.Namespace) -> str:
     published.check_published(restore.run_config(args.source))
     config, state = restore.run_state(args.source)
     data = dataclasses.replace(config.data, path=args.data or config.data.path)
-    steps, fingerprint = _data_facts(dataclasses.replace(config, data=data))
+    source = _data_of(dataclasses.replace(config, data=data))
+    steps, fingerprint = len(source) // config.batch_size, source.fingerprint
     facts, step = restore.recorded_facts(args.source, state), int(state.step)
     if facts["data_fingerprint"] not in ("unknown", fingerprint):
         raise UserError(

@@ -23,6 +23,7 @@ from simfle_jax.config import check_seed
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.synthetic_faces import IMAGES_PER_IDENTITY, PRESETS, Strengths, contact_sheet, draw_face
 from simfle_jax.errors import UserError
+from simfle_jax.host import cores
 from simfle_jax.progress import Progress
 from simfle_jax.storage import on_disk
 
@@ -129,15 +130,11 @@ def _in_parallel(draw: functools.partial, jobs: list[tuple[str, int]]) -> list[t
     progress = Progress(len(jobs), "drawing faces")
     results = []
     # spawn: a fork of a process with running threads can hang.
-    with multiprocessing.get_context("spawn").Pool(_cores()) as pool:
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
         for result in pool.imap(draw, jobs, chunksize=64):
             results.append(result)
             progress.update(len(results))
     return results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_one(out: str, seed: int, size: int, strengths: Strengths, job: tuple[str, int]) -> tuple[str, np.ndarray]:

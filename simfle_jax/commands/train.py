@@ -37,8 +37,10 @@ def _run(config: Any, workdir: str) -> None:
 
         if not in_bucket[0]:
             existing_folder(settings.data.path)  # several processes tell a wrong path together, later
+    from simfle_jax import compilation
     from simfle_jax.evaluation.monitor import make_monitor
     from simfle_jax.reporting.live import make_live
     from simfle_jax.training.loop import train
 
+    compilation.require_device()
     train(settings, workdir, flags.FLAGS.peer_timeout, make_monitor(settings), make_live(settings))

@@ -1,7 +1,7 @@
 """Settings: what they mean (settings), what they may be (checks), what they were called before (schema)."""
 
 from simfle_jax.config.checks import pretraining
-from simfle_jax.config.schema import SCHEMA, today, upgrade
+from simfle_jax.config.schema import SCHEMA, today, upgrade, without_places
 from simfle_jax.config.settings import (
     WITHOUT_FACEMAE,
     Config,
@@ -41,4 +41,5 @@ __all__ = [
     "typed",
     "upgrade",
     "with_defaults",
+    "without_places",
 ]

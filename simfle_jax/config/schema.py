@@ -28,6 +28,8 @@ MOVED = {
 # What schema 1 did not name.
 ADDED = {"trunk.kind": "bottleneck", "trunk.patch": 16, "trunk.heads": 0}
 
+PLACES = ("data.path", "data.cache", "data.listing", "monitor.path")
+
 
 def upgrade(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded config of any earlier version in today's form, without its schema number.
@@ -64,6 +66,16 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
                 raise UserError(f"config: {one} must be a group of settings, as {key} says")
         room[name] = value
     return tree
+
+
+def without_places(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings without what only says where a file or folder lies, which may move, or be called otherwise elsewhere."""
+    found = {key: value for key, value in flat.items() if key not in PLACES}
+    if "trunk.init_from" in found:
+        found["trunk.init_from"] = bool(found["trunk.init_from"])  # read at step 0 alone
+    if "data.sources" in found:
+        found["data.sources"] = [re.sub("@.*=", "@=", entry) for entry in found["data.sources"]]
+    return found
 
 
 def today(argument: str, known: Container[str] = ()) -> str:

@@ -98,7 +98,7 @@ def cached(
         Interrupted: `stopped` said so; what was built is removed.
     """
     key = hashlib.sha256(f"{FORMAT}\n{source.fingerprint}\n{canvas}\n{least}".encode()).hexdigest()
-    if os.path.isdir(path):
+    if os.path.isdir(path) or path.endswith(os.sep):
         path = os.path.join(path, f"canvases-{key[:16]}")
     _check_replaceable(path)
     if (found := _open(path, source, canvas, key)) is not None:

@@ -5,19 +5,18 @@ A file that was added, removed or renamed changes the time of its folder; one th
 the few.
 """
 
-import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from simfle_jax.data.listing import THREADS, Listing, file_size, list_images
+from simfle_jax.data.listing import THREADS, Listing, file_size, last_change, list_images
 from simfle_jax.errors import UserError
 
 FORMAT = "simfle listing 1"
@@ -65,7 +64,7 @@ def _read(root: str, file: str) -> tuple[Kept | None, str]:
             joined, ends = arrays["names"].tobytes(), arrays["ends"].tolist()
         if facts["format"] != FORMAT:
             raise ValueError
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
         raise UserError(f"{file} is no listing: {MEANING}; give another --config.data.listing=FILE") from None
     folders = {bytes.fromhex(path): time for path, time in facts["folders"].items()}
     if differing := next((path for path, time in _times(root, folders).items() if folders[path] != time), None):
@@ -75,24 +74,19 @@ def _read(root: str, file: str) -> tuple[Kept | None, str]:
         if file_size(f"{root}/{os.fsdecode(names[int(index)])}") != size:
             return None, f"{os.fsdecode(names[int(index)])} has another size"
     nowhere = frozenset(names[index] for index in facts["nowhere"])
-    return Kept(Listing(names, nowhere, frozenset(folders)), facts["fingerprint"]), ""
+    return Kept(Listing(names, nowhere, folders), facts["fingerprint"]), ""
 
 
-def _times(root: str, folders: Any) -> dict[bytes, int]:
-    """When each folder was last changed, in nanoseconds; 0: it is gone."""
-
-    def time_of(folder: bytes) -> int:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return os.stat(os.path.join(os.fsencode(root), folder)).st_mtime_ns
-        return 0
-
+def _times(root: str, folders: Iterable[bytes]) -> dict[bytes, int]:
+    """When each folder was last changed, as `last_change` tells."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(folders, pool.map(time_of, folders)))
+        paths = (os.path.join(os.fsencode(root), folder) for folder in folders)
+        return dict(zip(folders, pool.map(last_change, paths)))
 
 
-def _below(root: str, folders: frozenset[bytes]) -> list[bytes]:
-    """The folders as they are seen from `root`, which other hosts may call otherwise."""
-    return sorted(os.path.relpath(folder, os.path.realpath(os.fsencode(root))) for folder in folders)
+def _below(root: str, folder: bytes) -> bytes:
+    """The folder as it is seen from `root`, which other hosts may call otherwise."""
+    return os.path.relpath(folder, os.path.realpath(os.fsencode(root)))
 
 
 def _write(root: str, file: str, kept: Kept) -> None:
@@ -101,7 +95,7 @@ def _write(root: str, file: str, kept: Kept) -> None:
     facts = {
         "format": FORMAT,
         "fingerprint": kept.fingerprint,
-        "folders": {folder.hex(): time for folder, time in _times(root, _below(root, folders)).items()},
+        "folders": {_below(root, folder).hex(): time for folder, time in sorted(folders.items())},
         "sizes": {index: file_size(f"{root}/{os.fsdecode(names[index])}") for index in sorted(few)},
         "nowhere": [index for index, name in enumerate(names) if name in nowhere] if nowhere else [],
     }

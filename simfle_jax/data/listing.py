@@ -4,7 +4,7 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,12 +26,13 @@ class Entry(NamedTuple):
 class Listing(NamedTuple):
     """Sorted paths relative to the folder, those among them that are links to nowhere, and the folders that were read.
 
-    The latter by their real paths.
+    The latter by their real paths, with the time of each one's last change *before* it was read: one that changes
+    while the others are read is seen to have changed.
     """
 
     names: list[bytes]
     nowhere: frozenset[bytes]
-    folders: frozenset[bytes]
+    folders: Mapping[bytes, int]
 
 
 def list_images(root: str) -> Listing:
@@ -44,7 +45,7 @@ def list_images(root: str) -> Listing:
         UserError: a folder that cannot be listed.
     """
     names, nowhere = list[bytes](), set[bytes]()
-    listed = set[bytes]()
+    listed = dict[bytes, int]()
     # By their path and not as found: the folders behind the first are walked, with the links in them, then the next.
     links = [(b"", os.path.realpath(os.fsencode(root)))]
     while links:
@@ -56,17 +57,25 @@ def list_images(root: str) -> Listing:
                 names.append(place)
                 if not entry.kind:
                     nowhere.add(place)
-    return Listing(sorted(names), frozenset(nowhere), frozenset(listed))
+    return Listing(sorted(names), frozenset(nowhere), listed)
 
 
-def _walk(top: bytes, prefix: bytes, listed: set[bytes]) -> Iterator[tuple[bytes, Entry]]:
+def last_change(folder: bytes) -> int:
+    """When a folder was last changed, in nanoseconds; 0: it is gone."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _walk(top: bytes, prefix: bytes, listed: dict[bytes, int]) -> Iterator[tuple[bytes, Entry]]:
     """The relative path and entry of every file and link below the real folder `top`, unless `listed` has its folder."""
     pending = [(top, prefix)]
     while pending:
         folder, prefix = pending.pop()
         if folder in listed:
             continue
-        listed.add(folder)
+        listed[folder] = last_change(folder)
         for entry in entries(folder):
             if stat.S_ISDIR(entry.kind) and not entry.is_link:
                 pending.append((entry.path, prefix + entry.name + b"/"))

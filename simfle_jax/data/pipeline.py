@@ -5,7 +5,6 @@ The order is a function of (seed, step) alone (`order.global_batch`); neither th
 
 import contextlib
 import math
-import os
 from collections.abc import Generator, Iterator
 
 import grain
@@ -16,6 +15,7 @@ from simfle_jax.data.order import steps_per_epoch
 from simfle_jax.data.reading import KEEP, Decoded, EvalBatch, Reader, TrainBatch, examples, joined
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
+from simfle_jax.host import cores
 
 # Images of an evaluation that a thread decodes at a time. An accelerator's batch of 512 in one thread would leave the
 # other cores idle at the beginning, at the end, and all the time where the data are a batch or two.
@@ -161,14 +161,9 @@ def decoded_in_order(
 
 
 def _prefetched(batches: TrainBatch | EvalBatch, threads: int) -> grain.DatasetIterator:
-    threads = threads or _cores()
+    threads = threads or cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + BATCHES_AHEAD)
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
-
-
-def _cores() -> int:
-    """The cores this process may use, which in a container or a job are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_batch(count: int, batch_size: int, process_count: int) -> None:

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.checkpoint import Checkpoints, State, checked_number
-from simfle_jax.runs.mirror import Mirror, mirror_of
+from simfle_jax.runs.mirror import LostCopy, Mirror, mirror_of
 from simfle_jax.runs.peers import gather_texts, together
 from simfle_jax.storage import NoAccess
 
@@ -82,8 +82,8 @@ class BucketCheckpoints(Checkpoints):
         (step, writing), self._writing = self._writing, None
         try:
             writing.result()
-        except NoAccess as error:
-            raise NoAccess(f"{error} {self._newest()}") from None
+        except (NoAccess, LostCopy) as error:
+            raise type(error)(f"{error} {self._newest()}") from None
         except (OSError, ValueError, UserError) as error:
             reason = " ".join(str(error).split())
             if last:

@@ -230,7 +230,11 @@ class Checkpoints(SavedCheckpoints):
     waited = 0.0  # seconds that the last `save` stood still until the one before it was written
 
     def __init__(self, workdir: str | os.PathLike, keep: int = 2):
-        self._open(workdir, ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True))
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, step_prefix=None, create=True,
+            cleanup_tmp_directories=True,  # of saves that were killed, each as large as a checkpoint; the lock is held
+        )  # fmt: skip
+        self._open(workdir, options)
         self._saving: int | None = None
 
     def save(self, state: State, wait: bool = False) -> None:

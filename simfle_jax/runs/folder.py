@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simfle_jax.config import flatten
+from simfle_jax.config import flatten, without_places
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.bucket_lock import BucketLock
@@ -35,6 +35,7 @@ def claim(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade
     folder = Path(workdir)
     recorded = folder / "config.json"
     if recorded.exists():
+        _check_kind(recorded, settings)
         if is_begun(folder):
             _check_same(upgrade(read_settings(folder)), settings, folder)
     elif folder.is_file() or (folder.is_dir() and any(not _is_ours(path.name) for path in folder.iterdir())):
@@ -56,6 +57,7 @@ def take(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade)
     try:
         if mirror:
             mirror.fetch(mirror.left)  # another one may have been at it since
+            mirror.remove_remains()
         claim(workdir, settings, upgrade)
         if mirror:
             mirror.push()
@@ -122,14 +124,48 @@ def _write(folder: Path, settings: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", settings)
-        write_json(folder / "environment.json", environment())
+        write_json(folder / "environment.json", _environments(folder))
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; mend that, or give another --workdir") from None
 
 
+def _check_kind(recorded: Path, settings: dict[str, Any]) -> None:
+    """Raises UserError for the folder of a probe where a pre-training is to be, and the other way round."""
+    try:
+        found = parse_json(recorded.read_text())
+    except (OSError, ValueError):  # told where it is needed
+        return
+    kinds = {True: "a probe", False: "a pre-training"}
+    theirs, ours = ("protocol" in each for each in (found if isinstance(found, dict) else settings, settings))
+    if theirs != ours:
+        raise UserError(
+            f"{recorded.parent} is the folder of {kinds[theirs]}, not of {kinds[ours]}: give another --workdir"
+        )
+
+
+def _environments(folder: Path) -> dict[str, Any]:
+    """That in which the run was begun, and in `later_starts` those that differ from the one before them."""
+    now, file = environment(), folder / "environment.json"
+    try:
+        before = parse_json(file.read_text()) if is_begun(folder) else {}
+    except (OSError, ValueError):
+        before = {}
+    if not isinstance(before, dict) or not before:
+        return now
+    later = before.get("later_starts", [])
+    last = later[-1] if later else before
+    same = all(last.get(key) == value for key, value in now.items() if key != "time")
+    return before if same else before | {"later_starts": [*later, now]}
+
+
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     before, now = flatten(old), flatten(new)
-    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in FREE]
+    kept, given = without_places(before), without_places(now)
+    changed = [key for key in sorted(kept | given) if kept.get(key) != given.get(key) and key not in FREE]
+    if not before.get("data.canvas") and not before.get(
+        "data.fitted", 1
+    ):  # of a converted checkpoint: nobody has looked yet
+        changed = [key for key in changed if key != "data.fitted"]
     if changed:
         key = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""

@@ -1,12 +1,15 @@
 """metrics.jsonl: what a run tells of its steps."""
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simfle_jax.data.read_back import parse_json
+from absl import logging
+
+from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.writers import Picture, Writer
@@ -21,7 +24,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, resume_step: int, writers: Sequence[Writer] = ()):
-        self.path, self.writers = folder / "metrics.jsonl", writers
+        self.path, self.writers = folder / "metrics.jsonl", list(writers)
         kept = [line for line in self._lines() if line["step"] <= resume_step]
         self.earlier, self.seconds = kept, kept[-1]["seconds"] if kept else 0.0
         text = "".join(json.dumps(line) + "\n" for line in kept)
@@ -54,8 +57,17 @@ class MetricsLog:
             except OSError:
                 os.truncate(self.path, whole)  # half a line would hide all that come after it
                 raise
-        for writer in self.writers:
-            writer.write(values)
+        for writer in self.writers[:]:
+            try:
+                writer.write(values)
+            except (
+                Exception
+            ) as error:  # packages of others: whatever they raise, a run must not end for its optional log
+                self.writers.remove(writer)
+                logging.warning(
+                    "%s takes no more metrics (%s) and is left out; metrics.jsonl has all, and training goes on",
+                    writer.name, one_line(error),
+                )  # fmt: skip
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -63,12 +75,24 @@ class MetricsLog:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits until the other writers have written; what goes wrong with one of them is told."""
         for writer in self.writers:
-            with or_warn("the end of an optional log"):
+            with _told(f"the end of {writer.name}"):
                 writer.close(kind is None)
 
     def show(self, pictures: Sequence[Picture]) -> None:
         """Hands pictures to the other writers; what goes wrong with one costs that one."""
         for writer in self.writers:
             for picture in pictures:
-                with or_warn(f"{picture.name} of step {picture.step}"):
+                with _told(f"{picture.name} of step {picture.step}"):
                     writer.show(picture)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """As `or_warn`, of whatever another package raises."""
+    with or_warn(what):
+        try:
+            yield
+        except (OSError, UserError):
+            raise
+        except Exception as error:
+            raise UserError(one_line(error)) from None

@@ -32,8 +32,15 @@ from simfle_jax.storage import Bucket, NoAccess, Unreachable, is_bucket, safe_be
 EVERY = 30.0  # seconds between two copies of what changed
 THREADS = 8
 MANIFEST = re.compile(r"checkpoints/(\d+)\.json")
+LIST = re.compile(r"checkpoints/(damaged-)?\d+\.json")
 OURS = ("config.json", "encoder.safetensors", "probe.safetensors")  # one of them is in every folder of ours
+KEPT = (*OURS, "environment.json", "metrics.jsonl")  # the program never removes these
+LISTS = re.compile(r"(^|/)bad_images\w*\.txt$")
 REWRITTEN = ("encoder.safetensors",)  # of a run that trains: it is not read, and large
+
+
+class LostCopy(UserError):
+    """Files of a run were removed from the folder on this machine in which it works."""
 
 
 class Mirror:
@@ -48,9 +55,10 @@ class Mirror:
         self._sent: dict[str, tuple[int, int]] = {}
         self._pushing = threading.Lock()
         self._ended = threading.Event()
-        self._problem: NoAccess | None = None
+        self._problem: NoAccess | LostCopy | None = None
         self.steps: list[int] = []
         self.left: tuple[str, ...] = ()
+        self._unlisted: list[str] = []  # folders of checkpoints that are to be removed after the next good one
 
     # ---------------------------------------------------------------- small files
 
@@ -82,15 +90,25 @@ class Mirror:
         return data is not None
 
     def push(self) -> None:
-        """Copies what changed to the bucket, in the order in which it was written; removes what was removed."""
+        """Copies what changed to the bucket, in the order in which it was written; removes lists that were removed.
+
+        Raises:
+            LostCopy: somebody removed files here. Nothing is copied then: what the run begins anew would replace them.
+        """
         with self._pushing:
             files = {path.relative_to(self.folder).as_posix(): path for path in _files(self.folder)}
+            if lost := sorted(name for name in self._sent.keys() - files.keys() if name in KEPT):
+                raise LostCopy(
+                    f"{lost[0]} of {self.location} was removed from {self.folder} on this machine, by something that "
+                    "cleans folders: let SIMFLE_CACHE_DIR be one that stays, and the same command goes on"
+                )
             for name, path in sorted(files.items(), key=lambda item: item[1].stat().st_mtime_ns):
                 if self._sent.get(name) != (stamp := _stamp(path)):
                     self.bucket.write(name, path.read_bytes())
                     self._sent[name] = stamp
             for name in self._sent.keys() - files.keys():
-                self.bucket.remove(name)
+                if LISTS.search(name):  # the program removes no other file, and a bucket keeps what others remove
+                    self.bucket.remove(name)
                 del self._sent[name]
 
     def keep_pushing(self) -> None:
@@ -100,7 +118,7 @@ class Mirror:
             while not self._ended.wait(EVERY):
                 try:
                     self.push()
-                except NoAccess as error:
+                except (NoAccess, LostCopy) as error:
                     self._problem = error
                 except (UserError, OSError) as error:  # OSError: a file was removed meanwhile
                     logging.warning("%s", error)
@@ -112,7 +130,7 @@ class Mirror:
         self._ended.set()
 
     def check(self) -> None:
-        """Raises NoAccess if the bucket did not let the last copy in."""
+        """Raises the NoAccess or LostCopy for which the last copy was not made."""
         if self._problem:
             raise self._problem
 
@@ -121,6 +139,7 @@ class Mirror:
     def push_checkpoint(self, step: int, keep: int) -> None:
         """Copies checkpoints/STEP, its list of files last, and removes the oldest beyond `keep`."""
         folder, place = self.folder / "checkpoints" / str(step), f"{step}-{secrets.token_hex(4)}"
+        self._unlisted.append(place)
         files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
         def send(name: str) -> dict[str, Any]:
@@ -132,16 +151,35 @@ class Mirror:
             described = dict(zip(files, pool.map(send, files)))
         manifest = {"folder": place, "files": described}
         self.bucket.write(f"checkpoints/{step}.json", json.dumps(manifest, indent=1).encode())
+        self._unlisted.remove(place)
         self.steps = sorted({step, *self.steps}, reverse=True)
         for old in self.steps[keep:]:
             self._remove_checkpoint(old)
         self.steps = self.steps[:keep]
+        for remains in self._unlisted[:]:
+            self._empty(remains)
+
+    def remove_remains(self) -> None:
+        """Removes what no list names: checkpoints that a killed run was copying, or removing. Only who holds the lock may."""
+        names = self.bucket.names("checkpoints/")
+        listed = {self._list(name).get("folder") for name in names if LIST.fullmatch(name)}
+        if None not in listed:  # a list that cannot be read may name any of them
+            found = (re.match(r"checkpoints/(\d+-[0-9a-f]{8})/", name) for name in names)
+            for place in {each[1] for each in found if each} - listed:
+                self._empty(place)
+
+    def _empty(self, place: str) -> None:
+        """Removes the files of a checkpoint that no list names any more."""
+        for name in self.bucket.names(f"checkpoints/{place}/"):
+            self.bucket.remove(name)
+        if place in self._unlisted:
+            self._unlisted.remove(place)
 
     def _remove_checkpoint(self, step: int) -> None:
         manifest = self._manifest(step)
         self.bucket.remove(f"checkpoints/{step}.json")
-        for name in manifest.get("files", ()):
-            self.bucket.remove(f"checkpoints/{manifest['folder']}/{name}")
+        if manifest:
+            self._unlisted.append(manifest["folder"])
 
     def fetch_checkpoint(self, step: int) -> str:
         """Brings a checkpoint to checkpoints/STEP; what is damaged in it, or ''."""
@@ -176,8 +214,12 @@ class Mirror:
         logging.warning("the damaged checkpoint is kept as %s/%s; remove it when it is of no use", self.location, aside)
 
     def _manifest(self, step: int) -> dict[str, Any]:
+        return self._list(f"checkpoints/{step}.json")
+
+    def _list(self, name: str) -> dict[str, Any]:
+        """What a list of a checkpoint's files holds; nothing where it cannot be read."""
         try:
-            found = json.loads(self.bucket.read(f"checkpoints/{step}.json") or b"")
+            found = json.loads(self.bucket.read(name) or b"")
             return found if {"folder", "files"} <= found.keys() else {}
         except (ValueError, AttributeError):
             return {}
@@ -225,7 +267,7 @@ def named_by(folder: Path, location: str) -> Iterator[None]:
     _named[str(folder)] = location.rstrip("/")
     try:
         yield
-    except (NoAccess, Unreachable):
+    except (NoAccess, Unreachable, LostCopy):
         raise
     except UserError as error:
         raise type(error)(named(str(error))) from None

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from simfle_jax.config import flatten
+from simfle_jax.config import flatten, without_places
 from simfle_jax.errors import UserError
 from simfle_jax.runs.environment import environment
 
@@ -74,7 +74,7 @@ def check_same(settings: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    here = {f"config.{key}": value for key, value in flatten(settings).items() if key != "data.path"}
+    here = {f"config.{key}": value for key, value in without_places(flatten(settings)).items()}
     facts = environment()
     here |= {"code": facts["git_commit"], "devices of the process": jax.local_device_count()}
     here |= {f"package {name}": version for name, version in facts["packages"].items()}

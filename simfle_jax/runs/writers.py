@@ -1,5 +1,6 @@
 """Optional destinations of the same metrics that metrics.jsonl holds, and of the pictures of the live report."""
 
+import errno
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simfle_jax.config import Config, as_dict
-from simfle_jax.errors import lacks
+from simfle_jax.data.read_back import one_line
+from simfle_jax.errors import UserError, lacks
 from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.mirror import shown
 
@@ -24,6 +26,7 @@ class Picture(NamedTuple):
 class Writer(NamedTuple):
     """Takes the lines of metrics.jsonl, and pictures. `close` is told whether the run came to a good end."""
 
+    name: str
     write: Callable[[dict[str, Any]], None]
     show: Callable[[Picture], None]
     close: Callable[[bool], None]
@@ -47,17 +50,29 @@ def _tensorboard(config: Config, folder: Path, start: int) -> Writer:
     # A killed run may have written steps beyond its checkpoint, which are now done again: those are to be dropped.
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
+    def require_thread() -> None:
+        # The package's thread ends without a word where its disk is full. The queue to it then fills, and blocks for ever.
+        worker = getattr(getattr(getattr(writer, "file_writer", None), "event_writer", None), "_worker", None)
+        if worker is not None and not worker.is_alive():
+            raise OSError(errno.EPIPE, "its thread has ended")
+
     def write(values: dict[str, Any]) -> None:
+        require_thread()
         for name, value in values.items():
             writer.add_scalar(name, value, values["step"])
         writer.flush()
 
     def show(picture: Picture) -> None:
+        require_thread()
         writer.add_image(picture.name, picture.pixels, picture.step, dataformats="HWC")
         writer.flush()
 
-    # A thread writes the values, and flushing does not wait for it: a folder that is copied would lack the last ones.
-    return Writer(write, show, lambda good: writer.close())
+    def close(good: bool) -> None:
+        # A thread writes the values, and flushing does not wait for it: a folder that is copied would lack the last ones.
+        require_thread()
+        writer.close()
+
+    return Writer("TensorBoard", write, show, close)
 
 
 def _wandb(config: Config, folder: Path, start: int) -> Writer:
@@ -66,10 +81,15 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
         import wandb
     except ImportError:
         raise lacks("config: wandb", "wandb", "report") from None
-    run = wandb.init(
-        project="simfle-jax", name=Path(shown(folder)).name, dir=folder, config=as_dict(config), id=_wandb_id(folder, start),
-        resume="allow",
-    )  # fmt: skip
+    try:
+        run = wandb.init(
+            project="simfle-jax", name=Path(shown(folder)).name, dir=folder, config=as_dict(config),
+            id=_wandb_id(folder, start), resume="allow",
+        )  # fmt: skip
+    except Exception as error:  # its own classes, of which none is ours to import
+        raise UserError(
+            f"config: wandb cannot begin ({one_line(error)}): see to it, or set WANDB_MODE=offline, or leave it out"
+        ) from None
 
     def show(picture: Picture) -> None:
         # Into the step that W&B is at: it takes nothing of an earlier one, which the checkpoint's may be.
@@ -79,7 +99,7 @@ def _wandb(config: Config, folder: Path, start: int) -> Writer:
     def close(good: bool) -> None:
         run.finish(exit_code=0 if good else 1)
 
-    return Writer(lambda values: run.log(values, step=values["step"]), show, close)
+    return Writer("W&B", lambda values: run.log(values, step=values["step"]), show, close)
 
 
 def _wandb_id(folder: Path, start: int) -> str:

@@ -128,15 +128,15 @@ def crop(config: Config) -> str:
 
 def prepare(config: Config, train_step: TrainStep, mesh: Any, checkpoints: Checkpoints) -> tuple[TrainState, Any]:
     """The state to start from, in place on the devices, and the compiled step with its state donated."""
-    initial = initial_trunk(config.trunk, config.image_size)
-
-    def fresh() -> TrainState:
-        return train_step.fresh_state(initial)
-
-    shapes = jax.eval_shape(fresh)
+    shapes = jax.eval_shape(train_step.fresh_state)
     shardings = parallel.state_shardings(mesh, shapes, config.shard_state)
     state = checkpoints.restore(shapes, shardings)
     if state is None:
+        initial = initial_trunk(config.trunk, config.image_size)  # its file may be gone when the run goes on
+
+        def fresh() -> TrainState:
+            return train_step.fresh_state(initial)
+
         state = jax.jit(fresh, out_shardings=shardings, compiler_options=compilation.once())()
     return state, step_program(train_step, shapes, shardings)
 
@@ -177,19 +177,24 @@ class Run:
             self.log if self.main else contextlib.nullcontext(),
             contextlib.closing(self.live) if self.live else contextlib.nullcontext(),
         ):
-            with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
-                on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
-                for step, images in enumerate(on_devices, start):
-                    state, metrics = step_function(state, images)
-                    self._after_step(step + 1, state, metrics)
-                    self.watch.beat(step + 1)
-                    if stop.asked(step + 1):
-                        self._save(state, metrics, step + 1, wait=True)
-                        stop.leave(step + 1)
-            self._flush()
-            if self.live and start < self.total:
-                self.watch.rest()
-                self.log.show(self.live.last())
+            if start < self.total:
+                state = self._steps(state, step_function, start)
+        return state
+
+    def _steps(self, state: TrainState, step_function: Any, start: int) -> TrainState:
+        with Stop() as stop, self._batches(start, stop) as batches, self.bad_images.of(batches):
+            on_devices = parallel.ahead(map(canvases.of_batch, batches), self.mesh, self.total - start)
+            for step, images in enumerate(on_devices, start):
+                state, metrics = step_function(state, images)
+                self._after_step(step + 1, state, metrics)
+                self.watch.beat(step + 1)
+                if stop.asked(step + 1):
+                    self._save(state, metrics, step + 1, wait=True)
+                    stop.leave(step + 1)
+        self._flush()
+        if self.live:
+            self.watch.rest()
+            self.log.show(self.live.last())
         return state
 
     def _batches(self, start: int, stop: Stop) -> TrainBatches:

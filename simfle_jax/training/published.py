@@ -93,7 +93,9 @@ def to_state(found: Published, config: Config, steps_per_epoch: int, where: str 
     _check_positions(arrays, entries, where)
     trees = torch_names.to_ours(entries, arrays)
     step = _step(found, steps_per_epoch)
-    opt_state = optax.tree_utils.tree_set(train_step.tx.init(trees["params"]), count=jnp.int32(step))
+    # The schedule's count. That of Adam's moments, which are empty, stays 0: they are corrected for it.
+    of_schedule = lambda path, _: getattr(path[-1], "tuple_name", "") != "ScaleByAdamState"  # noqa: E731
+    opt_state = optax.tree_utils.tree_set(train_step.tx.init(trees["params"]), of_schedule, count=jnp.int32(step))
     if found.optimizer and config.optimizer.name == "sgd":
         buffers, moved = torch_sgd.read_momentum(found.optimizer, entries, where), torch_sgd.moved(entries)
         check_shapes(buffers, moved, expected, f"the optimizer in {where}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -89,14 +90,35 @@ def test_files_are_copied_in_order_and_come_back(server, monkeypatch):
         (folder / ".metrics.1").write_text("half")
         mirror.push()
         assert written == ["config.json", "metrics.jsonl", "a/results.json"]
+        (folder / "bad_images.txt").write_text("a")
+        mirror.push()
         (folder / "metrics.jsonl").write_text("more")
-        (folder / "a/results.json").unlink()
-    assert written[3:] == ["metrics.jsonl"] and not folder.exists() and mirror_of(folder) is None
+        (folder / "a/results.json").unlink()  # by somebody: the bucket keeps it
+        (folder / "bad_images.txt").unlink()  # as the program does where nothing is left to list
+    assert written[3:] == ["bad_images.txt", "metrics.jsonl"] and not folder.exists() and mirror_of(folder) is None
     with borrowed("s3://bucket/run") as copy:
-        assert sorted(path.name for path in copy.iterdir()) == ["config.json", "metrics.jsonl"]
+        assert sorted(path.name for path in copy.iterdir()) == ["a", "config.json", "metrics.jsonl"]
         assert (copy / "metrics.jsonl").read_text() == "more"
     with borrowed("s3://bucket/run/metrics.jsonl") as copy:
         assert copy.read_text() == "more"
+
+
+@pytest.mark.parametrize("lost", ["config.json", "metrics.jsonl", ""])
+def test_what_cleans_the_copy_on_this_machine_costs_nothing_in_the_bucket(server, lost):
+    with (
+        pytest.raises(UserError, match=r"was removed from .* on this machine.* let SIMFLE_CACHE_DIR be one that stays"),
+        opened("gs://bucket/run") as folder,
+    ):
+        for name in ("config.json", "metrics.jsonl", "environment.json"):
+            (folder / name).write_text(name)
+        mirror_of(folder).push()
+        held = dict(server.buckets["bucket"])
+        shutil.rmtree(folder) if not lost else (folder / lost).unlink()
+        if lost == "metrics.jsonl":
+            (folder / "config.json").write_text("another")
+    assert server.buckets["bucket"] == held
+    with borrowed("gs://bucket/run") as copy:
+        assert (copy / "metrics.jsonl").read_text() == "metrics.jsonl"
 
 
 def test_wandb_knows_the_run_by_its_name_in_the_bucket_and_its_files_get_there(server, monkeypatch):
@@ -180,6 +202,34 @@ def test_a_checkpoint_without_its_list_is_none_and_a_damaged_one_is_told(saved, 
     assert reader(tmp_path).steps == [6] and "run/checkpoints/damaged-9.json" in saved
     del saved["run/checkpoints/6.json"]
     assert reader(tmp_path).steps == []
+
+
+def test_what_a_killed_copy_left_is_removed(saved, tmp_path, monkeypatch):
+    writer = Mirror("gs://bucket/run", tmp_path / "writer")
+    (writer.folder / "checkpoints/12/state").mkdir(parents=True)
+    (writer.folder / "checkpoints/12/state/a").write_bytes(b"12")
+    writer.fetch()
+    with monkeypatch.context() as patch:
+
+        def cut_short(self, name, data):
+            if name.endswith(".json"):
+                raise UserError("no network")
+            return write(self, name, data)
+
+        write = Bucket.write
+        patch.setattr(Bucket, "write", cut_short)
+        with pytest.raises(UserError, match="no network"):
+            writer.push_checkpoint(12, keep=2)
+    remains = {name for name in saved if "/12-" in name}
+    assert remains
+    other = Mirror("gs://bucket/run", tmp_path / "writer")  # the next start, which holds the lock
+    (damaged,) = (name for name in saved if "/6-" in name and name.endswith("d/1"))
+    other.fetch()
+    other.set_aside(6)
+    other.remove_remains()
+    assert not remains & saved.keys() and damaged in saved and other.fetch_checkpoint(9) == ""
+    writer.push_checkpoint(12, keep=2)
+    assert len([name for name in saved if "/12-" in name]) == 1, "also of one that goes on itself"
 
 
 def test_it_is_copied_now_and_then(server, monkeypatch):

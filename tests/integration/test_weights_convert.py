@@ -1,5 +1,6 @@
 """Runs, checkpoints and classifiers from one program to another and back, as the command does it."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,10 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 import simfle_jax
 from simfle_jax.commands import convert
+from simfle_jax.data.opening import open_source
 from simfle_jax.errors import UserError
+from simfle_jax.runs.folder import claim
+from simfle_jax.training.fitting import with_canvas
 from simfle_jax.training.loop import train
 from simfle_jax.training.published import state_dict
-from simfle_jax.training.restore import recorded_facts, run_state
+from simfle_jax.training.restore import identity, recorded_facts, run_config, run_state, upgraded_identity
 from simfle_jax.training.state import trunk_of
 from simfle_jax.weights.encoder_file import export_encoder
 
@@ -284,6 +288,27 @@ def test_a_published_checkpoint_may_be_safetensors(third, checkpoint, images, se
     ours, theirs = run_state(third)[1], run_state(tmp_path / "run")[1]
     for name in ("params", "stats", "target_params", "target_stats"):
         assert_equal_states(getattr(ours, name), getattr(theirs, name))
+
+
+def test_a_run_of_a_checkpoint_knows_the_canvas_of_its_images(checkpoint, images, settings, tmp_path):
+    """Else train.py would find another one, and refuse to go on."""
+    run(checkpoint, tmp_path / "run", "--data", images, "--config", settings, "--set", "data.canvas=0")
+    config = run_config(tmp_path / "run")
+    assert config.data.canvas == 0 and config.data.fitted == 16
+    source = open_source("folder", str(images))
+    again = with_canvas(
+        dataclasses.replace(config, data=dataclasses.replace(config.data, fitted=0)), source, tmp_path / "run"
+    )
+    claim(tmp_path / "run", identity(again, source.fingerprint), upgraded_identity)
+
+
+def test_adam_begins_with_moments_that_are_corrected_for_being_empty(checkpoint, images, settings, tmp_path):
+    """Else its first steps would be several times as long as its rate."""
+    run(checkpoint, tmp_path / "run", "--data", images, "--config", settings, "--set", "optimizer.name=adam")
+    state = run_state(tmp_path / "run")[1]
+    counts = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    found = sorted(int(value) for path, value in counts if jax.tree_util.keystr(path).endswith("count"))
+    assert found[0] == 0 and found[-1] == int(state.step) == 15
 
 
 def test_the_usual_settings_are_found_from_any_folder(tmp_path, monkeypatch):

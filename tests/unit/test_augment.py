@@ -87,6 +87,12 @@ def test_every_part_of_the_augmentation_changes_the_views(part, keys, images):
     assert np.all(np.abs(without - with_it).mean(axis=(2, 3, 4)) > 0.02), "every view of every image"
 
 
+def test_a_blur_that_begins_at_0_begins_with_no_blur(keys, images):
+    plain = augment.two_views(keys, images, NEUTRAL)
+    blurred = augment.two_views(keys, images, dataclasses.replace(NEUTRAL, blur=(0.0, 1e-30)))  # 0 in a view in 2^23
+    np.testing.assert_allclose(blurred, plain, atol=1e-6)
+
+
 def test_light_from_a_side_is_a_slope_of_the_logarithm_and_keeps_the_middle():
     grey = jnp.full((400, 9, 9, 3), 0.02)
     keys = jax.random.split(jax.random.key(0), 400)

@@ -168,6 +168,10 @@ def test_the_command_line_wins():
         (Options("on"), "no Slurm step, mpirun or TPU pod is found"),
         (Options(processes=2), "--coordinator and --process must be given"),
         (Options("auto", "host", 2, 0), "is not HOST:PORT"),
+        (
+            Options(coordinator="host:1"),
+            "--coordinator is given, .* --processes=N and --process=I must be given too",
+        ),
         (Options("auto", "host:1", 2, 2), "--process=2 does not exist among --processes=2"),
     ],
 )

@@ -73,6 +73,13 @@ def test_a_flag_of_an_earlier_version_sets_what_it_set():
         (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
         (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.remat", "False"], "'False' is no flag"),
+        (["--config=configs/simfle.py", "--workdir=w", "\u2014config.seed=3"], "is no flag and would change nothing"),
+        (["--config=configs/simfle.py", "--workdir=w", "--", "--config.seed=3"], "is no flag"),
+        (
+            ["--config=configs/simfle.py", "--workdir=w", "--config.trunk=resnet18"],
+            "--config=configs/simfle.py:resnet18",
+        ),
         (
             ["--config=configs/demo.py", "--workdir=w", "--config.method=byol", "--config.facemae.tie=target"],
             "method = 'byol' has no FaceMAE, and facemae.tie would change nothing",
@@ -84,6 +91,11 @@ def test_a_mistake_is_one_line_and_status_2(flags, message):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not done.stdout
+
+
+def test_the_home_folder_is_found_where_a_shell_leaves_its_sign():
+    done = start("--config=simfle", "--config.data.path=~/faces", "--workdir=~/w")
+    assert done.stdout == f"0 {Path.home()}/faces {Path.home()}/w\n", done.stderr
 
 
 def test_an_interrupt_is_told_without_traceback():

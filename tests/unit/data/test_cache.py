@@ -84,10 +84,9 @@ def test_a_file_of_another_kind_is_not_overwritten(folder, tmp_path, content):
 
 
 def test_a_folder_gets_a_file_for_each_data_set(folder, tmp_path):
-    (tmp_path / "caches").mkdir()
     write_folder(tmp_path / "others", 3)
     for root in (folder, tmp_path / "others", folder):
-        cached(FolderSource(root), 16, str(tmp_path / "caches"))
+        cached(FolderSource(root), 16, f"{tmp_path}/caches/")  # which is not there yet
     assert len(list((tmp_path / "caches").iterdir())) == 2
 
 

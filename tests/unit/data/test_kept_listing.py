@@ -3,6 +3,7 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 import small
 
@@ -68,6 +69,33 @@ def test_a_change_is_noticed(change, faces, tmp_path, caplog):
     caplog.clear()
     opened(faces, tmp_path)
     assert not caplog.text
+
+
+def test_a_file_that_comes_while_the_others_are_read_is_found_by_the_next_start(faces, tmp_path, monkeypatch):
+    read = listing.entries
+
+    def entries(folder):
+        found = read(folder)
+        if folder.endswith(b"deep"):
+            small.write_images(faces / "one" / "deep", 6)  # two more
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listing, "entries", entries)
+        assert len(opened(faces, tmp_path)) == 8
+    assert len(opened(faces, tmp_path)) == len(open_source("folder", str(faces))) == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY\x01\x00"])
+def test_another_file_is_told_in_one_line(content, faces, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "listing.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"listing\.npz is no listing: .*; give another --config\.data\.listing=FILE"):
+        opened(faces, tmp_path)
+    np.save(tmp_path / "one.npy", np.arange(3))
+    (tmp_path / "one.npy").rename(tmp_path / "kept" / "listing.npz")
+    with pytest.raises(UserError, match="is no listing"):
+        opened(faces, tmp_path)
 
 
 def test_what_is_no_listing_stays_and_a_place_in_the_folder_is_refused(faces, tmp_path, monkeypatch, caplog):

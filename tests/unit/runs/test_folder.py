@@ -1,12 +1,17 @@
 """The claim of a run's folder, as the processes that did not make it see it."""
 
+import dataclasses
+import json
 import threading
 
 import pytest
+import small
 
 from simfle_jax.errors import UserError
+from simfle_jax.runs import folder as folders
 from simfle_jax.runs.files import write_json
-from simfle_jax.runs.folder import wait_for_claim
+from simfle_jax.runs.folder import claim, wait_for_claim
+from simfle_jax.training.restore import identity, upgraded_identity
 
 
 def test_a_folder_that_a_shared_disk_shows_late_is_waited_for(tmp_path):
@@ -28,3 +33,66 @@ def test_a_folder_that_never_appears_is_told(tmp_path):
         UserError, match="of process 0 is not seen here: --workdir must be on a disk that all hosts share"
     ):
         wait_for_claim(tmp_path / "run", seconds=0.1)
+
+
+def settings(**changes):
+    config = small.config(data={"path": "/a", "sources": ("folder@/a=1", "folder@/b=3")}, trunk={"init_from": "/w.pth"})
+    return identity(dataclasses.replace(config, **{
+        name: dataclasses.replace(getattr(config, name), **values) for name, values in changes.items()
+    }), "f" * 64)  # fmt: skip
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The folder of a run with a checkpoint."""
+    claim(tmp_path / "run", settings(), upgraded_identity)
+    (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+def test_what_only_says_where_a_file_lies_may_change(begun):
+    moved = {
+        "path": "/x",
+        "cache": "/x/cache",
+        "listing": "/x/listing.npz",
+        "sources": ("folder@/x=y/a=1", "folder@/z=3"),
+    }
+    claim(begun, settings(data=moved, trunk={"init_from": "/elsewhere/w.pth"}), upgraded_identity)
+    for change in ({"data": {"sources": ("folder@/a=2", "folder@/b=3")}}, {"trunk": {"init_from": ""}}):
+        with pytest.raises(UserError, match=r"is a run with (data.sources|trunk.init_from) = "):
+            claim(begun, settings(**change), upgraded_identity)
+
+
+def test_a_run_that_has_not_looked_for_its_canvas_may_find_one(tmp_path):
+    """As a published checkpoint became a run by an earlier version."""
+    folder = tmp_path / "run"
+    claim(folder, settings(data={"canvas": 0, "fitted": 0}), upgraded_identity)
+    (folder / "checkpoints" / "3").mkdir(parents=True)
+    claim(folder, settings(data={"canvas": 0, "fitted": 24}), upgraded_identity)
+    with pytest.raises(UserError, match=r"data\.fitted = 24, now 32"):
+        claim(folder, settings(data={"canvas": 0, "fitted": 32}), upgraded_identity)
+
+
+def test_the_environment_is_that_in_which_a_run_was_begun(begun, monkeypatch):
+    first = json.loads((begun / "environment.json").read_text())
+    monkeypatch.setattr(folders, "environment", lambda: first | {"time": "later"})
+    claim(begun, settings(), upgraded_identity)
+    assert json.loads((begun / "environment.json").read_text()) == first
+    monkeypatch.setattr(folders, "environment", lambda: first | {"git_commit": "new"})
+    for _ in range(2):
+        claim(begun, settings(), upgraded_identity)
+    assert json.loads((begun / "environment.json").read_text()) == first | {
+        "later_starts": [first | {"git_commit": "new"}]
+    }
+
+
+@pytest.mark.parametrize("recorded, said", [({"protocol": "knn"}, "of a probe, not of a pre-training"), (None, "")])
+def test_the_folder_of_a_probe_is_not_taken_over(tmp_path, recorded, said):
+    (tmp_path / "config.json").write_text(json.dumps(recorded or settings()))
+    if said:
+        with pytest.raises(UserError, match=said):
+            claim(tmp_path, settings(), upgraded_identity)
+    else:
+        claim(tmp_path, settings(), upgraded_identity)
+        with pytest.raises(UserError, match="of a pre-training, not of a probe"):
+            claim(tmp_path, {"protocol": "knn"}, lambda found: found)

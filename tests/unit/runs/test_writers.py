@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import types
 
 import numpy as np
@@ -120,6 +121,43 @@ def test_tensorboard_gets_pictures_and_a_full_disk_costs_only_them(tensorboard, 
     tensorboard.full = True
     log.show([PICTURE])
     assert "images/masks of step 5 could not be written (No space left on device); training goes on" in caplog.text
+
+
+def test_a_log_that_fails_is_left_out_and_costs_the_run_nothing(tensorboard, wandb, tmp_path, caplog):
+    def fail(*_):
+        raise RuntimeError("of the package's own")
+
+    with MetricsLog(tmp_path, 0, optional_writers(small.config(tensorboard=True, wandb=True), tmp_path, 0)) as log:
+        sys.modules["tensorboardX"].SummaryWriter.add_scalar = fail
+        log.write(VALUES)
+        log.write(VALUES | {"step": 8})
+        sys.modules["tensorboardX"].SummaryWriter.close = lambda _: pytest.fail("it may block for ever")
+    assert caplog.text.count("TensorBoard takes no more metrics (of the package's own) and is left out") == 1
+    assert [values["step"] for _, values in wandb[0].told[:2]] == [7, 8]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_thread_that_died_does_not_block_the_run(tmp_path, caplog):
+    """That of tensorboardX ends without a word; the queue to it then fills up."""
+    pytest.importorskip("tensorboardX", reason="no tensorboardX here: pip install 'simfle-jax[report]'")
+    (writer,) = optional_writers(small.config(tensorboard=True), tmp_path, 0)
+    with MetricsLog(tmp_path, 0, [writer]) as log:
+        log.write(VALUES)
+        worker = next(each for each in threading.enumerate() if type(each).__name__ == "_EventLoggerThread")
+        worker.stop()
+        for step in range(8, 30):
+            log.write(VALUES | {"step": step})
+        log.show([PICTURE])
+    assert caplog.text.count("its thread has ended") == 1
+
+
+def test_wandb_that_cannot_begin_is_told_in_one_line(tmp_path, monkeypatch):
+    def init(**_):
+        raise RuntimeError("api_key not\nconfigured")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    with pytest.raises(UserError, match=r"wandb cannot begin \(api_key not configured\): .*WANDB_MODE=offline"):
+        optional_writers(small.config(wandb=True), tmp_path, 0)
 
 
 def test_wandb_gets_pictures_without_a_step_of_their_own(wandb, tmp_path):
