@@ -323,6 +323,26 @@ def test_what_a_message_offers_may_change(images, finished, tmp_path):
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 4
 
 
+def test_a_complete_run_decodes_nothing_into_a_cache(images, finished, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    train(small.config(data={"path": str(images), "cache": str(tmp_path / "cache")}), str(workdir))
+    assert not (tmp_path / "cache").exists() and metrics(workdir) == metrics(finished)
+
+
+def test_the_weights_that_a_run_started_from_may_be_gone_when_it_goes_on(images, finished, tmp_path):
+    weights = Path(shutil.copy(finished / "encoder.safetensors", tmp_path))
+    settings = dict(data={"path": str(images)}, trunk={"init_from": str(weights)}, checkpoint_steps=5)
+    train(small.config(**settings, keep_checkpoints=2), str(tmp_path / "run"))
+    whole = Path(shutil.copytree(tmp_path / "run", tmp_path / "whole"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "10")
+    weights.unlink()
+    train(small.config(**settings, keep_checkpoints=2), str(tmp_path / "run"))
+    assert_same_run(tmp_path / "run", whole)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UserError, match=r"no file .*encoder\.safetensors"):
+        train(small.config(**settings), str(tmp_path / "run"))
+
+
 @pytest.mark.parametrize("content", ["", '{"alpha": 0.3, ', "[]", "\0\0\0"])
 def test_a_damaged_config_file_is_told_in_a_line(content, images, finished, tmp_path):
     workdir = Path(shutil.copytree(finished, tmp_path / "run"))

@@ -57,6 +57,13 @@ def test_a_user_without_a_home_has_no_cache_and_one_warning(home, no_folder, mon
 
 COMMANDS = {
     "train": ["train.py", "--config=tests/small_config.py", "--config.data.path=.", "--workdir=no"],
+    "train, monitored": [
+        "train.py",
+        "--config=tests/small_config.py",
+        "--config.data.path=.",
+        "--workdir=no",
+        "--config.monitor.path=.",
+    ],
     "embed": ["-m", "simfle_jax.embed", "README.md", "--encoder=no", "--out=no.npz"],
     "convert": ["-m", "simfle_jax.convert", "configs", "no.safetensors"],
     "plan": ["-m", "simfle_jax.plan", "--config=tests/small_config.py", "--target=cpu-8"],

@@ -1,0 +1,18 @@
+"""What this machine lets a process use."""
+
+import os
+
+import pytest
+
+from simfle_jax import host
+
+
+@pytest.mark.parametrize("text, most", [("max 100000", 99), ("250000 100000\n", 3), ("50000 100000", 1), ("", 99)])
+def test_a_container_counts_by_the_time_that_it_has(text, most, tmp_path, monkeypatch):
+    """On a machine of 99 cores; half a core is one thread, and 2.5 are three."""
+    (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(host, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(99)), raising=False)
+    assert host.cores() == most and host.schedulable_cores() == 99
+    monkeypatch.setattr(host, "QUOTA", tmp_path / "nothing")
+    assert host.cores() == 99
