@@ -86,7 +86,7 @@ def test_a_flag_of_an_earlier_version_sets_what_it_set():
         ),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(flags, message):
+def test_a_mistake_in_flags_is_one_line_and_status_2(flags, message):
     done = start(*flags)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
