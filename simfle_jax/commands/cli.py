@@ -17,6 +17,11 @@ from simfle_jax.config import WITHOUT_FACEMAE, flatten, today
 from simfle_jax.errors import UserError
 
 VARIANTS = ", or choose a trunk by its name, as in --config=configs/simfle.py:resnet18"
+ELSEWHERE = {  # what other programs call some settings
+    "learning_rate": ("lr", "optimizer.lr"), "batch": ("batch_size",), "num_epochs": ("epochs",), "image_size": ("views.size",),
+    "num_workers": ("data.threads",), "workers": ("data.threads",), "data_dir": ("data.path",), "dataset_path": ("data.path",),
+    "pretrained": ("trunk.init_from", "encoder"), "arch": ("trunk.kind",), "output_dir": (),
+}  # fmt: skip
 HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 
 
@@ -62,6 +67,7 @@ def start(call: Callable[[], None], description: str | None, argv: list[str] | N
 
 
 def _parse(argv: list[str]) -> None:
+    argv = _joined(argv)
     # A shell leaves the ~ in --workdir=~/run as it is, and the folder would be called that.
     argv = [re.sub(r"^(--?[\w.]+=)(~/.*)", lambda m: m[1] + os.path.expanduser(m[2]), text) for text in argv]
     known = _known_settings(argv)
@@ -80,6 +86,17 @@ def _parse(argv: list[str]) -> None:
             "there are blanks"
         )
     _check_method(argv)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--config FILE` and `--workdir DIR` with their equals signs, which ml_collections looks for."""
+    found: list[str] = []
+    for argument in argv:
+        if found and re.fullmatch("--?(config|workdir)", found[-1]) and not argument.startswith("-"):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
 
 
 def _check_method(argv: list[str]) -> None:
@@ -113,10 +130,12 @@ def _check_overrides(argv: list[str], known: dict[str, Any]) -> None:
             raise UserError(f"{key} is a group of settings: change one of {of}" + (VARIANTS if key == "trunk" else ""))
         if key not in known:
             last = {name.rsplit(".", 1)[-1]: name for name in known}  # most people forget the group
-            near = difflib.get_close_matches(key, known, n=1) or [
-                last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)
-            ]
-            raise UserError(f"there is no setting {key}" + (f"; did you mean {near[0]}?" if near else ""))
+            near = [name for name in ELSEWHERE.get(key.rsplit(".", 1)[-1], ()) if name in known] or (
+                difflib.get_close_matches(key, known, n=1)
+                or [last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1)]
+            )
+            hint = f"did you mean {near[0]}?" if near else "--help beside --config=FILE lists all"
+            raise UserError(f"there is no setting {key}; {hint}")
 
 
 def _help(description: str, argv: list[str]) -> str:

@@ -168,6 +168,16 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
         changed = [key for key in changed if key != "data.fitted"]
     if changed:
         key = changed[0]
+        if changed == ["data_fingerprint"]:
+            raise UserError(
+                f"{folder} was begun with other images than {now.get('data.path') or 'these'}: give theirs, or another "
+                "--workdir (data_fingerprint in its config.json is of their names and sizes)"
+            )
+        if changed == ["epochs"] and folder.joinpath("encoder.safetensors").exists():
+            raise UserError(
+                f"{folder} is a run of {before['epochs']} epochs, now {now['epochs']}, and its rates are made for those: start a "
+                f"new one from its trunk by --config.trunk.init_from={folder}/encoder.safetensors and another --workdir"
+            )
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise UserError(
             f"{folder} is a run with {key} = {before.get(key)!r}, now {now.get(key)!r}{more}; "

@@ -86,6 +86,8 @@ def _train(
 ) -> TrainState:
     # ---------------------------------------------------------------- data
     source, steps_per_epoch = peers.together(lambda: open_data(config))
+    if jax.process_index() == 0:
+        warn_of_val(config)
     source = same_data(source)
     config = with_canvas(config, source, workdir)
 
@@ -118,6 +120,18 @@ def open_data(config: Config) -> tuple[Source, int]:
     if not steps_per_epoch:
         raise UserError(f"config: batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
     return source, steps_per_epoch
+
+
+def warn_of_val(config: Config) -> None:
+    """Says where the images to train on hold a split that probes are to be scored on."""
+    path = Path(config.data.path)
+    if (
+        config.data.source == "folder"
+        and not config.data.sources
+        and all((path / x).is_dir() for x in ("train", "val"))
+    ):
+        logging.warning("%s holds train/ and val/, and both are trained on: --config.data.path=%s/train leaves val out",
+                        path, path)  # fmt: skip
 
 
 def crop(config: Config) -> str:
@@ -173,12 +187,21 @@ class Run:
             logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
         elif start and self.main:
             print(f"{shown(self.folder)} goes on from step {start}", file=sys.stderr, flush=True)
+        if start < self.total and self.main:
+            print(
+                "compiling the step: minutes at the first start, seconds when it is cached", file=sys.stderr, flush=True
+            )
         with (
             self.log if self.main else contextlib.nullcontext(),
             contextlib.closing(self.live) if self.live else contextlib.nullcontext(),
         ):
             if start < self.total:
                 state = self._steps(state, step_function, start)
+                if self.main:
+                    place = shown(self.folder)
+                    print(f"{place}/encoder.safetensors is done; score it: python probe.py --config=configs/probe.py "
+                          f"--config.protocol=logistic --config.encoder={place} --config.data.path=DIR --workdir=PROBE",
+                          file=sys.stderr, flush=True)  # fmt: skip
         return state
 
     def _steps(self, state: TrainState, step_function: Any, start: int) -> TrainState:

@@ -128,7 +128,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(server, faces, on_disk, monkeypa
     for name in [name for name in server.buckets["bucket"] if name.startswith("faces/")]:
         del server.buckets["bucket"][name]
     pack(str(small.write_images(tmp_path / "others", 16, seed=7)), where)
-    with pytest.raises(UserError, match=f"^{run} is a run with data_fingerprint"):
+    with pytest.raises(UserError, match=f"^{run} was begun with other images"):
         train(config(where), run)
 
 

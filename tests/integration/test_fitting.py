@@ -75,7 +75,7 @@ def test_data_that_grew_are_refused_for_themselves_and_not_for_their_canvas(imag
     workdir, grown = cut_to(finished, 4, tmp_path / "run"), tmp_path / "grown"
     shutil.copytree(images, grown)
     small.write_images(grown / "large", 40, 31)
-    with pytest.raises(UserError, match=r"is a run with data_fingerprint = '\w+', now '\w+'; give the same"):
+    with pytest.raises(UserError, match=r"was begun with other images than .*: give theirs, or another --workdir"):
         train(settings(grown), str(workdir))
     assert data_of(workdir)["fitted"] == 20
 

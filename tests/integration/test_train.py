@@ -176,13 +176,26 @@ def test_another_config_is_refused_and_nothing_overwritten(images, finished):
     before = (finished / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"a run with optimizer.lr = 0.05, now 0.1; give the same settings"):
         train(small.config(lr=0.1, data={"path": str(images)}), str(finished))
+    with pytest.raises(
+        UserError, match=r"of 2 epochs, now 3, .* by --config\.trunk\.init_from=.*run/encoder\.safetensors"
+    ):
+        train(small.config(epochs=3, data={"path": str(images)}), str(finished))
     assert (finished / "config.json").read_bytes() == before
 
 
 def test_other_images_are_refused(finished, tmp_path):
     other = small.write_images(tmp_path / "other", 41)
-    with pytest.raises(UserError, match="data_fingerprint"):
+    with pytest.raises(UserError, match=r"was begun with other images than .*other: give theirs, or another --workdir"):
         train(small.config(data={"path": str(other)}), str(finished))
+
+
+def test_images_of_val_among_those_to_train_on_are_told(tmp_path, caplog):
+    small.write_images(tmp_path / "faces" / "train" / "a", 3)
+    small.write_images(tmp_path / "faces" / "val" / "a", 3)
+    loop.warn_of_val(small.config(data={"path": str(tmp_path / "faces" / "train")}))
+    assert not caplog.text
+    loop.warn_of_val(small.config(data={"path": str(tmp_path / "faces")}))
+    assert f"both are trained on: --config.data.path={tmp_path}/faces/train leaves val out" in caplog.text
 
 
 def test_a_folder_that_is_no_run_is_refused(images, tmp_path):

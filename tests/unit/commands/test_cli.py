@@ -70,6 +70,9 @@ def test_a_flag_of_an_earlier_version_sets_what_it_set():
         (["--config=configs/simfle.py"], "give --workdir=DIR"),
         (["--config=configs/nothing.py", "--workdir=w"], "no config in configs/nothing.py"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.maskratio=.5"], "did you mean facemae.mask_ratio?"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.learning_rate=1"], "did you mean optimizer.lr?"),
+        (["--config=configs/probe.py", "--workdir=w", "--config.learning_rate=1"], "did you mean lr?"),
+        (["--config=configs/simfle.py", "--workdir=w", "--config.qqqqqqq=1"], "--help beside --config=FILE lists all"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.epochs=many"], "--config.epochs=many: invalid"),
         (["--config=configs/simfle.py", "--workdr=w"], "workdir"),
         (["--config=configs/simfle.py", "--workdir=w", "--config.seed=13"], "no thirteen"),
@@ -91,6 +94,11 @@ def test_a_mistake_in_flags_is_one_line_and_status_2(flags, message):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not done.stdout
+
+
+def test_a_blank_may_stand_for_the_equals_sign_of_the_file_and_the_folder():
+    done = start("--config", "simfle_reference:resnet18", "--config.seed=4", "--workdir", "w")
+    assert (done.returncode, done.stdout) == (0, "4  w\n"), done.stderr
 
 
 def test_the_home_folder_is_found_where_a_shell_leaves_its_sign():
