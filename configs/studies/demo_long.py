@@ -2,7 +2,7 @@
 
     python -m simfle_jax.study configs/studies/demo_long.py --workdir runs/long
 
-The settings are those of configs/demo_long.py. What came out stands in docs/results.md.
+The settings are those of configs/demo_long.py. An earlier form of it gave benchmarks/results/small-cpu/demo_long.json.
 """
 
 from configs import demo, demo_long

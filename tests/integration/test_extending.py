@@ -23,10 +23,10 @@ def test_a_method_is_one_file_of_under_80_lines_and_a_config(tmp_path):
     for name in ("simfle_jax/methods/barlow_twins.py", "configs/barlow_twins.py"):
         (tmp_path / name).write_text(FILES[name])
     assert len(FILES["simfle_jax/methods/barlow_twins.py"].splitlines()) < 80
-    small.write_images(tmp_path / "FACES" / "train", 64)
+    small.write_images(tmp_path / "FACES_SMALL" / "train", 64)
 
     (command,) = re.findall(
-        r"^    python (train.py --config=configs/barlow_twins.py --config.data.path=FACES/train .*)$",
+        r"^    python (train.py --config=configs/barlow_twins.py --config.data.path=FACES_SMALL/train .*)$",
         TEXT,
         re.MULTILINE,
     )
