@@ -206,16 +206,11 @@ def _value(text: str) -> Any:
 
 def _data_of(config: Any) -> Any:
     """A run's images; raises UserError."""
-    from simfle_jax.data.mixing import open_mixed
-    from simfle_jax.data.opening import open_source
+    from simfle_jax.training.loop import open_data
 
     if not (config.data.path or config.data.sources or config.data.source.startswith("tfds:")):
         raise UserError("give --data DIR, the images of the run: they give the steps of an epoch")
-    mixed = config.data.sources
-    source = open_mixed(mixed) if mixed else open_source(config.data.source, config.data.path)
-    if len(source) < config.batch_size:
-        raise UserError(f"batch_size = {config.batch_size} is larger than the data ({len(source)} images)")
-    return source
+    return open_data(config)[0]
 
 
 def _export_run(args: argparse.Namespace) -> str:

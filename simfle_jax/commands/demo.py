@@ -156,12 +156,9 @@ def evaluate(workdir: Path, seed: int, running: Running) -> dict:
 def load_faces(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All faces of a split, uint8 [n, S, S, 3], and their labels [n]."""
     from simfle_jax.data.opening import open_source
-    from simfle_jax.data.pipeline import eval_batches
+    from simfle_jax.data.pipeline import load_labelled
 
-    source = open_source("folder", str(folder), labelled=True, split=split)
-    batches = list(eval_batches(source, batch_size=500, canvas=SIZE))
-    images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
-    return images[valid], labels[valid]
+    return load_labelled(open_source("folder", str(folder), labelled=True, split=split), canvas=SIZE)
 
 
 def two_views(config: "Config", images: np.ndarray) -> tuple:

@@ -20,6 +20,7 @@ from simfle_jax.host import cores
 # Images of an evaluation that a thread decodes at a time. An accelerator's batch of 512 in one thread would leave the
 # other cores idle at the beginning, at the end, and all the time where the data are a batch or two.
 PART = 64
+AT_ONCE = 256  # images of a batch of `load_labelled`
 BATCHES_AHEAD = 2  # decoded batches that wait, besides the one that each thread works on
 
 
@@ -144,6 +145,20 @@ def eval_batches(
     if len(found) == len(source):
         raise UserError(f"none of the {len(source)} images can be read: {examples(source, found)}")
     _check_bad(source, found, len(found), len(source), max_bad_fraction)
+
+
+def load_labelled(
+    source: Source, *, canvas: int, threads: int = 0, max_bad_fraction: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """All readable images of a labelled source in memory, uint8 [n, canvas, canvas, 3], and their labels int32 [n].
+
+    Raises:
+        UserError: as `eval_batches` does.
+    """
+    batches = list(eval_batches(source, batch_size=min(AT_ONCE, len(source)), canvas=canvas, threads=threads,
+                                max_bad_fraction=max_bad_fraction))  # fmt: skip
+    images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
+    return images[valid], labels[valid]
 
 
 def decoded_in_order(

@@ -14,7 +14,7 @@ import numpy as np
 from simfle_jax.config import Config
 from simfle_jax.data.classes import with_classes
 from simfle_jax.data.opening import open_source
-from simfle_jax.data.pipeline import eval_batches
+from simfle_jax.data.pipeline import load_labelled
 from simfle_jax.data.sources import Source
 from simfle_jax.encoder import Encoder
 from simfle_jax.errors import UserError
@@ -27,7 +27,6 @@ from simfle_jax.weights.encoder_file import describe
 
 Images = tuple[np.ndarray, np.ndarray]  # uint8 [n, S, S, 3] and labels [n]
 Called = Callable[[Any, int], dict[str, float]]
-DECODED_AT_ONCE = 256
 
 
 class Monitor:
@@ -72,14 +71,7 @@ class Monitor:
 
     def _decoded(self, source: Source) -> Images:
         data, size = self.config.data, int(self.metadata["size"])
-        batches = list(eval_batches(
-            source, batch_size=min(DECODED_AT_ONCE, len(source)), canvas=size, threads=data.threads,
-            max_bad_fraction=data.max_bad_fraction,
-        ))  # fmt: skip
-        images, labels, valid = (
-            np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid")
-        )
-        return images[valid], labels[valid]
+        return load_labelled(source, canvas=size, threads=data.threads, max_bad_fraction=data.max_bad_fraction)
 
 
 def make_monitor(config: Config) -> Called | None:

@@ -15,7 +15,7 @@ from flax import nnx
 
 from simfle_jax import losses
 from simfle_jax.config import Config
-from simfle_jax.methods.base import Method, Metrics, Outcome, weighted
+from simfle_jax.methods.base import Method, Outcome, weighted
 from simfle_jax.models.heads import MLPHead, NormalisedHead
 from simfle_jax.models.network import Network
 from simfle_jax.views import Views
@@ -46,9 +46,6 @@ class SimSiam(Method):
         similarity = sum(losses.similarity(p, z).mean() for p, z in pairs) / 4
         outcome = weighted({"similarity": similarity})  # type: ignore[dict-item]
         return outcome._replace(outputs=z1, features=y1)
-
-    def instruments(self, outputs: Any) -> Metrics:
-        return super().instruments(outputs)
 
 
 METHOD = SimSiam

@@ -10,7 +10,7 @@ import numpy as np
 from simfle_jax import compilation
 from simfle_jax.config import Config
 from simfle_jax.data.opening import open_source
-from simfle_jax.data.pipeline import eval_batches
+from simfle_jax.data.pipeline import load_labelled
 from simfle_jax.encoder import Encoder, load_encoder
 from simfle_jax.evaluation.monitor import make_monitor
 from simfle_jax.evaluation.probe import run_probe
@@ -25,7 +25,6 @@ from simfle_jax.weights.encoder_file import describe, export_encoder
 from simfle_jax.weights.files import write_safetensors
 
 TRAINED = "trained.json"  # step and seconds of a pre-training, written when it is at its end
-DECODED_AT_ONCE = 256
 
 
 def do_piece(study: Study, piece: Piece, workdir: Path, data: Path, usual: Any) -> None:
@@ -74,11 +73,10 @@ def _untrained(config: Config, run: Path, data: Path) -> dict[str, Any]:
 def _supervised(config: Config, run: Path, data: Path) -> dict[str, Any]:
     """All labelled images are in memory; one that was interrupted begins anew."""
     source = open_source("folder", str(data), labelled=True, split="train")
-    batches = list(eval_batches(source, batch_size=min(DECODED_AT_ONCE, len(source)), canvas=config.canvas,
-                                threads=config.data.threads, max_bad_fraction=config.data.max_bad_fraction))  # fmt: skip
-    images, labels, valid = (np.concatenate([batch[key] for batch in batches]) for key in ("image", "label", "valid"))
+    images, labels = load_labelled(source, canvas=config.canvas, threads=config.data.threads,
+                                   max_bad_fraction=config.data.max_bad_fraction)  # fmt: skip
     trained = train_supervised(
-        _fresh(config), images[valid], labels[valid], classes=len(source.classes or ()), epochs=config.epochs,
+        _fresh(config), images, labels, classes=len(source.classes or ()), epochs=config.epochs,
         batch_size=config.batch_size, seed=config.seed,
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
