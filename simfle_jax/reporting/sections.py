@@ -111,10 +111,13 @@ def _similarity(matrix: np.ndarray, groups: int) -> str:
     """A heat map; neighbours of a large matrix are averaged, never across groups while these are fewer than CELLS."""
     block = next(size for size in range(1, len(matrix) + 1) if len(matrix) % size == 0 and len(matrix) // size <= CELLS)
     small = matrix.reshape(len(matrix) // block, block, -1, block).mean((1, 3))
+    # A cell's middle, in channels of the matrix as it was.
+    place = {f"{axis}0": (block - 1) / 2 for axis in "xy"} | {f"d{axis}": block for axis in "xy"}
     data = [
         {
             "type": "heatmap",
             "z": [listed(row.round(4)) for row in small],
+            **place,
             "colorscale": "Viridis",
             "zmin": -1,
             "zmax": 1,

@@ -8,7 +8,7 @@ from pages import Page
 from PIL import Image
 
 from simfle_jax.errors import UserError
-from simfle_jax.reporting import charts, page
+from simfle_jax.reporting import charts, page, sections
 from simfle_jax.reporting.page import Section
 
 NAMES = [
@@ -68,3 +68,14 @@ def test_without_plotly_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(UserError, match=r"the report needs Plotly: pip install 'simfle-jax\[report\]'"):
         charts.plotly_script()
+
+
+@pytest.mark.parametrize("channels, cells, step", [(64, 64, 1), (256, 128, 2), (2048, 128, 16)])
+def test_a_large_matrix_is_averaged_and_its_axes_count_channels(monkeypatch, channels, cells, step):
+    shown = []
+    monkeypatch.setattr(sections.page, "chart", lambda figure, *_: shown.append(figure) or "")
+    sections._similarity(np.kron(np.eye(8), np.ones((channels // 8,) * 2)), 8)
+    (heat,) = shown[0]["data"]
+    assert len(heat["z"]) == cells and (heat["dx"], heat["dy"]) == (step, step)
+    last = heat["x0"] + (cells - 1) * heat["dx"]
+    assert heat["x0"] - step / 2 == -0.5 and last + step / 2 == channels - 0.5, "from the first channel to the last"
