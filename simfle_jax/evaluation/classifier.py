@@ -79,6 +79,8 @@ def load_classifier(path: str | Path, encoder: str = "", classes: tuple[str, ...
         with borrowed(str(path)) as place:
             return load_classifier(place, encoder, classes, prefix)
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"no probe at {path}: give the --workdir of a finished probe, or a classifier's file")
     if (path / WEIGHTS).is_file():
         return _of_arrays(*read_folder(path), path / WEIGHTS, classes, prefix)
     return (
