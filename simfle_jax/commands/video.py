@@ -75,10 +75,13 @@ def video(args: argparse.Namespace) -> str:
     classifier = load_classifier(args.probe, args.encoder)
     warn_of_crop(classifier.encoder.metadata, None)
     count, faces, began = 0, 0, time.monotonic()
+    part = args.out.with_name(f"{args.out.name}.partial")  # a table that was cut short must not look whole
+    part.unlink(missing_ok=True)
     for rows in table(frames, detector, classifier):
         head = [] if count else [["frame", "time", *PLACE, *classifier.classes]]
-        _append(args.out, head + [[count + number, *row] for number, row in enumerate(rows)])
+        _append(part, head + [[count + number, *row] for number, row in enumerate(rows)])
         count, faces = count + len(rows), faces + sum(not math.isnan(row[1]) for row in rows)
+    part.replace(args.out)
     speed = faces / max(time.monotonic() - began, 1e-9)
     return f"{args.out}: {count} frames, {faces} with a face, {speed:.1f} faces/s"
 

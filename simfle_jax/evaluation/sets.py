@@ -116,8 +116,9 @@ def open_split(probe: Probe, split: str) -> Source:
     whole = data.source == "folder" and not _has(data.path, split)
     source = open_source(data.source, data.path, labelled=True, split=None if whole else split)
     if whole and data.train_list and data.val_list:
-        other = read_list(data.val_list if split == "train" else data.train_list)
-        twice = next((name for name in read_list(file) if name in other), None)
+        theirs, other = ("val", data.val_list) if split == "train" else ("train", data.train_list)
+        others = {name.removeprefix(f"{theirs}/") for name in read_list(other)}
+        twice = next((name for name in read_list(file) if name.removeprefix(f"{split}/") in others), None)
         if twice:
             raise UserError(f"{twice} is in {data.train_list} and in {data.val_list}: an image is for one of the two")
     return _listed(source, file, split)
@@ -144,14 +145,16 @@ def read_list(file: str) -> dict[str, int]:
 
 
 def _listed(source: Source, file: str, split: str) -> Source:
-    numbers, rows = {source.name(number): number for number in range(len(source))}, []
+    numbers, rows = {source.name(number): number for number in range(len(source))}, dict[int, None]()
     for name, line in read_list(file).items():
         row = numbers.get(name.removeprefix(f"{split}/"))
         if row is None:
             raise UserError(
                 f"{file}, line {line}: no image {name}; names are as {source.name(0)}, below the folder of {split}"
             )
-        rows.append(row)
+        if row in rows:
+            raise UserError(f"{file}, line {line}: {name} is there twice, once with {split}/ before it")
+        rows[row] = None
     found = Subset(source, np.array(sorted(rows), np.int64))
     assert found.labels is not None and found.classes is not None
     empty = [name for number, name in enumerate(found.classes) if number not in found.labels]
@@ -164,6 +167,8 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
     """`val` and the sets of `data.val` by name, each with these classes, numbered in this order; raises UserError."""
     sets = {"val": open_split(probe, "val")}
     for name in probe.data.val:
+        if name in ("val", "train-holdout"):
+            raise UserError(f"data.val: {name!r} is reported in any case: leave it out")
         kind, path, split = _further(probe, name)
         try:
             sets[name] = open_source(kind, path, labelled=True, split=split)
@@ -176,7 +181,8 @@ def open_val(probe: Probe, classes: tuple[str, ...]) -> dict[str, Source]:
 
 def _further(probe: Probe, name: str) -> tuple[str, str, str | None]:
     """Kind, path and split of a set of `data.val`: a folder, or a split beside train."""
-    if is_bucket(name) or os.path.isdir(name):
+    beside = os.sep not in name and probe.data.source == "folder" and _has(probe.data.path, name)
+    if not beside and (is_bucket(name) or os.path.isdir(name)):
         return "folder", name, None
     return probe.data.source, probe.data.path, name
 

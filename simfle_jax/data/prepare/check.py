@@ -101,8 +101,10 @@ def table(report: dict) -> str:
     lines += _listed("JPEGs used without their end marker", report["without_end_marker"])
     for key in ("exact_duplicates", "near_duplicates", "mirrored_copies", "conflicting_labels"):
         lines.append(f"  {key.replace('_', ' ')}: {len(report[key])} groups, {sum(map(len, report[key]))} images")
+    if not {"train", "val"} <= report["counts"].keys():
+        lines.append("  leaks between train and val: not looked for, there are not both")
     leaks = [f"{leak['kind']}: {leak['train'][0]} = {leak['val'][0]}" for leak in report["leaks"]]
-    lines += _listed("leaks between train and val", leaks)
+    lines += _listed("leaks between train and val", leaks) if leaks or len(report["counts"]) > 1 else []
     if report["mean"]:
         lines.append(f"  mean {tuple(report['mean'])}  std {tuple(report['std'])}")
     return "\n".join(map(printable, lines))

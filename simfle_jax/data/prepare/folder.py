@@ -31,16 +31,28 @@ def plan(source: Path) -> Plan:
     """Plans any folder; what has no split is train, what has no class folder goes to pre-training only."""
     if not source.is_dir():
         raise UserError(f"folder: no folder {source}; give the folder of images as --source")
+    top, source = source, _root(source)
     found = {split: _split_folder(source, split) for split in plans.SPLITS}
     if found["val"] and not found["train"]:
         raise UserError(f"folder: {source} has {found['val'].name}/ but no train/; expected: {LAYOUT}")
     folders = {split: path for split, path in found.items() if path} or {"train": source}
     result = Plan("folder", {"splits": {split: path.name if found[split] else "." for split, path in folders.items()}})
+    if source != top:  # named, so that a folder that an earlier version prepared otherwise is not taken for this one
+        result.rules["root"] = source.relative_to(top).as_posix()
     for split, path in folders.items():
         _add_split(result, split, path)
     if found["train"]:
         _count_beside(result, source, set(folders.values()))
     return result
+
+
+def _root(source: Path) -> Path:
+    """The folder with train/ in it: `source`, or one below, as archives have it; `source` where there is none.
+
+    Raises UserError where there are several: an image of val must not be taken for one of train.
+    """
+    found = layout.first_level(source, lambda folder: _split_folder(folder, "train"))
+    return layout.only(found, "folder", "a folder of train") or source
 
 
 def class_name(folder: str) -> str:

@@ -116,9 +116,13 @@ class Finder:
         return self._listings[folder]
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """`folder` and all folders below it, in order; links to folders are not followed."""
+def walk(folder: Path, known: set[str] | None = None) -> Iterator[Path]:
+    """`folder` and all folders below it, in order, each once; links to folders are followed, as in training."""
+    known = set() if known is None else known
+    real = os.path.realpath(folder)
+    if real in known:
+        return
+    known.add(real)
     yield folder
-    for inner in subfolders(folder):
-        if not inner.is_symlink():
-            yield from walk(inner)
+    for inner in sorted(subfolders(folder), key=lambda path: (path.is_symlink(), path)):  # its own place comes first
+        yield from walk(inner, known)

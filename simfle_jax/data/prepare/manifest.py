@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from collections import Counter
@@ -27,8 +28,8 @@ NAME = "manifest.json"
 Counts = dict[str, dict[str, int]]
 
 
-def begin(plan: Plan, out: Path) -> None:
-    """Claims `out` for this plan, before anything is written into it.
+def begin(plan: Plan, out: Path, source: Path) -> bool:
+    """Claims `out` for this plan, before anything is written into it; whether it was prepared from another folder.
 
     Raises:
         UserError: `out` holds something else, or was prepared by other rules.
@@ -36,15 +37,16 @@ def begin(plan: Plan, out: Path) -> None:
     settings = {"dataset": plan.dataset, "rules": plan.rules}
     path = out / NAME
     if path.is_file():
-        _refuse_other(path, settings)
-        return
+        before = _refuse_other(path, settings).get("source")
+        return before not in (None, _place(plan, source))
     if out.exists() and (not out.is_dir() or entries(os.fsencode(out))):
         raise UserError(f"{out} holds something else (it has no {NAME} of a preparation): choose an empty --out")
     out.mkdir(parents=True, exist_ok=True)
-    _save(path, {**settings, "complete": False})
+    _save(path, {**settings, "complete": False, "source": _place(plan, source)})
+    return False
 
 
-def finish(plan: Plan, out: Path, items: list[Item], link: str, facts: dict | None = None) -> dict:
+def finish(plan: Plan, out: Path, items: list[Item], link: str, source: Path, facts: dict | None = None) -> dict:
     """Writes the manifest of the finished folder, with further facts, and returns it."""
     counts = count(items)
     manifest = {
@@ -58,12 +60,19 @@ def finish(plan: Plan, out: Path, items: list[Item], link: str, facts: dict | No
         "skipped": plan.skipped.as_json(),
         **subset_counts(items),
         "link": link,
+        "source": _place(plan, source),
         **(facts or {}),
         "versions": versions(),
         "listing_sha256": {folder: listing_hash(out, folder) for folder in (*SPLITS, UNLABELLED)},
     }
     _save(out / NAME, manifest)
     return manifest
+
+
+def _place(plan: Plan, source: Path) -> str:
+    """The folder of the images by a digest of its path, which is nobody else's business."""
+    paths = [os.path.dirname(os.path.abspath(item.path)) for item in plan.items if item.path]
+    return hashlib.sha256(os.fsencode(os.path.commonpath(paths or [os.path.abspath(source)]))).hexdigest()[:16]
 
 
 def write_votes(plan: Plan, out: Path, items: list[Item]) -> None:
@@ -154,7 +163,8 @@ def _line(name: str, found: int, published: int | None) -> str:
     return line + (f"   published {published:,}" if found != published else "   as published")
 
 
-def _refuse_other(path: Path, settings: dict) -> None:
+def _refuse_other(path: Path, settings: dict) -> dict:
+    """What the manifest holds; raises UserError where it is of other rules."""
     try:
         old = parse_json(path.read_text(encoding="utf-8"))
         before = {"dataset": old["dataset"], **old["rules"]}
@@ -166,6 +176,7 @@ def _refuse_other(path: Path, settings: dict) -> None:
     ]
     if changed:
         raise UserError(f"{path.parent} was prepared otherwise ({'; '.join(changed)}): choose another --out")
+    return dict(old)
 
 
 def _save(path: Path, content: dict) -> None:

@@ -29,14 +29,14 @@ def prepare(
     if alignment and any(item.points for item in plan.items):
         raise UserError("--align turns and cuts faces, and their landmarks would no longer fit: leave it out here")
     plan.rules |= alignment.rules if alignment else {}
-    manifest.begin(plan, out)
+    other_source = manifest.begin(plan, out, source)
     if alignment:
         alignment.begin(out)
-    written = write(plan, out, link, alignment)
+    written = write(plan, out, link, alignment, other_source)
     landmarks.save(written, out)
     manifest.write_votes(plan, out, written)
     found = {"faces_not_found": alignment.finish()} if alignment else {}
-    return manifest.finish(plan, out, written, link, found)
+    return manifest.finish(plan, out, written, link, source, found)
 
 
 def _require_images(plan: Plan, source: Path) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 
 from simfle_jax.data.containers import lacks_only_its_end
 from simfle_jax.data.decode import BadImage, decode, read_header
+from simfle_jax.data.prepare.folder import SPLIT_NAMES
+from simfle_jax.data.prepare.layout import subfolders
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.progress import Progress
 
@@ -25,7 +27,7 @@ class Facts:
     """One image. `path` is relative to the checked folder; `bad` says why it cannot be used, or is ''."""
 
     path: str
-    split: str  # 'train', 'val', or '' where the folder has no splits
+    split: str  # 'train', 'val' (also of test/ and so on), or '' where the folder has no splits
     label: str  # class folder, or ''
     size: int  # bytes
     digest: bytes = b""  # SHA-256 of the file
@@ -40,10 +42,15 @@ class Facts:
 
 
 def scan(root: Path) -> list[Facts]:
-    """Examines all images that training would list, in threads. Raises UserError where there is none."""
-    splits = [split for split in ("train", "val") if (root / split).is_dir()]
-    parts = [(split, FolderSource(root, split=split)) for split in splits] or [("", FolderSource(root))]
-    places = [(split, source, index) for split, source in parts for index in range(len(source))]
+    """Examines all images that training would list, in threads. Raises UserError where there is none.
+
+    validation/, test/ and so on beside train/ count as val: what they share with train leaks.
+    """
+    there = {path.name.lower(): path.name for path in subfolders(root)}
+    splits = [(split, there[name]) for split, names in SPLIT_NAMES.items() for name in names if name in there]
+    parts = [(split, folder, FolderSource(root, split=folder)) for split, folder in splits]
+    parts = parts or [("", "", FolderSource(root))]
+    places = [(*part, index) for part in parts for index in range(len(part[2]))]
     progress, found = Progress(len(places), "checking"), []
 
     def run(start: int) -> list[Facts]:
@@ -59,9 +66,9 @@ def scan(root: Path) -> list[Facts]:
     return found
 
 
-def _examine(split: str, source: FolderSource, index: int) -> Facts:
+def _examine(split: str, folder: str, source: FolderSource, index: int) -> Facts:
     name = source.name(index)
-    path = f"{split}/{name}" if split else name
+    path = f"{folder}/{name}" if split else name
     label = name.partition("/")[0] if "/" in name else ""
     try:
         data = source[index].data

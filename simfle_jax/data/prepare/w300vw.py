@@ -39,6 +39,21 @@ def plan(source: Path, margin: float = 0.2) -> Plan:
     return result
 
 
+def _frames(video: Path) -> dict[int, Path]:
+    """The images of a video by their numbers; raises UserError where these are not those of the points."""
+    frames: dict[int, Path] = {}
+    for path in (path for folder in layout.walk(video) for path in sorted(folder.iterdir())):
+        if not (is_image(path.name) and path.stem.isdigit()):
+            continue
+        number = int(path.stem)
+        if number == 0:
+            raise UserError(f"300vw: {path} is a frame 0, and the points count from 1: number the frames from 1")
+        if number in frames:
+            raise UserError(f"300vw: {frames[number]} and {path} are one frame: move one of their folders elsewhere")
+        frames[number] = path
+    return frames
+
+
 def _videos(folder: Path) -> list[Path]:
     return [inner for inner in layout.subfolders(folder) if inner.name.isdigit() and layout.child(inner, "annot")]
 
@@ -46,12 +61,7 @@ def _videos(folder: Path) -> list[Path]:
 def _add_video(result: Plan, video: Path, category: str, margin: float) -> None:
     annotations = layout.child(video, "annot")
     assert annotations is not None
-    frames = {
-        int(path.stem): path
-        for folder in layout.walk(video)
-        for path in sorted(folder.iterdir())
-        if is_image(path.name) and path.stem.isdigit()
-    }
+    frames = _frames(video)
     whole = layout.child(video, VIDEO)
     if not frames and not whole:
         raise UserError(

@@ -5,6 +5,7 @@ Every file appears complete or not at all, so a run that was stopped is continue
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -25,19 +26,27 @@ from simfle_jax.progress import Progress
 UNLABELLED = "unlabelled"
 CHUNK = 128  # images that a thread takes at a time
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES, errno.ENOSYS)
 
 
-def write(plan: Plan, out: Path, link: str, alignment: Alignment | None = None) -> list[Item]:
-    """Writes what is missing in `out` and returns the images that are there in the end.
+class Unreadable(Exception):
+    """An image of the source cannot be read; its text is the reason."""
 
-    alignment: writes the faces in them instead.
+
+def write(
+    plan: Plan, out: Path, link: str, alignment: Alignment | None = None, other_source: bool = False
+) -> list[Item]:
+    """Writes what is missing in `out`, or is not the source's any more, and returns the images that are there in the end.
+
+    alignment: writes the faces in them instead. other_source: what is there came from another folder, so that images that
+    were decoded are written anew; of the others the files tell.
 
     `link`: 'hard' (no space; the file is the source's own, do not edit it) or 'copy'. Images that cannot be decoded
     when they must be are added to `plan.skipped`.
 
     Raises:
-        UserError: `out` holds images that are not of this plan, links do not work, or the disk is full.
+        UserError: `out` holds images that are not of this plan or cannot be written, links do not work, or the disk is
+            full.
     """
     flat = flat_names(plan.items)
     targets = {_target(item, flat): item for item in plan.items}
@@ -46,11 +55,17 @@ def write(plan: Plan, out: Path, link: str, alignment: Alignment | None = None) 
     _refuse_strangers(out, present - targets.keys() - views.keys())
     for folder in {os.path.dirname(name) for name in (*targets, *views)}:
         (out / folder).mkdir(parents=True, exist_ok=True)
-    missing = [target for target in targets if target not in present]
+    missing = [
+        target for target, item in targets.items()
+        if target not in present or not _is_of(item, out / target, link, alignment, other_source)
+    ]  # fmt: skip
+    rewritten = set(missing) & present
     bad = _in_threads(missing, lambda target: _produce(targets[target], out / target, link, alignment), "writing")
     for target, reason in bad.items():
         plan.skipped.add(reason, targets[target].name)
-    unlisted = [view for view, target in views.items() if view not in present and target not in bad]
+    unlisted = [
+        view for view, target in views.items() if (view not in present or target in rewritten) and target not in bad
+    ]
     _in_threads(unlisted, lambda view: _view(out / views[view], out / view), "listing")
     return [item for target, item in targets.items() if target not in bad]
 
@@ -118,7 +133,10 @@ def _in_threads(names: list[str], act: Callable[[str], None], verb: str) -> dict
     except OSError as error:
         if error.errno in FULL:
             raise UserError("the disk is full: free some space and give the same command again, it goes on") from None
-        raise
+        place = error.filename2 or error.filename or "a file"
+        raise UserError(
+            f"{place} cannot be written: {error.strerror}; mend that, and the same command goes on"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
     return bad
@@ -130,41 +148,80 @@ def _attempt(act: Callable[[str], None], name: str) -> str:
         act(name)
     except BadImage as error:
         return f"image not usable: {error}"
-    except (PermissionError, FileNotFoundError) as error:
-        return f"image not readable: {error.strerror}"
+    except Unreadable as error:
+        return f"image not readable: {error}"
     return ""
 
 
+def _is_decoded(item: Item, target: Path, alignment: Alignment | None) -> bool:
+    """Whether an image is written anew; otherwise the file is the source's."""
+    suffix = os.path.splitext(item.path or "")[1].lower()
+    return bool(alignment or item.box or item.pixels or suffix != target.suffix.lower())
+
+
+def _is_of(item: Item, target: Path, link: str, alignment: Alignment | None, other_source: bool) -> bool:
+    """Whether what is there is what would be written, as far as the files tell without being read."""
+    try:
+        source, there = os.stat(item.path) if item.path else None, os.stat(target)
+    except OSError:  # the source's is gone: what is there stays
+        return True
+    newer = source is not None and source.st_mtime_ns > there.st_mtime_ns
+    if source is None or _is_decoded(item, target, alignment):
+        return not other_source and not newer
+    shared = os.path.samestat(source, there)
+    return shared if link == "hard" else not (shared or newer or source.st_size != there.st_size)
+
+
 def _produce(item: Item, target: Path, link: str, alignment: Alignment | None) -> None:
-    if alignment and (data := aligned_file(item, target.suffix, alignment)):
-        return _replace(target, data)
-    if item.box or item.pixels or os.path.splitext(item.path or "")[1].lower() != target.suffix.lower():
-        _replace(target, encoded(item))
+    with _reading():
+        data = aligned_file(item, target.suffix, alignment) if alignment else None
+        if data is None and _is_decoded(item, target, None):
+            data = encoded(item)
+    if data is not None:
+        _replace(target, data)
     elif link == "hard":
         _link(str(item.path), target)
     else:
         _copy(str(item.path), target)
 
 
-def _link(path: str, target: Path) -> None:
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
     try:
-        os.link(os.path.realpath(path), target)
+        yield
+    except (PermissionError, FileNotFoundError) as error:
+        raise Unreadable(error.strerror) from None
+
+
+def _link(path: str, target: Path) -> None:
+    with _reading():
+        os.stat(path)
+    try:
+        _link_over(os.path.realpath(path), target)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
         raise UserError(f"cannot hard-link {path} to {target} ({error.strerror}): use --link copy") from None
 
 
+def _link_over(path: str | Path, target: Path) -> None:
+    """A link in place of whatever was there."""
+    with _replacing(target) as part:
+        part.unlink(missing_ok=True)
+        os.link(path, part)
+
+
 def _copy(path: str | Path, target: Path) -> None:
-    part = _part(target)
-    shutil.copyfile(path, part)
-    os.replace(part, target)
+    with _reading():
+        source = open(path, "rb")  # noqa: SIM115
+    with source, _replacing(target) as part, part.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _view(path: Path, target: Path) -> None:
     """Links within `out`; copies on file systems without links."""
     try:
-        os.link(path, target)
+        _link_over(path, target)
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
@@ -172,10 +229,16 @@ def _view(path: Path, target: Path) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    part = _part(target)
-    part.write_bytes(data)
-    os.replace(part, target)
+    with _replacing(target) as part:
+        part.write_bytes(data)
 
 
-def _part(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A hidden file beside `target` that takes its place when all went well."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)  # also where a link replaced one to the same file, which leaves both

@@ -87,7 +87,7 @@ def test_a_full_disk_is_explained_and_leaves_no_half_file(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer.shutil, "copyfile", full)
+    monkeypatch.setattr(writer.shutil, "copyfileobj", full)
     with pytest.raises(UserError, match="disk is full"):
         prepare(rafdb.plan, source, out, "copy")
     assert fakes.tree(out, "train", "val", "unlabelled") == set()
