@@ -23,6 +23,7 @@ from simfle_jax.data.files import BadImage, patiently
 from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.data.sources import FolderSource, Source
 from simfle_jax.data.tfds_source import tfds
+from simfle_jax.errors import UserError
 
 
 class SimfleFolder(tfds.core.GeneratorBasedBuilder):
@@ -51,6 +52,7 @@ class SimfleFolder(tfds.core.GeneratorBasedBuilder):
         sources = _sources(folder, self.builder_config.name)
         if (crop := crop_of(folder)) != NOT_ALIGNED:
             self.info.metadata["crop"] = crop
+        self.info.metadata["fingerprints"] = {split: source.fingerprint for split, source in sources.items()}
         if self.builder_config.name == "labelled":
             self.info.features["label"].names = sources["train"].classes
         return {split: self._generate_examples(source) for split, source in sources.items()}
@@ -80,9 +82,24 @@ def _bytes(source: Source, index: int) -> bytes | np.ndarray:
 
 
 def build(folder: str, data_dir: str | None = None, config: str = "labelled") -> SimfleFolder:
-    """Builds the data set from `folder` in `data_dir` (None: where TFDS keeps its own); what is there already stays."""
-    _sources(folder, config)  # tells what is wrong with the folder in its own words, before TFDS does
+    """Builds the data set from `folder` in `data_dir` (None: where TFDS keeps its own); what is there already stays.
+
+    Raises:
+        UserError: what is there already is of other images.
+    """
+    sources = _sources(folder, config)  # tells what is wrong with the folder in its own words, before TFDS does
     builder = SimfleFolder(config=config, data_dir=data_dir, file_format="array_record")
     with contextlib.redirect_stdout(sys.stderr):  # TFDS tells of downloads there, where results belong
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
+    told = dict(builder.info.metadata or {}).get("fingerprints", {})  # those of an earlier version tell none
+    for split, source in sources.items():
+        there = builder.info.splits.get(split)
+        if (
+            there is None
+            or there.num_examples != len(source)
+            or told.get(split, source.fingerprint) != source.fingerprint
+        ):
+            raise UserError(
+                f"{builder.data_dir} holds the data set of other images than {folder}: give another --data-dir"
+            )
     return builder

@@ -187,16 +187,26 @@ def _data_source(builder: Any, split: str, decoders: dict[str, Any]) -> Any:
 
 def _choose_split(spec: Spec, split: str | None, found: list[str]) -> str:
     if split == "val":
-        chosen = spec.val or next((name for name in VALIDATION if name in found), "val")
+        trained = _splits_in(spec.split or "train")
+        chosen = spec.val or next((name for name in VALIDATION if name in found and name not in trained), "")
+        if not chosen and set(VALIDATION) & set(found):
+            raise UserError(
+                f"{spec.builder}: no split is left beside {spec.split!r} to report on: give one as ?val=SPLIT"
+            )
+        chosen = chosen or "val"
     elif split in (None, "train"):
         chosen = spec.split or "train"
     else:
         chosen = split  # a further set that is asked for by name: train in its place would report on what was learnt
-    parts = re.split(r"\[[^\]]*\]|\+", chosen)
-    if not set(filter(None, parts)) <= set(found):
+    if not _splits_in(chosen) <= set(found):
         how = "?val=SPLIT" if split == "val" else "NAME:SPLIT"
         raise UserError(f"{spec.builder} has no split {chosen!r}, only {', '.join(found)}: give one as {how}")
     return chosen
+
+
+def _splits_in(chosen: str) -> set[str]:
+    """The names of the splits in one as TFDS writes it, such as 'train[:90%]+test'."""
+    return set(filter(None, re.split(r"\[[^\]]*\]|\+", chosen)))
 
 
 def _feature(features: Any, kind: type, named: str | None, option: str, dataset: str) -> str:

@@ -95,6 +95,8 @@ def open_sets(probe: Probe) -> Sets:
     numbering(train.classes, "train")
     check_dataset(probe.dataset, train.classes)
     apart = open_val(probe, train.classes)
+    if probe.data.source.startswith("tfds:") and not probe.data.val_list and not probe.data.train_list:
+        refuse_overlap(train, open_source(probe.data.source, probe.data.path, split="val"))
     fingerprints = {name: source.fingerprint for name, source in {"train": train, **apart}.items()}
     votes = None
     if probe.data.votes:
@@ -105,6 +107,16 @@ def open_sets(probe: Probe) -> Sets:
         train = Subset(train, np.flatnonzero(~kept_apart))
         votes = None if votes is None else votes[~kept_apart]
     return Sets(train, apart, train.classes or (), fingerprints, votes)
+
+
+def refuse_overlap(train: Source, val: Source) -> None:
+    """Raises UserError where both are splits of TFDS, and a whole one is trained and reported on."""
+    one, other = (getattr(source, "split", "") for source in (train, val))
+    both = {part for part in one.split("+") if part and "[" not in part} & set(other.split("+"))
+    if both:
+        raise UserError(
+            f"data.source: the split {min(both)} is trained and reported on: give others, as in tfds:NAME:SPLIT?val=SPLIT"
+        )
 
 
 def open_split(probe: Probe, split: str) -> Source:

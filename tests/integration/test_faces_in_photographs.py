@@ -147,6 +147,21 @@ def test_a_video_becomes_one_table_with_nan_where_there_is_no_face(probe, model,
     assert "exists already" in capsys.readouterr().err
 
 
+def test_a_table_that_was_cut_short_does_not_look_whole(probe, model, clip, tmp_path, monkeypatch):
+    out, rows = tmp_path / "clip.csv", video.table
+
+    def cut(*given):
+        yield next(rows(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "table", cut)
+    given = [str(clip), "--probe", str(probe), "--detector", str(model), "--out", str(out)]
+    assert small.status(video, given) == 130 and not out.exists() and (tmp_path / "clip.csv.partial").exists()
+    monkeypatch.undo()
+    video.main(given)
+    assert len(rows_of(out)) == 150 and not (tmp_path / "clip.csv.partial").exists()
+
+
 def test_a_video_that_breaks_off_gives_what_can_be_read(probe, model, clip, tmp_path, caplog, capsys):
     half = tmp_path / "half.avi"
     half.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])

@@ -25,6 +25,7 @@ from simfle_jax.evaluation.landmarks.data import Learned, Marked, marked
 from simfle_jax.evaluation.landmarks.heads import Head, from_arrays, to_arrays
 from simfle_jax.evaluation.landmarks.reading import NPZ, Table, check_apart, points_in, read_table
 from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
+from simfle_jax.evaluation.sets import refuse_overlap
 from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
@@ -56,6 +57,7 @@ class Points(NamedTuple):
 def open_marked(probe: Probe) -> tuple[dict[str, Source], Points]:
     """The images of train and val, and their true points; raises UserError."""
     sources = {name: open_source(probe.data.source, probe.data.path, split=name) for name in ("train", "val")}
+    refuse_overlap(sources["train"], sources["val"])
     points = open_points(probe, sources)
     check_apart(points.table, {split: map(source.name, range(len(source))) for split, source in sources.items()})
     return sources, points

@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import pytest
 from images import damaged, encode, write_classes
 from small import status
 
+from configs import probe as probe_config
 from simfle_jax.data.opening import crop_told, open_source
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.landmarks.reading import points_in, rows_of
+from simfle_jax.evaluation.sets import open_sets
+from simfle_jax.evaluation.settings import probing
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs the extra tfds")
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -77,6 +81,32 @@ def test_the_crop_of_a_prepared_folder_is_kept(faces, built, config, tmp_path):
     assert crop_told([(source, str(tmp_path))]) == "eyes-1"
     assert crop_told([(source, built)]) == "as given", "a folder without a manifest"
     assert crop_told([(source, built), (source, str(tmp_path)), ("folder", "nowhere")]) == "as given, eyes-1"
+
+
+def test_no_split_is_both_trained_and_reported_on(built):
+    """Whatever serves as val is not among what is trained on, if only by its name."""
+    for trained in ("train+val", "val"):
+        with pytest.raises(
+            UserError, match=rf"no split is left beside '{re.escape(trained)}' to report on: .* \?val=SPLIT"
+        ):
+            open_source(f"tfds:simfle_folder/labelled:{trained}", built, True, "val")
+    config = probe_config.get_config()
+    config.update(encoder=built, data={"path": built})
+    for spec in ("train?val=train", "train+val?val=val"):
+        config.data.source = f"tfds:simfle_folder/labelled:{spec}"
+        with pytest.raises(UserError, match="is trained and reported on: give others"):
+            open_sets(probing(config))
+    config.data.source = "tfds:simfle_folder/labelled:train[:50%]?val=train[50%:]"
+    sets = open_sets(probing(config))
+    assert len(sets.train) + len(sets.apart["val"]) == 38
+
+
+def test_another_folder_gets_a_data_set_of_its_own(faces, built, tmp_path):
+    assert build(str(faces), built).info.splits["val"].num_examples == 7
+    shutil.copytree(faces, tmp_path / "other")
+    (tmp_path / "other/val/sad/000.jpg").rename(tmp_path / "other/val/sad/renamed.jpg")
+    with pytest.raises(UserError, match=r"holds the data set of other images than .*other: give another --data-dir"):
+        build(str(tmp_path / "other"), built)
 
 
 def test_a_further_set_is_never_the_split_that_is_trained_on(built):

@@ -49,6 +49,16 @@ def test_further_sets_are_folders_or_splits(data, tmp_path_factory):
     assert {name: len(source) for name, source in sets.apart.items()} == {"val": 6, str(other): 9, "test": 12}
 
 
+def test_a_name_means_the_split_beside_train_and_val_is_one_already(data, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("another")
+    write_split(elsewhere / "test", dict.fromkeys(COUNTS, 1))
+    write_split(data / "test", dict.fromkeys(COUNTS, 4))
+    monkeypatch.chdir(elsewhere)
+    assert len(opened(data, data={"val": ("test",)}).apart["test"]) == 12, "of the working directory"
+    with pytest.raises(UserError, match=r"data.val: 'val' is reported in any case: leave it out"):
+        opened(data, data={"val": ("val",)})
+
+
 def test_the_crop_is_that_of_all_sets(data, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "faces").mkdir()
@@ -115,6 +125,7 @@ def test_a_list_names_the_images_of_a_split(data):
     for lines, message in (
         (["red/001.jpg", "red/099.jpg"], "train.txt, line 2: no image red/099.jpg; names are as blue/000.jpg"),
         (["red/001.jpg", "red/001.jpg"], "train.txt, line 2: red/001.jpg is there twice"),
+        (["red/001.jpg", "train/red/001.jpg"], "train.txt, line 2: train/red/001.jpg is there twice"),
         (["red/001.jpg", "blue/001.jpg"], "names no image of the class green"),
     ):
         with pytest.raises(UserError, match=message):
@@ -128,6 +139,8 @@ def test_two_lists_part_one_folder(tmp_path):
     assert (len(sets.train), sets.apart["val"].labels.tolist()) == (6, [0, 1, 2])
     with pytest.raises(UserError, match=r"red/001.jpg is in .*train.txt and in .*val.txt"):
         listed(tmp_path, train, ["red/001.jpg"])
+    with pytest.raises(UserError, match=r"red/001.jpg is in .*train.txt and in .*val.txt"):
+        listed(tmp_path, train, ["val/red/001.jpg"])
 
 
 def votes_file(folder, changes=None, columns="name,red,green,blue,unknown"):

@@ -154,3 +154,14 @@ def test_a_reader_that_closes_the_pipe_loses_no_report(tmp_path):
         )  # fmt: skip
     assert (done.returncode, "pipe" in done.stderr.lower()) == (0, False), done.stderr
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 4
+
+
+def test_a_second_split_of_another_name_is_looked_at(tmp_path):
+    many(tmp_path / "train" / "anger", 4, 0)
+    many(tmp_path / "validation" / "fear", 2, 9)
+    copied = next((tmp_path / "train" / "anger").iterdir())
+    (tmp_path / "validation" / "fear" / "copy.png").write_bytes(copied.read_bytes())
+    report = check(tmp_path)
+    assert report["images"] == 7 and report["counts"]["val"] == {"fear": 3}
+    assert [leak["val"] for leak in report["leaks"]] == [["validation/fear/copy.png"]]
+    assert "leaks between train and val: not looked for" in table(check(tmp_path / "train"))

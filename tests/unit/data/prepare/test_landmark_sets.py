@@ -1,5 +1,7 @@
 """300-W, 300-VW and WFLW: who goes where, the owners' subsets, and points that lie on the faces that were cut out."""
 
+import shutil
+
 import landmark_fakes as fakes
 import layout_fakes
 import numpy as np
@@ -54,6 +56,18 @@ def test_300vw(tmp_path):
     video.unlink()
     with pytest.raises(UserError, match=r"203 holds neither vid\.avi nor frames: put one of them there"):
         w300vw.plan(tmp_path / "in")
+
+
+def test_frames_that_are_not_those_of_the_points_are_refused(tmp_path):
+    source = fakes.w300vw(tmp_path / "in")
+    frames = source / "001" / "frames"
+    shutil.copytree(frames, source / "001" / "crops")
+    with pytest.raises(UserError, match=r"crops/000001\.png and .*frames/000001\.png are one frame: move one of their"):
+        w300vw.plan(source)
+    shutil.rmtree(source / "001" / "crops")
+    (frames / "000003.png").rename(frames / "000000.png")
+    with pytest.raises(UserError, match=r"000000\.png is a frame 0, and the points count from 1"):
+        w300vw.plan(source)
 
 
 def test_wflw(tmp_path):

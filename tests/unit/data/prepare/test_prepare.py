@@ -1,15 +1,17 @@
 """What every preparation promises: nothing lost, nothing done twice, nothing of the user's touched."""
 
+import errno
 import json
 import os
 
 import layout_fakes as fakes
 import pytest
+from PIL import Image
 from small import status
 
 from simfle_jax.commands import prepare as command
 from simfle_jax.data.array_record import ArrayRecordSource
-from simfle_jax.data.prepare import affectnet, encode, manifest, rafdb, writer
+from simfle_jax.data.prepare import affectnet, encode, folder, manifest, rafdb, writer
 from simfle_jax.data.prepare.plan import Item
 from simfle_jax.data.prepare.run import prepare
 from simfle_jax.data.sources import FolderSource
@@ -34,6 +36,95 @@ def test_a_second_run_writes_no_image_and_the_source_stays(tmp_path):
     assert not (out / "train/sadness/train_00001_aligned.jpg").samefile(
         source / "Image/aligned/train_00001_aligned.jpg"
     )
+
+
+def test_what_is_not_the_sources_any_more_is_written_anew(tmp_path):
+    """Another release under the same names, a file that was mended, a copy where there was a link."""
+    one, other = fakes.rafdb(tmp_path / "one"), fakes.rafdb(tmp_path / "other")
+    for path in (other / "Image" / "aligned").iterdir():
+        path.write_bytes(path.read_bytes() + b"other")
+    out, name, view = tmp_path / "out", "train/sadness/train_00001_aligned.jpg", "unlabelled/train_00001_aligned.jpg"
+    place = "Image/aligned/train_00001_aligned.jpg"
+    prepare(rafdb.plan, one, out)
+    prepare(rafdb.plan, other, out)
+    for each in (out / name, out / view):
+        assert each.samefile(other / place), "of the first release"
+    assert prepare(rafdb.plan, other, out, "copy")["link"] == "copy"
+    for each in (out / name, out / view):
+        assert not each.samefile(other / place) and each.read_bytes() == (other / place).read_bytes()
+    (other / place).write_bytes(b"mended")
+    prepare(rafdb.plan, other, out, "copy")
+    assert (out / name).read_bytes() == (out / view).read_bytes() == b"mended"
+
+
+def test_images_that_are_decoded_are_written_anew_from_another_folder_or_a_newer_file(tmp_path):
+    def source(name: str, seed: int):
+        for number in range(2):
+            fakes.put(tmp_path / name / "train" / "anger" / f"{number}.jpg", seed + number, (40, 40))
+            place = tmp_path / name / "train" / "anger" / f"{number}.jpg"
+            with Image.open(place) as image:
+                image.save(place.with_suffix(".bmp"))
+            place.unlink()
+            os.utime(place.with_suffix(".bmp"), (1, 1))
+        return tmp_path / name
+
+    one, other, out = source("one", 0), source("other", 7), tmp_path / "out"
+    prepare(folder.plan, one, out)
+    first = state(out)
+    prepare(folder.plan, one, out)
+    assert {p: v for p, v in state(out).items() if p.name != manifest.NAME} == {
+        p: v for p, v in first.items() if p.name != manifest.NAME
+    }
+    prepare(folder.plan, other, out)
+    written = {p.name: p.read_bytes() for p in (out / "train/anger").iterdir()}
+    assert len(written) == 2 and all(first[out / "train/anger" / name][2] != data for name, data in written.items())
+
+
+def test_a_place_that_cannot_be_written_is_not_blamed_on_the_images(tmp_path, monkeypatch):
+    source, out = fakes.rafdb(tmp_path / "in"), tmp_path / "out"
+
+    def refuse(path, target):
+        if str(target).endswith(".jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path), None, str(target))
+        os.rename(path, target)
+
+    monkeypatch.setattr(writer.os, "replace", refuse)
+    with pytest.raises(
+        UserError, match=r"out/.*jpg cannot be written: Permission denied; mend that, and the same command"
+    ):
+        prepare(rafdb.plan, source, out, "copy")
+    monkeypatch.undo()
+    assert prepare(rafdb.plan, source, out, "copy")["skipped"] == prepare(rafdb.plan, source, tmp_path / "w")["skipped"]
+
+
+@pytest.mark.parametrize("below", ["", "images", "archive/images"])
+def test_splits_are_found_where_archives_have_them(tmp_path, below):
+    top = tmp_path / "in"
+    for split in ("train", "validation"):
+        for label in ("angry", "fear"):
+            fakes.put(top / below / split / label / f"{split}.jpg", 0, (40, 40))
+    made = folder.plan(top)
+    assert {(item.split, item.label) for item in made.items} == {
+        (split, label) for split in ("train", "val") for label in ("anger", "fear")
+    }
+    assert made.rules.get("root", "") == below
+    fakes.put(top / below / "other" / "train" / "angry" / "a.jpg", 0, (40, 40))
+    if below:
+        fakes.put(top / below.partition("/")[0] / ".." / "second" / "train" / "angry" / "a.jpg", 0, (40, 40))
+        if below == "images":
+            with pytest.raises(UserError, match=r"a folder of train is in several folders .*give the one you mean"):
+                folder.plan(top)
+
+
+def test_linked_folders_are_followed_once_as_in_training(tmp_path):
+    for name in ("a", "b"):
+        fakes.put(tmp_path / "elsewhere" / f"{name}.jpg", 0, (40, 40))
+    fakes.put(tmp_path / "in" / "train" / "anger" / "own.jpg", 0, (40, 40))
+    (tmp_path / "in/train/anger/session2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/train/anger/self").symlink_to(tmp_path / "in/train/anger")
+    found = sorted(item.name for item in folder.plan(tmp_path / "in").items)
+    assert found == ["own.jpg", "session2_a.jpg", "session2_b.jpg"]
+    assert len(found) == len(FolderSource(tmp_path / "in", split="train"))
 
 
 def test_an_interrupted_run_is_completed(tmp_path):
