@@ -43,8 +43,7 @@ class Extractor:
         seed: of the random crops and flips.
         threads, max_bad_fraction: of the decoding, as in the settings.
 
-    Unreadable images are left out and noted in `bad` (name -> reason); where there are too many, `bad_list` names the
-    file to list them in. `rows` tells which images of a set, by its name, the features of `plain` are of.
+    Unreadable images are left out and noted in `bad` (name -> reason), and in the file `bad_list` where that is set. `rows` tells which images of a set, by its name, the features of `plain` are of.
     """
 
     def __init__(
@@ -143,6 +142,8 @@ class Extractor:
                 write_bad_list(self.bad_list, self.bad | _under(name, bad))
             raise
         self.bad |= _under(name, bad)
+        if self.bad_list and bad and jax.process_index() == 0:  # a probe that goes on may not read these again
+            write_bad_list(self.bad_list, self.bad)
         self.rows[name] = np.concatenate(rows)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 

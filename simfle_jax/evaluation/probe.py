@@ -27,6 +27,7 @@ from simfle_jax.evaluation.protocols.base import (
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, crop_of_sets, open_sets, open_val
 from simfle_jax.evaluation.settings import Probe, upgraded
+from simfle_jax.evaluation.tuning import bad_before
 from simfle_jax.runs import peers
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.mirror import shown
@@ -121,6 +122,7 @@ def _fitted(protocol: ProbeProtocol, model: Encoder | FeatureTable, sets: Sets, 
     probe = protocol.probe
     extractor = make_extractor(probe, model, probe.data.canvas)
     extractor.bad_list = folder / "bad_images.txt"
+    extractor.bad |= bad_before(folder)
     apart = {name: extractor.plain(source, name) for name, source in sets.apart.items()}
     votes = sets.votes
     learned_from = TrainingSet(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from simfle_jax import compilation, distributed, parallel
+from simfle_jax.data.bad_list import read_bad_list, write_bad_list
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
@@ -23,11 +24,13 @@ from simfle_jax.progress import Progress
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training.stop import Stop
 
 SAVE_SECONDS = 60.0  # between two checkpoints, at least, which are made at the ends of epochs
 KEPT = 2  # checkpoints
+BAD_LIST = "bad_images.txt"
 
 
 def tuned(
@@ -59,10 +62,28 @@ def tuned(
             ) as batches:  # fmt: skip
                 run = _Run(step, mesh, checkpoints, folder, probe.epochs * per_epoch, per_epoch, told, watch)
                 state = run(state, batches, targets)
-        found = peers.gather_texts(json.dumps(batches.bad))
+        found = all_bad(batches, folder)
     except (RuntimeError, ValueError) as error:
         raise peers.lost(error) or error from None
-    return jax.device_get(state), {name: reason for text in found for name, reason in json.loads(text).items()}
+    return jax.device_get(state), found
+
+
+def bad_before(folder: Path) -> dict[str, str]:
+    """The training images that an earlier start of this probe found unreadable, as train/NAME, and why."""
+    listed = read_bad_list(folder / BAD_LIST)
+    return {name: reason for name, reason in listed.items() if name.startswith("train/")}
+
+
+def all_bad(batches: TrainBatches, folder: Path) -> dict[str, str]:
+    """What all processes have found so far, and earlier starts before; all must call it. It is listed in the folder."""
+    texts = peers.gather_texts(json.dumps(batches.bad))
+    found = {name: reason for text in texts for name, reason in json.loads(text).items()}
+    earlier = peers.of_first(lambda: bad_before(folder)) or {}
+    found |= {name.removeprefix("train/"): reason for name, reason in earlier.items()}
+    if jax.process_index() == 0 and found:
+        with or_warn(str(folder / BAD_LIST)):
+            write_bad_list(folder / BAD_LIST, {f"train/{name}": reason for name, reason in found.items()})
+    return found
 
 
 class _Run:
@@ -97,6 +118,7 @@ class _Run:
                     self._tell(number, metrics, time.monotonic() - began)
                 # Clocks differ from process to process, and all must save.
                 if last or stopping or (ended and peers.of_first(self._due)):
+                    all_bad(batches, self.folder)
                     self.checkpoints.save(state, wait=last or stopping)
                     self.saved = time.monotonic()
                 if stopping and not last:
