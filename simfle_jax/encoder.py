@@ -36,6 +36,7 @@ from simfle_jax.weights.trunk import (
     infer_trunk,
     is_published,
     is_trunk,
+    with_known_heads,
 )
 
 HASH_VERSION = "v2-"  # before every hash; those without it are of versions that hashed the numbers alone
@@ -137,7 +138,9 @@ class Encoder:
 
 
 def _features(graph: Any, arrays: Any, images: jax.Array) -> Features:
-    return nnx.merge(graph, arrays["params"], arrays["stats"])(images, train=False)
+    # Accelerators would round the factors of products, and one encoder would have other features on each kind of them.
+    with jax.default_matmul_precision("float32"):
+        return nnx.merge(graph, arrays["params"], arrays["stats"])(images, train=False)
 
 
 @partial(jax.jit, static_argnames="graph")
@@ -220,7 +223,8 @@ def from_arrays(arrays: Arrays, metadata: dict[str, str], branch: str, where: st
     metadata = {key: value for key, value in metadata.items() if key not in OF_CLASSIFIERS}
     held = metadata.get("branch", "online")
     found = find_trunk(arrays, branch, where, held, prefix)
-    trunk = _recorded_trunk(metadata, len(found), where) or infer_trunk(found, where)
+    trunk = _recorded_trunk(metadata, len(found), where)
+    trunk = trunk or with_known_heads(infer_trunk(found, where), arrays, where)
     entries = torch_names.trunk_entries(trunk)
     check_names(found, entries, where)
     known = DEFAULT_METADATA | {"architecture": architecture_text(trunk), "size": str(infer_image_size(trunk, found))}

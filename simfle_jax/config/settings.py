@@ -137,7 +137,7 @@ class Config:
     epochs: int
     batch_size: int  # of the whole job, whatever the number of devices
     dtype: str  # compute type, 'float32' or 'bfloat16'; parameters, statistics and losses stay float32
-    accumulate: int  # micro-batches per step; BatchNorm and the grouping matrix then see one micro-batch
+    accumulate: int  # micro-batches per step; BatchNorm, grouping, MoCo's negatives and ties see one at a time
     remat: bool  # recompute activations in the backward pass: less memory, about a third more compute
     shard_state: bool  # spread parameters and optimizer state over the devices; the numbers are the same
     log_steps: int

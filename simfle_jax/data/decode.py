@@ -248,6 +248,17 @@ def _fit(image: Image.Image, canvas: int, full: tuple[int, int] | None = None) -
     return np.asarray(_cut_centre(image, canvas))
 
 
+def fitted(side: int, short: int, canvas: int) -> tuple[float, float]:
+    """What of a side of an image becomes the canvas: where it begins and how long it is, in pixels of the image.
+
+    short: its shorter side. Sizes and cuts are whole pixels, so that this is not the exact centre, nor quite a square.
+    """
+    kept = short if side > LONGEST * short else side
+    size = int(canvas * kept / short)
+    start, left = round((size - canvas) / 2), round((side - kept) / 2)
+    return left + start * kept / size, canvas * kept / size
+
+
 def _cut_centre(image: Image.Image, side: int) -> Image.Image:
     left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))

@@ -10,7 +10,7 @@ from simfle_jax.evaluation import scores
 from simfle_jax.evaluation.linear import HOLDOUT, Linear, holdout_rows
 
 STRENGTHS = tuple(float(10.0**exponent) for exponent in range(-5, 1))
-TOLERANCE = 1e-4  # largest entry of the gradient, per root of curvature, at which the optimum counts as reached
+TOLERANCE = 1e-6  # largest entry of the gradient, per root of curvature, at which the optimum counts as reached
 MAX_STEPS = 1000
 
 

@@ -61,7 +61,8 @@ def _seen(config: Config) -> Callable[..., tuple[Any, ...]] | None:
     @jax.jit
     def seen(params: Any, stats: Any, images: jax.Array) -> tuple[Any, ...]:
         draw = method.draw(image_keys(config.seed, 0, len(images)))
-        found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
+        with jax.default_matmul_precision("float32"):  # as features are computed
+            found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
         # The decoder's target is normalised within each patch: without the patch's own contrast it looks like noise.
         target = normalised_patches(found.patches)
         mean, spread = found.patches.mean(-1, keepdims=True), found.patches.std(-1, keepdims=True, ddof=1)

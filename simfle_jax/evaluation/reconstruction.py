@@ -31,7 +31,8 @@ def reconstruction_errors(
     @jax.jit
     def errors(params: Any, stats: Any, images: jax.Array, mean_of: jax.Array) -> dict[str, jax.Array]:
         draw = method.draw(image_keys(config.seed, 0, len(images)))
-        found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
+        with jax.default_matmul_precision("float32"):  # as features are computed
+            found = nnx.merge(graph, params, stats).restore(plain_images(images, config), draw, train=False)
         known = normalised_patches(patchify(plain_images(mean_of, config), config.facemae.patch))
         masked = found.masking.masked
         restored = {

@@ -38,7 +38,8 @@ def train_supervised(
         keys = image_keys(seed, number, batch_size)
         x = augment.random_crop_and_flip(keys, batch, encoder.size, (0.6, 1.0), (3 / 4, 4 / 3), 0.5)
         x = encoder.preprocess(x)
-        (_, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(weights, stats, x, y)
+        with jax.default_matmul_precision("float32"):
+            (_, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(weights, stats, x, y)
         updates, opt_state = tx.update(grads, opt_state)
         return optax.apply_updates(weights, updates), stats, opt_state
 

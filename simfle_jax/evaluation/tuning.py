@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from simfle_jax import compilation, distributed, parallel
 from simfle_jax.data.bad_list import read_bad_list, write_bad_list
@@ -49,6 +50,9 @@ def tuned(
     batch_size = min(probe.batch_size, len(images) // mesh.size * mesh.size)
     if not batch_size:
         raise UserError(f"{len(images)} training images are fewer than the {mesh.size} devices: take fewer devices")
+    if batch_size < min(probe.batch_size, len(images)) and jax.process_index() == 0:
+        logging.warning("%d training images on %d devices: batches of %d, and the rate that goes with them; one device takes all",
+                        len(images), mesh.size, batch_size)  # fmt: skip
     parallel.check_batch(batch_size, mesh)
     per_epoch = len(images) // batch_size
     step = make_step(batch_size, per_epoch)

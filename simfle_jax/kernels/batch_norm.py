@@ -21,9 +21,12 @@ def scaled(
     scale: Float[AnyArray, " channel"],
     bias: Float[AnyArray, " channel"],
 ) -> Float[Array, "*batch channel"]:
-    """(x - mean) * rstd * scale + bias over the last axis, as one multiplication and one addition in x's type."""
+    """(x - mean) * rstd * scale + bias over the last axis, as one multiplication and one addition; of x's type.
+
+    Computed in float32 at least: a factor that is rounded to bfloat16 is wrong for the whole channel.
+    """
     factor = scale * rstd
-    return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+    return (at_least_float32(x) * factor + (bias - mean * factor)).astype(x.dtype)
 
 
 @jax.custom_vjp

@@ -6,7 +6,8 @@
     loss   = ctr(q1, k2) + ctr(q2, k1)                                # Algorithm 1
     momentum encoder = decay * momentum encoder + (1 - decay) * online
 
-Numbers are the paper's. Negatives are those of the global batch, on any number of devices. T is heads.temperature.
+Numbers are the paper's. Negatives are those of the global batch, on any number of devices; with `accumulate` those of a
+micro-batch, which is another loss. T is heads.temperature.
 """
 
 from typing import Any

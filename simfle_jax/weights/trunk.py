@@ -1,5 +1,6 @@
 """Finding a trunk in whatever file holds one, and naming its arrays as torchvision and timm do."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -160,6 +161,15 @@ def infer_trunk(arrays: Arrays, where: str | Path) -> TrunkSettings:
     """
     trunk = _vit_sizes(arrays) if PATCHES in arrays else _resnet_sizes(arrays)
     check_names(arrays, torch_names.trunk_entries(trunk), where)
+    return trunk
+
+
+def with_known_heads(trunk: TrunkSettings, arrays: Arrays, where: str | Path) -> TrunkSettings:
+    """A trunk from a file without our metadata, with the heads that MoCo v3's own ViT-S has, which no array tells."""
+    moco = any({"base_encoder", "momentum_encoder"} & set(name.split(".")) for name in arrays)
+    if trunk.kind == "vit" and moco and trunk.width == 384:
+        logging.warning("%s: taken for MoCo v3's own ViT-S, which has 12 heads", where)
+        return dataclasses.replace(trunk, heads=12)
     return trunk
 
 

@@ -10,7 +10,7 @@ from absl import logging
 
 from simfle_jax import augment, parallel
 from simfle_jax.data.containers import jpeg_orientation
-from simfle_jax.data.decode import read_header
+from simfle_jax.data.decode import fitted, read_header
 from simfle_jax.data.files import BadImage, patiently
 from simfle_jax.data.pipeline import eval_batches
 from simfle_jax.data.sources import Source
@@ -31,7 +31,7 @@ class Marked:
 
     names: list[str]
     points: np.ndarray  # [n, P, 2], x and y in shares of the central square, in which the networks see the image
-    corners: np.ndarray  # [n, 3]: left, top and side of that square in pixels
+    corners: np.ndarray  # [n, 4]: left, top, width and height of that square in pixels
     maps: np.ndarray  # [n, h, w, D]
     mirrored: np.ndarray | None  # the same of the mirrored images
     shown: np.ndarray  # [few]: numbers of the images to be shown
@@ -62,9 +62,9 @@ class Known(NamedTuple):
     rows: np.ndarray  # [n], of each image in the table
     bad: dict[str, str]  # those that have none
 
-    def squares(self, numbers: Iterable[int]) -> np.ndarray:
-        """Left, top and side of the central squares [n, 3] of images; NaN of one that cannot be read."""
-        return np.array([_square(self.source, number) for number in numbers], np.float32)
+    def squares(self, numbers: Iterable[int], canvas: int) -> np.ndarray:
+        """Left, top, width and height of the central squares [n, 4] that become the canvases; NaN where one cannot be read."""
+        return np.array([_square(self.source, number, canvas) for number in numbers], np.float32)
 
 
 SHOWN = 20  # faces in the picture
@@ -76,7 +76,7 @@ def mean_shape(points: np.ndarray, scheme: Scheme) -> np.ndarray:
 
 
 def in_shares(points: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Points [n, P, 2] in pixels of their images as shares of the central squares [n, 3]."""
+    """Points [n, P, 2] in pixels of their images as shares of the central squares [n, 4]."""
     return (points - squares[:, None, :2]) / squares[:, None, 2:]
 
 
@@ -113,7 +113,7 @@ def marked(source: Source, split: str, table: Table, encoder: Encoder, probe: Pr
     """
     known, rows, bad = found = with_points(source, split, table)
     maps, mirrored, kept, thumbs = _maps(known, split, encoder, probe, flip, bad)
-    corners, chosen = found.squares(kept.tolist()), rows[kept]
+    corners, chosen = found.squares(kept.tolist(), probe.data.canvas or encoder.size), rows[kept]
     points, names = in_shares(table.points[chosen], corners), [known.name(int(i)) for i in kept]
     shown = np.flatnonzero(np.isin(kept, spread(len(known))))
     check_inside(points, names, table.where)
@@ -182,14 +182,14 @@ def _compute(encoder: Encoder) -> Callable[[Any, jax.Array, bool], jax.Array]:
     return jax.jit(maps, static_argnums=2)
 
 
-def _square(source: Source, index: int) -> tuple[float, float, float]:
-    """Left, top and side of an image's central square in pixels of the upright image; NaN where it cannot be read."""
+def _square(source: Source, index: int, canvas: int) -> tuple[float, float, float, float]:
+    """Left, top, width and height of an image's central square in pixels of the upright image; NaN where it cannot be read."""
     try:
         data = patiently(lambda: source[index].data, f"{source.name(index)} cannot be read")
         height, width = data.shape[:2] if isinstance(data, np.ndarray) else read_header(data).size[::-1]
     except BadImage:
-        return np.nan, np.nan, np.nan
+        return (np.nan,) * 4
     if isinstance(data, bytes) and data[:2] == b"\xff\xd8" and jpeg_orientation(data) >= 5:  # sides are exchanged
         width, height = height, width
-    side = min(width, height)
-    return (width - side) / 2, (height - side) / 2, side
+    (left, across), (top, down) = (fitted(side, min(width, height), canvas) for side in (width, height))
+    return left, top, across, down

@@ -74,6 +74,8 @@ def fit_ridge(maps: np.ndarray, points: np.ndarray, strengths: tuple[float, ...]
     x = x - middle.astype(x.dtype)
     primal = x.shape[1] <= x.shape[0]
     gram = (x.T @ x if primal else x @ x.T).astype(np.float64)
+    if not primal:  # its sums are 0 but for the rounding of float32, which would make an eigenvalue of 0 a negative one
+        gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     scale = np.trace(gram) / x.shape[1]  # n times the mean square of a feature
     right, heads = (x.T @ (y - shape) if primal else y - shape), []
     for strength in strengths:

@@ -87,8 +87,8 @@ def learn(probe: Probe, encoder: Encoder, source: Source, table: Table, scheme: 
     Raises:
         UserError: what `with_points`, `check_inside` and `tuned` find.
     """
-    known = with_points(source, "train", table)
-    points = in_shares(table.points[known.rows], known.squares(range(len(known.source)))).astype(np.float32)
+    known, canvas = with_points(source, "train", table), probe.data.canvas or encoder.size
+    points = in_shares(table.points[known.rows], known.squares(range(len(known.source)), canvas)).astype(np.float32)
     readable = np.flatnonzero(np.isfinite(points).all((1, 2)))
     if not len(readable):
         raise UserError(f"none of the {len(points)} images of train can be read: {known.source.name(0)} is the first")
@@ -98,7 +98,7 @@ def learn(probe: Probe, encoder: Encoder, source: Source, table: Table, scheme: 
     def step(batch_size: int, per_epoch: int) -> PointStep:
         return PointStep(encoder, shape, scheme, probe, batch_size, per_epoch)
 
-    state, bad = tuned(step, known.source, points, probe, probe.data.canvas or encoder.size, folder)
+    state, bad = tuned(step, known.source, points, probe, canvas, folder)
     trunk = {"params": state.params["trunk"], "stats": state.stats["trunk"]}
     told = {f"train/{name}": reason for name, reason in bad.items()}
     facts = {"kept": "the last epoch: nothing was chosen"}

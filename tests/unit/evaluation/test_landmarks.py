@@ -1,20 +1,24 @@
 """Landmarks: errors by a second way, flips, planted maps, the forms of files, and what is wrong with them."""
 
+import io
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from small_probe import write_encoder
 
 from configs import probe as probe_config
 from simfle_jax import augment
+from simfle_jax.data.decode import decode, fitted
 from simfle_jax.data.synthetic_faces import DEMO, draw_face
 from simfle_jax.encoder import load_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.landmarks import errors, heads, tuning
-from simfle_jax.evaluation.landmarks.data import check_inside
+from simfle_jax.evaluation.landmarks.data import check_inside, in_shares
+from simfle_jax.evaluation.landmarks.heads import fit_ridge
 from simfle_jax.evaluation.landmarks.reading import check_apart, read_table, rows_of
 from simfle_jax.evaluation.landmarks.schemes import flipped, scheme_of
 from simfle_jax.evaluation.settings import probing
@@ -238,3 +242,37 @@ def test_points_beside_their_image_are_told(caplog):
     assert "lie outside of their images" in caplog.text  # jaws of tightly cut faces
     with pytest.raises(UserError, match=r"here: the points of 0\.jpg lie outside of the image \(6 such images\)"):
         check_inside(FACES / 16, names, "here")
+
+
+@pytest.mark.parametrize("size", [(301, 250), (1024, 683), (640, 480), (250, 301), (100, 100), (41, 40), (300, 6000)])
+def test_points_lie_where_the_network_sees_them(size):
+    """A spot of one colour is decoded, and found where its place in the image says."""
+    canvas, (width, height) = 56, size
+    short = min(size)
+    for share in (0.2, 0.5, 0.8):
+        spot = np.array([(width - short) / 2 + share * short, (height - short) / 2 + (1 - share) * short])
+        pixels = np.zeros((height, width, 3), np.uint8)
+        grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+        weight = np.exp(-(((grid - spot) / (short / 25)) ** 2).sum(-1))
+        pixels[...] = (255 * weight)[..., None].astype(np.uint8)
+        seen = decode(encode(pixels), canvas).astype(float)[..., 0]
+        cells = np.arange(canvas) + 0.5
+        found = np.array([(seen.sum(0) * cells).sum(), (seen.sum(1) * cells).sum()]) / seen.sum() / canvas
+        (left, across), (top, down) = (fitted(side, short, canvas) for side in size)
+        square = np.array([[left, top, across, down]])
+        np.testing.assert_allclose(found, in_shares(spot[None, None], square)[0, 0], atol=0.1 / canvas)
+
+
+def encode(pixels):
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_few_images_with_maps_of_many_numbers_have_a_ridge():
+    """Their centred products have an eigenvalue of 0, which float32 may make a negative one."""
+    random = np.random.default_rng(0)
+    for trial in range(6):
+        maps = np.float32(random.normal(size=(60, 7, 7, 512)) ** 2 + 3)
+        heads = fit_ridge(maps, random.uniform(size=(60, 68, 2)), (1e-6, 1.0))
+        assert all(np.isfinite(head.kernel).all() for head in heads), trial

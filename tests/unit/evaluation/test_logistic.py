@@ -63,3 +63,22 @@ def test_probe_of_other_images_with_a_chosen_strength():
     confusion = logistic_probe(blobs(seed=1), blobs(seed=2), 3, seed=0)
     assert confusion.sum() == 120
     assert np.trace(confusion) / 120 > 0.5
+
+
+def test_a_weak_strength_reaches_its_optimum_too():
+    """It may be the chosen one, and then the stopping point would decide the score."""
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    features = np.float32(
+        random.standard_normal((300, 64)) @ random.standard_normal((64, 64)) + 0.7 * np.eye(3, 64)[labels]
+    )
+    queries = np.float32(random.standard_normal((2000, 64)) @ random.standard_normal((64, 64)))
+    found = fit_logistic(features, labels, 3, 1e-5)
+    expected = scipy_optimum(features.astype(np.float64), labels, 1e-5).argmax(1)
+    assert (np.asarray(found.predict(jnp.asarray(features))) != expected).mean() < 0.004
+    tighter = pytest.MonkeyPatch()
+    tighter.setattr("simfle_jax.evaluation.logistic.TOLERANCE", 1e-9)
+    exact = fit_logistic(features, labels, 3, 1e-5)
+    tighter.undo()
+    told = [np.asarray(layer.predict(jnp.asarray(queries))) for layer in (found, exact)]
+    assert (told[0] != told[1]).mean() < 0.004

@@ -38,6 +38,16 @@ def test_bfloat16_is_normalised_in_float32():
     np.testing.assert_allclose(mean, np.asarray(x, np.float64).mean((0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 2.0, 10.0])
+def test_bfloat16_has_the_error_of_its_values_and_not_of_its_factors(mean):
+    """A factor that is rounded to bfloat16 moves a whole channel."""
+    x = jnp.asarray(np.random.default_rng(0).normal(mean, 1, (4096, 64)), jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    found = np.asarray(normalise_batch(x, jnp.ones(64), jnp.zeros(64))[0], np.float64)
+    assert np.sqrt(((found - exact) ** 2).mean()) < 0.0022 and np.abs((found - exact).mean(0)).max() < 0.001
+
+
 def test_column_sums_of_maps_are_those_of_their_rows():
     x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 7, 5, 4)), jnp.float32)
     maps = column_sums(lambda x: (x, x**2), x)

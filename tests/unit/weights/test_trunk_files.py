@@ -25,6 +25,7 @@ from simfle_jax.weights.encoder_file import describe, export_encoder
 from simfle_jax.weights.files import write_safetensors
 from simfle_jax.weights.init import initial_trunk
 from simfle_jax.weights.onnx_export import export_onnx, run_onnx
+from simfle_jax.weights.trunk import architecture, with_known_heads
 
 SIZES = {
     "basic": {"kind": "basic", "stage_sizes": (1, 2), "width": 4},
@@ -302,3 +303,14 @@ def test_positions_count_in_the_hash_of_an_encoder():
     other = trees | {"stats": {"positions": trees["stats"]["positions"] + 1}}
     first, second = (Encoder(each, made.trunk, describe(made)) for each in (trees, other))
     assert first.hash != second.hash
+
+
+@pytest.mark.parametrize("prefix, width, heads", [("module.base_encoder.", 384, 12), ("momentum_encoder.", 384, 12),
+                                                  ("module.base_encoder.", 768, 12), ("module.", 384, 6)])  # fmt: skip
+def test_the_heads_of_moco_v3s_own_vits_are_known(prefix, width, heads, caplog):
+    """No array tells them, and its ViT-S has 12 where all others of that width have 6."""
+    inferred = architecture(
+        {"kind": "vit", "stage_sizes": (12,), "width": width, "last_stride": 2, "heads": width // 64}
+    )
+    found = with_known_heads(inferred, {f"{prefix}patch_embed.proj.weight": np.zeros(1)}, "a.pth")
+    assert found.heads == heads and ("has 12 heads" in caplog.text) == (heads != inferred.heads)
