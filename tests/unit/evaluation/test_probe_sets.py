@@ -140,7 +140,7 @@ def test_two_lists_part_one_folder(tmp_path):
     with pytest.raises(UserError, match=r"red/001.jpg is in .*train.txt and in .*val.txt"):
         listed(tmp_path, train, ["red/001.jpg"])
     with pytest.raises(UserError, match=r"red/001.jpg is in .*train.txt and in .*val.txt"):
-        listed(tmp_path, train, ["val/red/001.jpg"])
+        listed(tmp_path, [f"train/{name}" for name in train], ["val/red/001.jpg"])
 
 
 def votes_file(folder, changes=None, columns="name,red,green,blue,unknown"):
