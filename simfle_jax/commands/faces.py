@@ -115,7 +115,7 @@ def _is_done(out: Path, settings: dict) -> bool:
         return True
     # An interrupted run of the same settings is drawn again, file for file; nothing else is written over.
     if out.exists() and _note(out / _UNFINISHED) != settings and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} holds something else; give another --out or remove it")
+        raise UserError(f"{out} holds something else; take another folder, or remove it")
     return False
 
 

@@ -17,6 +17,7 @@ says which and where.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 
@@ -85,7 +86,9 @@ def _lines(names: list[str], probabilities: np.ndarray, classes: tuple[str, ...]
     for name, row in zip(names, probabilities.tolist()):
         ranked = sorted(zip(classes, row), key=lambda pair: -pair[1])
         if as_json:
-            place, _, box = name.rpartition(BOX) if BOX in name else (name, "", "")
+            place, _, box = (
+                name.rpartition(BOX) if re.search(rf"{re.escape(BOX)}\d+(,\d+){{3}}$", name) else (name, "", "")
+            )
             told = {"name": place, "label": ranked[0][0], "probabilities": dict(zip(classes, row))}
             yield json.dumps(told | ({"box": [int(value) for value in box.split(",")]} if box else {}))
         else:

@@ -14,6 +14,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
 from simfle_jax.data.files import BadImage, patiently
 from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
+from simfle_jax.data.read_back import one_line
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.host import scratch
@@ -81,6 +82,11 @@ def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) 
         sizes, counts = _write_shards(source, temporary, shard_bytes)
         _write_index(source, temporary, sizes, counts)
         os.rename(temporary, out)
+    except (OSError, RuntimeError, ValueError) as error:  # the writer of records raises the latter two
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise UserError(
+            f"{out} cannot be written ({reason}): make room or mend that, and give the same command again"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone already when all went well
     return len(source)

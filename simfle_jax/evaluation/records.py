@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from simfle_jax.data.bad_list import escaped
+from simfle_jax.data.bad_list import escaped, printable
 from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.encoder import PREPROCESSING, Encoder
 from simfle_jax.errors import UserError
@@ -169,7 +169,10 @@ def write_predictions(path: Path, rows: Iterable[tuple[str, str, str, float]]) -
     with writing_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PREDICTIONS)
-        writer.writerows((escaped(name), label, predicted, f"{sure:.6f}") for name, label, predicted, sure in rows)
+        lines = (
+            (escaped(name), printable(label), printable(given), f"{sure:.6f}") for name, label, given, sure in rows
+        )
+        writer.writerows(lines)
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:
@@ -189,6 +192,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, classes: tuple[str, ...], tit
     """A picture of the confusion matrix [K, K]: shares of each true class, with the counts written in."""
     from matplotlib.figure import Figure
 
+    classes = tuple(map(printable, classes))  # a folder's name may be of another encoding
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(2.5 + 0.7 * len(classes), 2 + 0.7 * len(classes)), layout="constrained")
     axes = figure.subplots()

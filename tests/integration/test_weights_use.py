@@ -215,6 +215,14 @@ def test_names_of_classes_are_not_given_anew(probe, tmp_path):
         assert load_classifier(place, classes=("blue", "green", "red")).classes == ("blue", "green", "red")
 
 
+def test_a_file_that_is_called_as_a_face_in_a_photograph_is_a_file(probe, faces, tmp_path, capsys):
+    name = tmp_path / "party.jpg#xywh=10,20,30,40.jpg"
+    name.write_bytes(next((faces / "val").rglob("*.jpg")).read_bytes())
+    predict.main([str(name), "--probe", str(probe), "--json"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["name"] == str(name) and "box" not in json.loads(line)
+
+
 def test_predict_prints_probabilities_as_text_and_json(probe, faces, pixels, tmp_path, capsys):
     ours = load_classifier(probe).probabilities(pixels[0])
     predict.main([str(faces / "val"), "--probe", str(probe), "--json"])

@@ -92,6 +92,20 @@ def test_packing_again_changes_nothing_and_other_data_are_refused(faces, tmp_pat
         pack(str(faces), str(tmp_path / "pack"))
 
 
+def test_a_disk_that_is_full_is_told_in_one_line(faces, tmp_path, monkeypatch):
+    """The package's writer raises a RuntimeError of its own."""
+
+    def full(*_):
+        raise RuntimeError("write() failed: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_write_shards", full)
+        with pytest.raises(UserError, match=r"train cannot be written \(.*No space left on device\): make room or mend"):
+            pack(str(faces), str(tmp_path / "pack"))
+    assert not list((tmp_path / "pack").iterdir())
+    assert sum(pack(str(faces), str(tmp_path / "pack")).values())
+
+
 def test_an_interrupted_packing_leaves_nothing_that_looks_whole(faces, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

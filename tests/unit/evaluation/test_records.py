@@ -41,11 +41,11 @@ def test_neighbours_come_back_with_their_votes_and_are_no_layer(k, tmp_path):
 
 
 def test_predictions_come_back_by_line_and_damage_is_told(tmp_path):
-    lines = [("a,b/\udce9\n.jpg", "joy", "fear", 0.51234567), ("c.jpg", "joy", "joy", 1.0)]
+    lines = [("a,b/\udce9\n.jpg", "joy", "fear", 0.51234567), ("c.jpg", "joy", "tr\udce4urig", 1.0)]
     records.write_predictions(tmp_path / "p.csv", lines)
     first, second = records.read_predictions(tmp_path / "p.csv")
     assert first == {"name": r"a,b/\xe9\x0a.jpg", "label": "joy", "predicted": "fear", "probability": "0.512346"}
-    assert second["name"] == "c.jpg"
+    assert (second["name"], second["predicted"]) == ("c.jpg", r"tr\xe4urig"), "a folder of another encoding"
     for content in ("name,label\na,b\n", "", "name,label,predicted,probability\na.jpg,joy\n"):
         (tmp_path / "p.csv").write_text(content)
         with pytest.raises(UserError, match=r"p\.csv is damaged: its columns must be name, label"):
@@ -114,5 +114,5 @@ def test_metrics_are_one_line_an_epoch(tmp_path):
 
 
 def test_the_picture_is_drawn(tmp_path):
-    records.draw_confusion(tmp_path / "c.png", np.array([[3, 1], [0, 0]]), ("a", "b"), "title")
+    records.draw_confusion(tmp_path / "c.png", np.array([[3, 1], [0, 0]]), ("a", "tr\udce4urig"), "title")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
