@@ -141,9 +141,13 @@ class Extractor:
             if self.bad_list:
                 write_bad_list(self.bad_list, self.bad | _under(name, bad))
             raise
-        self.bad |= _under(name, bad)
+        of_others = {image: reason for image, reason in self.bad.items() if not image.startswith(f"{name}/")}
+        self.bad = of_others | _under(name, bad)  # what an earlier start could not read may be mended
         if self.bad_list and bad and jax.process_index() == 0:  # a probe that goes on may not read these again
-            write_bad_list(self.bad_list, self.bad)
+            with contextlib.suppress(
+                OSError
+            ):  # a folder that may only be read; at the end the list is written once more
+                write_bad_list(self.bad_list, self.bad)
         self.rows[name] = np.concatenate(rows)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
 

@@ -173,7 +173,7 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
                 f"{folder} was begun with other images than {now.get('data.path') or 'these'}: give theirs, or another "
                 "--workdir (data_fingerprint in its config.json is of their names and sizes)"
             )
-        if changed == ["epochs"] and folder.joinpath("encoder.safetensors").exists():
+        if changed == ["epochs"] and "protocol" not in now and folder.joinpath("encoder.safetensors").exists():
             raise UserError(
                 f"{folder} is a run of {before['epochs']} epochs, now {now['epochs']}, and its rates are made for those: start a "
                 f"new one from its trunk by --config.trunk.init_from={folder}/encoder.safetensors and another --workdir"

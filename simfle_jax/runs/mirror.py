@@ -97,7 +97,8 @@ class Mirror:
         """
         with self._pushing:
             files = {path.relative_to(self.folder).as_posix(): path for path in _files(self.folder)}
-            if lost := sorted(name for name in self._sent.keys() - files.keys() if name in KEPT):
+            gone = (name for name in self._sent.keys() - files.keys() if name in KEPT)
+            if lost := sorted(name for name in gone if not (self.folder / name).exists()):  # not only being replaced
                 raise LostCopy(
                     f"{lost[0]} of {self.location} was removed from {self.folder} on this machine, by something that "
                     "cleans folders: let SIMFLE_CACHE_DIR be one that stays, and the same command goes on"

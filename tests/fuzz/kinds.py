@@ -172,7 +172,7 @@ def manifests(folder: Path) -> None:
 
 def use_manifest(folder: Path, _: Path) -> None:
     check.require_free(folder / "check.json")
-    manifest.begin(Plan("rafdb", {**RULES, "val": "test"}), folder / "out")
+    manifest.begin(Plan("rafdb", {**RULES, "val": "test"}), folder / "out", folder)
 
 
 def labels(folder: Path) -> None:

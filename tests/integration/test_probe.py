@@ -202,7 +202,11 @@ def test_untrained_is_another_encoder_and_repeats(settings, tmp_path):
     assert fresh["untrained"] and not trained["untrained"]
 
 
-def test_unreadable_images_are_counted_and_listed(settings, tmp_path):
+def refuse(*_):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_unreadable_images_are_counted_and_listed(settings, tmp_path, monkeypatch):
     folder = tmp_path / "data"
     write_split(folder / "train", COUNTS)
     write_split(folder / "val", dict.fromkeys(COUNTS, 6), seed=1)
@@ -212,6 +216,14 @@ def test_unreadable_images_are_counted_and_listed(settings, tmp_path):
     assert results["skipped"] == 2 and results["count"] == 17
     listed = (tmp_path / "p" / "bad_images.txt").read_text().splitlines()
     assert [line.partition("\t")[0] for line in listed] == ["train/red/003.jpg", "val/blue/001.jpg"]
+    (tmp_path / "p" / "results.json").unlink()  # as where the disk was full at the end: it goes on, and reads train no more
+    again = probes.run_probe(settings(data={"path": str(folder)}), str(tmp_path / "p"))
+    assert again["skipped"] == 2 and (tmp_path / "p" / "bad_images.txt").read_text().splitlines() == listed
+    monkeypatch.setattr("simfle_jax.evaluation.features.write_bad_list", refuse)
+    monkeypatch.setattr("simfle_jax.evaluation.results.write_bad_list", refuse)
+    shown = probes.run_probe(settings(data={"path": str(folder)}, eval_only=True), str(tmp_path / "p"))
+    assert shown["accuracy"] == again["accuracy"], "of a folder that may only be read"
+    monkeypatch.undo()
     with pytest.raises(UserError, match=r"max_bad_fraction=0\.01"):
         strict = settings(data={"path": str(folder), "max_bad_fraction": 0.01})
         probes.run_probe(strict, str(tmp_path / "q"))

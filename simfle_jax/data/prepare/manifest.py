@@ -37,8 +37,11 @@ def begin(plan: Plan, out: Path, source: Path) -> bool:
     settings = {"dataset": plan.dataset, "rules": plan.rules}
     path = out / NAME
     if path.is_file():
-        before = _refuse_other(path, settings).get("source")
-        return before not in (None, _place(plan, source))
+        found = _refuse_other(path, settings)
+        other = found.get("source", _place(plan, source)) != _place(plan, source)
+        if other:  # of both for the time being: a run that is stopped leaves images of either
+            _save(path, found | {"complete": False, "source": ""})
+        return other
     if out.exists() and (not out.is_dir() or entries(os.fsencode(out))):
         raise UserError(f"{out} holds something else (it has no {NAME} of a preparation): choose an empty --out")
     out.mkdir(parents=True, exist_ok=True)

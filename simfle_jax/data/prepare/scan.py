@@ -12,6 +12,7 @@ import numpy as np
 
 from simfle_jax.data.containers import lacks_only_its_end
 from simfle_jax.data.decode import BadImage, decode, read_header
+from simfle_jax.data.listing import list_images
 from simfle_jax.data.prepare.folder import SPLIT_NAMES
 from simfle_jax.data.prepare.layout import subfolders
 from simfle_jax.data.sources import FolderSource
@@ -48,6 +49,11 @@ def scan(root: Path) -> list[Facts]:
     """
     there = {path.name.lower(): path.name for path in subfolders(root)}
     splits = [(split, there[name]) for split, names in SPLIT_NAMES.items() for name in names if name in there]
+    if "train" not in dict(splits):  # classes may be called so
+        splits = [(split, folder) for split, folder in splits if folder == "val"]
+    further = [folder for _, folder in splits if folder not in ("train", "val")]
+    empty = {folder for folder in further if not list_images(str(root / folder)).names}
+    splits = [(split, folder) for split, folder in splits if folder not in empty]
     parts = [(split, folder, FolderSource(root, split=folder)) for split, folder in splits]
     parts = parts or [("", "", FolderSource(root))]
     places = [(*part, index) for part in parts for index in range(len(part[2]))]

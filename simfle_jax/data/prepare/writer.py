@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 from collections import Counter
@@ -236,7 +237,8 @@ def _replace(target: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """A hidden file beside `target` that takes its place when all went well."""
-    part = target.with_name(f".{target.name}.part")
+    # Not the name and more: that may be as long as the file system allows.
+    part = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.part")
     try:
         yield part
         os.replace(part, target)

@@ -100,7 +100,9 @@ def test_a_disk_that_is_full_is_told_in_one_line(faces, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_write_shards", full)
-        with pytest.raises(UserError, match=r"train cannot be written \(.*No space left on device\): make room or mend"):
+        with pytest.raises(
+            UserError, match=r"train cannot be written \(.*No space left on device\): make room or mend"
+        ):
             pack(str(faces), str(tmp_path / "pack"))
     assert not list((tmp_path / "pack").iterdir())
     assert sum(pack(str(faces), str(tmp_path / "pack")).values())

@@ -165,3 +165,11 @@ def test_a_second_split_of_another_name_is_looked_at(tmp_path):
     assert report["images"] == 7 and report["counts"]["val"] == {"fear": 3}
     assert [leak["val"] for leak in report["leaks"]] == [["validation/fear/copy.png"]]
     assert "leaks between train and val: not looked for" in table(check(tmp_path / "train"))
+    (tmp_path / "test").mkdir()
+    assert check(tmp_path)["images"] == 7, "a split without images is passed over"
+
+
+def test_classes_that_are_called_like_splits_are_classes_where_there_is_no_train(tmp_path):
+    for seed, name in enumerate(("anger", "test", "valid")):
+        many(tmp_path / name, 2, seed)
+    assert check(tmp_path)["images"] == 6

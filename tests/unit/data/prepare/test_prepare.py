@@ -78,6 +78,12 @@ def test_images_that_are_decoded_are_written_anew_from_another_folder_or_a_newer
     prepare(folder.plan, other, out)
     written = {p.name: p.read_bytes() for p in (out / "train/anger").iterdir()}
     assert len(written) == 2 and all(first[out / "train/anger" / name][2] != data for name, data in written.items())
+    with pytest.MonkeyPatch.context() as patch:  # stopped before its end, and gone back to the first
+        patch.setattr(manifest, "finish", lambda *_: pytest.fail("stopped"))
+        with pytest.raises(BaseException, match="stopped"):
+            prepare(folder.plan, one, out)
+    prepare(folder.plan, other, out)
+    assert {p.name: p.read_bytes() for p in (out / "train/anger").iterdir()} == written
 
 
 def test_a_place_that_cannot_be_written_is_not_blamed_on_the_images(tmp_path, monkeypatch):
@@ -114,6 +120,13 @@ def test_splits_are_found_where_archives_have_them(tmp_path, below):
         if below == "images":
             with pytest.raises(UserError, match=r"a folder of train is in several folders .*give the one you mean"):
                 folder.plan(top)
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    name = "\u00e4" * 124 + "x.jpg"  # 253 bytes
+    fakes.put(tmp_path / "in" / "train" / "anger" / name, 0, (40, 40))
+    prepare(folder.plan, tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "train" / "anger" / name).samefile(tmp_path / "in" / "train" / "anger" / name)
 
 
 def test_linked_folders_are_followed_once_as_in_training(tmp_path):
