@@ -216,7 +216,9 @@ def test_unreadable_images_are_counted_and_listed(settings, tmp_path, monkeypatc
     assert results["skipped"] == 2 and results["count"] == 17
     listed = (tmp_path / "p" / "bad_images.txt").read_text().splitlines()
     assert [line.partition("\t")[0] for line in listed] == ["train/red/003.jpg", "val/blue/001.jpg"]
-    (tmp_path / "p" / "results.json").unlink()  # as where the disk was full at the end: it goes on, and reads train no more
+    (
+        tmp_path / "p" / "results.json"
+    ).unlink()  # as where the disk was full at the end: it goes on, and reads train no more
     again = probes.run_probe(settings(data={"path": str(folder)}), str(tmp_path / "p"))
     assert again["skipped"] == 2 and (tmp_path / "p" / "bad_images.txt").read_text().splitlines() == listed
     monkeypatch.setattr("simfle_jax.evaluation.features.write_bad_list", refuse)

@@ -656,7 +656,7 @@ LOST = [  # what loses or mixes things without a word
            "test_the_ceiling_of_fewer_images_than_a_batch_is_trained_on_all_of_them"),
     Mutant("bucket: what is cleaned here is removed there", "mirror.py", "if LISTS.search(name):", "if True:",
            "test_files_are_copied_in_order_and_come_back"),
-    Mutant("bucket: a cleaned copy goes on", "mirror.py", "if name in KEPT):", "if False):",
+    Mutant("bucket: a cleaned copy goes on", "mirror.py", "if not (self.folder / name).exists()):", "if False):",
            "test_what_cleans_the_copy_on_this_machine_costs_nothing_in_the_bucket"),
     Mutant("bucket: what a killed copy left stays", "mirror.py", "self._empty(place)\n\n    def _empty", "pass\n\n    def _empty",
            "test_what_a_killed_copy_left_is_removed"),

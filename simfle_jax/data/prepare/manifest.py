@@ -37,16 +37,17 @@ def begin(plan: Plan, out: Path, source: Path) -> bool:
     settings = {"dataset": plan.dataset, "rules": plan.rules}
     path = out / NAME
     if path.is_file():
-        found = _refuse_other(path, settings)
-        other = found.get("source", _place(plan, source)) != _place(plan, source)
-        if other:  # of both for the time being: a run that is stopped leaves images of either
-            _save(path, found | {"complete": False, "source": ""})
-        return other
+        return _refuse_other(path, settings).get("source", _place(plan, source)) != _place(plan, source)
     if out.exists() and (not out.is_dir() or entries(os.fsencode(out))):
         raise UserError(f"{out} holds something else (it has no {NAME} of a preparation): choose an empty --out")
     out.mkdir(parents=True, exist_ok=True)
     _save(path, {**settings, "complete": False, "source": _place(plan, source)})
     return False
+
+
+def between(out: Path) -> None:
+    """Notes that `out` has images of two folders for the time being, as a run that is stopped now leaves them."""
+    _save(out / NAME, parse_json((out / NAME).read_text(encoding="utf-8")) | {"complete": False, "source": ""})
 
 
 def finish(plan: Plan, out: Path, items: list[Item], link: str, source: Path, facts: dict | None = None) -> dict:

@@ -30,6 +30,8 @@ def prepare(
         raise UserError("--align turns and cuts faces, and their landmarks would no longer fit: leave it out here")
     plan.rules |= alignment.rules if alignment else {}
     other_source = manifest.begin(plan, out, source)
+    if other_source:
+        manifest.between(out)
     if alignment:
         alignment.begin(out)
     written = write(plan, out, link, alignment, other_source)
