@@ -32,7 +32,6 @@ from simfle_jax.storage import Bucket, NoAccess, Unreachable, is_bucket, safe_be
 EVERY = 30.0  # seconds between two copies of what changed
 THREADS = 8
 MANIFEST = re.compile(r"checkpoints/(\d+)\.json")
-LIST = re.compile(r"checkpoints/(damaged-)?\d+\.json")
 OURS = ("config.json", "encoder.safetensors", "probe.safetensors")  # one of them is in every folder of ours
 KEPT = (*OURS, "environment.json", "metrics.jsonl")  # the program never removes these
 LISTS = re.compile(r"(^|/)bad_images\w*\.txt$")
@@ -163,8 +162,9 @@ class Mirror:
     def remove_remains(self) -> None:
         """Removes what no list names: checkpoints that a killed run was copying, or removing. Only who holds the lock may."""
         names = self.bucket.names("checkpoints/")
-        listed = {self._list(name).get("folder") for name in names if LIST.fullmatch(name)}
-        if None not in listed:  # a list that cannot be read may name any of them
+        # Whatever stands beside the folders may be a list, also one that somebody has renamed.
+        listed = {self._list(name).get("folder") for name in names if name.count("/") == 1}
+        if None not in listed:  # what cannot be read may name any of them
             found = (re.match(r"checkpoints/(\d+-[0-9a-f]{8})/", name) for name in names)
             for place in {each[1] for each in found if each} - listed:
                 self._empty(place)
