@@ -138,18 +138,20 @@ class Extractor:
                 done = min(done + len(batch["valid"]), len(source))
                 tell(done)
         except UserError:  # too many: whoever is to mend them needs them all
-            if self.bad_list:
-                write_bad_list(self.bad_list, self.bad | _under(name, bad))
+            self._list(self.bad | _under(name, bad))
             raise
         of_others = {image: reason for image, reason in self.bad.items() if not image.startswith(f"{name}/")}
         self.bad = of_others | _under(name, bad)  # what an earlier start could not read may be mended
-        if self.bad_list and bad and jax.process_index() == 0:  # a probe that goes on may not read these again
-            with contextlib.suppress(
-                OSError
-            ):  # a folder that may only be read; at the end the list is written once more
-                write_bad_list(self.bad_list, self.bad)
+        if bad:  # a probe that goes on may not read these again
+            self._list(self.bad)
         self.rows[name] = np.concatenate(rows)
         return Labelled(jnp.asarray(np.concatenate(found)), jnp.asarray(np.concatenate(labels)))
+
+    def _list(self, bad: dict[str, str]) -> None:
+        """Writes the list, where the folder is not one that may only be read."""
+        if self.bad_list and jax.process_index() == 0:
+            with contextlib.suppress(OSError):
+                write_bad_list(self.bad_list, bad)
 
     def _batches(self, source: Source, bad: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
         return eval_batches(source, batch_size=self._rows(source), canvas=self.canvas, bad=bad, **self.reading)
