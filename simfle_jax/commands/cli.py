@@ -20,7 +20,7 @@ VARIANTS = ", or choose a trunk by its name, as in --config=configs/simfle.py:re
 ELSEWHERE = {  # what other programs call some settings
     "learning_rate": ("lr", "optimizer.lr"), "batch": ("batch_size",), "num_epochs": ("epochs",), "image_size": ("views.size",),
     "num_workers": ("data.threads",), "workers": ("data.threads",), "data_dir": ("data.path",), "dataset_path": ("data.path",),
-    "pretrained": ("trunk.init_from", "encoder"), "arch": ("trunk.kind",), "output_dir": (),
+    "pretrained": ("trunk.init_from", "encoder"), "arch": ("trunk.kind",),
 }  # fmt: skip
 HELP = {"--help", "-h", "-help", "--helpfull", "--helpshort"}
 

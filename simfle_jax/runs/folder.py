@@ -162,9 +162,8 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
     before, now = flatten(old), flatten(new)
     kept, given = without_places(before), without_places(now)
     changed = [key for key in sorted(kept | given) if kept.get(key) != given.get(key) and key not in FREE]
-    if not before.get("data.canvas") and not before.get(
-        "data.fitted", 1
-    ):  # of a converted checkpoint: nobody has looked yet
+    looked = before.get("data.canvas") or before.get("data.fitted", 1)
+    if not looked:  # as earlier versions left a converted checkpoint: the canvas may be found now
         changed = [key for key in changed if key != "data.fitted"]
     if changed:
         key = changed[0]

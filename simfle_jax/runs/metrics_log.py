@@ -58,11 +58,10 @@ class MetricsLog:
                 os.truncate(self.path, whole)  # half a line would hide all that come after it
                 raise
         for writer in self.writers[:]:
+            # Packages of others: whatever they raise, a run must not end for its optional log.
             try:
                 writer.write(values)
-            except (
-                Exception
-            ) as error:  # packages of others: whatever they raise, a run must not end for its optional log
+            except Exception as error:
                 self.writers.remove(writer)
                 logging.warning(
                     "%s takes no more metrics (%s) and is left out; metrics.jsonl has all, and training goes on",

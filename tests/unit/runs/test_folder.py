@@ -86,13 +86,14 @@ def test_the_environment_is_that_in_which_a_run_was_begun(begun, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("recorded, said", [({"protocol": "knn"}, "of a probe, not of a pre-training"), (None, "")])
-def test_the_folder_of_a_probe_is_not_taken_over(tmp_path, recorded, said):
-    (tmp_path / "config.json").write_text(json.dumps(recorded or settings()))
-    if said:
-        with pytest.raises(UserError, match=said):
-            claim(tmp_path, settings(), upgraded_identity)
-    else:
+def test_the_folder_of_a_probe_is_not_taken_over(tmp_path):
+    (tmp_path / "config.json").write_text('{"protocol": "knn"}')
+    with pytest.raises(UserError, match="is the folder of a probe, not of a pre-training: give another --workdir"):
         claim(tmp_path, settings(), upgraded_identity)
-        with pytest.raises(UserError, match="of a pre-training, not of a probe"):
-            claim(tmp_path, {"protocol": "knn"}, lambda found: found)
+    assert (tmp_path / "config.json").read_text() == '{"protocol": "knn"}'
+
+
+def test_the_folder_of_a_pre_training_is_not_taken_over_by_a_probe(tmp_path):
+    claim(tmp_path / "run", settings(), upgraded_identity)
+    with pytest.raises(UserError, match="is the folder of a pre-training, not of a probe"):
+        claim(tmp_path / "run", {"protocol": "knn"}, lambda found: found)
