@@ -2,8 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 import jax
 from absl import logging
 from jax import export
+
+from simfle_jax.writing import write_whole
 
 DIGEST = 32  # bytes of SHA-256 in front of every file
 
@@ -75,13 +75,6 @@ def _write(path: Path, serialised: bytearray) -> None:
     """Writes a program whole or not at all, whoever else writes the same."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            try:
-                file.write(hashlib.sha256(serialised).digest() + serialised)
-                file.close()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
-                raise
+        write_whole(path, hashlib.sha256(serialised).digest() + serialised)
     except OSError as error:
         logging.warning("the traced program could not be kept: %s", error)

@@ -310,14 +310,14 @@ def _write_card(args: argparse.Namespace) -> str:
     from simfle_jax.encoder import load_encoder
     from simfle_jax.evaluation.hub_folder import card_facts
     from simfle_jax.weights.card import model_card
-    from simfle_jax.weights.files import replacing
+    from simfle_jax.writing import writing_output
 
     encoder = load_encoder(args.source, args.branch)
     config, probes = card_facts(args.source, encoder, args.probe)
     text = model_card(
         {"data_fingerprint": (config or {}).get("data_fingerprint", "unknown")} | encoder.metadata, config, probes
     )
-    with replacing(args.target) as temporary:
+    with writing_output(args.target) as temporary:
         temporary.write_text(text)
     return f"{args.target}: model card, {len(probes)} probes"
 

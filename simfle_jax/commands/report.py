@@ -40,8 +40,8 @@ def report(args: argparse.Namespace) -> None:
     from simfle_jax.reporting.build import build, gather
     from simfle_jax.reporting.charts import plotly_script
     from simfle_jax.runs.at_hand import ALL, borrowed, delivered
-    from simfle_jax.runs.files import write_whole
     from simfle_jax.runs.mirror import shown
+    from simfle_jax.writing import write_whole
 
     plotly_script()  # its absence is told before the work and not after
     compilation.use_cache()

@@ -1,9 +1,10 @@
 """The list of images that could not be used: one line for each, its name, a tab, the reason."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from simfle_jax.writing import write_whole
 
 _UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -33,12 +34,7 @@ def write_bad_list(path: Path, bad: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
         return
     lines = (f"{escaped(name)}\t{reason}\n" for name, reason in sorted(bad.items()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def read_bad_list(path: Path) -> dict[str, str]:

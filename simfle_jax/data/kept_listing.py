@@ -18,6 +18,7 @@ from absl import logging
 
 from simfle_jax.data.listing import THREADS, Listing, file_size, last_change, list_images
 from simfle_jax.errors import UserError
+from simfle_jax.writing import writing_whole
 
 FORMAT = "simfle listing 1"
 SAMPLE = 64  # files whose sizes stand for those of all
@@ -99,16 +100,12 @@ def _write(root: str, file: str, kept: Kept) -> None:
         "sizes": {index: file_size(f"{root}/{os.fsdecode(names[index])}") for index in sorted(few)},
         "nowhere": [index for index, name in enumerate(names) if name in nowhere] if nowhere else [],
     }
-    temporary = Path(f"{file}.{os.getpid()}.partial")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as opened:
-            np.savez(
-                opened,
-                facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-                names=np.frombuffer(b"".join(names), np.uint8),
-                ends=np.cumsum([len(name) for name in names], dtype=np.int64),
-            )
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_whole(path) as temporary, temporary.open("wb") as opened:
+        np.savez(
+            opened,
+            facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+            names=np.frombuffer(b"".join(names), np.uint8),
+            ends=np.cumsum([len(name) for name in names], dtype=np.int64),
+        )

@@ -21,6 +21,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.host import digest, holding, host_folder, remove_if_free
 from simfle_jax.progress import Progress
 from simfle_jax.storage import Bucket
+from simfle_jax.writing import write_whole
 
 PARTS = ("", "train", "val")  # where a pack's index may lie
 STREAMS = 8  # pieces that are read at once
@@ -134,10 +135,8 @@ def _required(bucket: Bucket, name: str) -> bytes:
 
 def write_copy(path: Path, data: bytes) -> None:
     """Writes a file of a copy whole or not at all; raises UserError."""
-    partial = path.with_name(f".{path.name}.partial")
     with _told(path.parent):
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        write_whole(path, data)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from numpy.lib import format as npy
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.lock import Lock
-from simfle_jax.weights.files import replacing
+from simfle_jax.writing import writing_output
 
 ENDINGS = (".npz", ".parquet", ".npy")
 ROWS_AT_ONCE = 4096  # of the final file: 32 MB at 2,048 features
@@ -111,7 +111,7 @@ class FeatureFile:
         """Writes `out` and removes the folder; a .npy gets its names as a second file, `features.names.npy`."""
         self.save()
         write = {".npz": self._write_npz, ".parquet": self._write_parquet, ".npy": self._write_npy}[self.out.suffix]
-        with replacing(self.out) as temporary:
+        with writing_output(self.out) as temporary:
             write(temporary)
         self._lock.release()  # before the folder goes: it must not be made anew
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -157,7 +157,7 @@ class FeatureFile:
         return file
 
     def _write(self, name: str, content: Any) -> None:
-        with replacing(self.folder / name) as temporary:
+        with writing_output(self.folder / name) as temporary:
             temporary.write_text(json.dumps(content))
 
     # ---------------------------------------------------------------- the final file
@@ -187,7 +187,7 @@ class FeatureFile:
                     write(file)
 
     def _write_npy(self, path: Path) -> None:
-        with replacing(self.out.with_suffix(".names.npy")) as temporary, temporary.open("wb") as file:
+        with writing_output(self.out.with_suffix(".names.npy")) as temporary, temporary.open("wb") as file:
             self._write_names(file)
         with path.open("wb") as file:
             self._write_features(file)

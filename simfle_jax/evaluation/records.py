@@ -18,9 +18,9 @@ from simfle_jax.errors import UserError
 from simfle_jax.evaluation.linear import Fit, History, Linear
 from simfle_jax.evaluation.predictor import Predictor, from_arrays, to_arrays
 from simfle_jax.evaluation.settings import upgraded
-from simfle_jax.runs.files import write_whole, writing_whole
 from simfle_jax.weights.files import save_arrays
 from simfle_jax.weights.trunk import architecture
+from simfle_jax.writing import write_whole, writing_whole
 
 
 class TrainedProbe(NamedTuple):

@@ -25,9 +25,9 @@ from simfle_jax.progress import Progress
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import Checkpoints
-from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training.stop import Stop
+from simfle_jax.writing import or_warn
 
 SAVE_SECONDS = 60.0  # between two checkpoints, at least, which are made at the ends of epochs
 KEPT = 2  # checkpoints

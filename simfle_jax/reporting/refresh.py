@@ -43,7 +43,7 @@ def refresh(run: Path, show: bool | None, pictures: Path | None = None) -> None:
     from simfle_jax import compilation
     from simfle_jax.reporting import atlas
     from simfle_jax.reporting.build import build, gather, may_show
-    from simfle_jax.runs.files import write_whole
+    from simfle_jax.writing import write_whole
 
     compilation.use_cache()
     found = gather([run], [], None, POINTS)

@@ -11,10 +11,10 @@ from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.bucket_lock import BucketLock
 from simfle_jax.runs.environment import environment
-from simfle_jax.runs.files import write_json
 from simfle_jax.runs.lock import NAME as LOCK
 from simfle_jax.runs.lock import Lock
 from simfle_jax.runs.mirror import mirror_of
+from simfle_jax.writing import write_json
 
 # What may change when a run goes on: it decides where and how fast, not what comes out.
 FREE = {

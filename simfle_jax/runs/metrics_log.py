@@ -11,8 +11,8 @@ from absl import logging
 
 from simfle_jax.data.read_back import one_line, parse_json
 from simfle_jax.errors import UserError
-from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.writers import Picture, Writer
+from simfle_jax.writing import or_warn, write_whole
 
 KINDS = {"step": (int,), "seconds": (int, float)}  # without these a line is damaged
 

@@ -11,8 +11,8 @@ import numpy as np
 from simfle_jax.config import Config, as_dict
 from simfle_jax.data.read_back import one_line
 from simfle_jax.errors import UserError, lacks
-from simfle_jax.runs.files import or_warn, write_whole
 from simfle_jax.runs.mirror import shown
+from simfle_jax.writing import or_warn, write_whole
 
 
 class Picture(NamedTuple):

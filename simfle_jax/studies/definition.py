@@ -13,8 +13,8 @@ from simfle_jax.config.typed import with_defaults
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.settings import Probe, probing
-from simfle_jax.runs.files import write_json
 from simfle_jax.runs.folder import FREE
+from simfle_jax.writing import write_json
 
 KINDS = ("pretrained", "untrained", "supervised")
 RECORD = "study.json"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from simfle_jax.evaluation.scores import over_seeds
-from simfle_jax.runs.files import write_json, write_whole
 from simfle_jax.studies import work
 from simfle_jax.studies.definition import Study
+from simfle_jax.writing import write_json, write_whole
 
 Values = dict[int, float]  # a score by seed
 

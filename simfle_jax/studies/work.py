@@ -17,12 +17,12 @@ from simfle_jax.evaluation.probe import run_probe
 from simfle_jax.evaluation.records import read_results
 from simfle_jax.evaluation.supervised import train_supervised
 from simfle_jax.models.trunks import fresh_trunk
-from simfle_jax.runs.files import write_json
 from simfle_jax.studies.definition import Piece, Study, slug
 from simfle_jax.training.loop import train
 from simfle_jax.training.restore import checkpoint_steps
 from simfle_jax.weights.encoder_file import describe, export_encoder
 from simfle_jax.weights.files import write_safetensors
+from simfle_jax.writing import write_json
 
 TRAINED = "trained.json"  # step and seconds of a pre-training, written when it is at its end
 

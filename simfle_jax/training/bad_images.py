@@ -12,7 +12,7 @@ from simfle_jax.data.bad_list import read_bad_list, write_bad_list
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.runs import peers
-from simfle_jax.runs.files import or_warn
+from simfle_jax.writing import or_warn
 
 
 class BadImages:

@@ -23,7 +23,6 @@ from simfle_jax.progress import Progress
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
-from simfle_jax.runs.files import or_warn
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.mirror import REWRITTEN, shown
 from simfle_jax.runs.together import claimed_together, opened_together
@@ -40,6 +39,7 @@ from simfle_jax.training.stop import Stop
 from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
+from simfle_jax.writing import or_warn
 
 WAIT = 1.0  # seconds; a save that blocks training for longer is told
 Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step

@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import contextlib
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from safetensors.numpy import save
 
 from simfle_jax.data.read_back import one_line
 from simfle_jax.errors import UserError, lacks
-from simfle_jax.runs.files import writing_whole
 from simfle_jax.weights.torch_names import Entry, torch_shape
+from simfle_jax.writing import writing_output
 
 KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}  # of safetensors
 AS_FLOAT = "save the arrays as plain float32 first"
@@ -133,7 +132,7 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
         # A copy: PyTorch wants memory that it may write to.
         return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
 
-    with replacing(path) as temporary:
+    with writing_output(path) as temporary:
         torch.save(tensors_in(content), temporary)
 
 
@@ -175,7 +174,7 @@ def _single(array: np.ndarray) -> np.ndarray:
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes whole or not at all."""
-    with replacing(path) as temporary:
+    with writing_output(path) as temporary:
         save_arrays(temporary, arrays, metadata)
 
 
@@ -185,21 +184,6 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, s
     The library's own way to a file keeps it from all but its owner, and tells a full disk as damaged content.
     """
     path.write_bytes(save(arrays, metadata=metadata))
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when all went well, and is removed otherwise.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with writing_whole(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}; give another place") from None
 
 
 def check_names(arrays: dict[str, np.ndarray], entries: list[Entry], where: str | Path) -> None:

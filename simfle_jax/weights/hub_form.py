@@ -14,9 +14,10 @@ import numpy as np
 from simfle_jax.config.trunks import TRUNKS, trunk_name
 from simfle_jax.errors import UserError
 from simfle_jax.weights.card import SCORES, model_card, tells_classes
-from simfle_jax.weights.files import read_arrays, replacing, write_safetensors
+from simfle_jax.weights.files import read_arrays, write_safetensors
 from simfle_jax.weights.hub import WEIGHTS
 from simfle_jax.weights.trunk import architecture, classifier_name
+from simfle_jax.writing import writing_output
 
 FORMAT = {"format": "pt"}  # readers of the transformers kind refuse a file that does not say it
 BILINEAR = 2  # of Pillow
@@ -49,7 +50,7 @@ def write_folder(
     }
     write_safetensors(folder / WEIGHTS, arrays, metadata | FORMAT)
     for file, text in texts.items():
-        with replacing(folder / file) as temporary:
+        with writing_output(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from simfle_jax.config import TrunkSettings
 from simfle_jax.errors import UserError, lacks
-from simfle_jax.weights.files import replacing
 from simfle_jax.weights.trunk import classifier_name
+from simfle_jax.writing import writing_output
 
 TOLERANCE = 1e-3  # of the largest output, between ONNX Runtime and this package
 OPSET = 18
@@ -111,7 +111,7 @@ def _write(path: Path, proto: Any, metadata: dict[str, str], checks: list[tuple[
 
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto)
-    with replacing(path) as temporary:
+    with writing_output(path) as temporary:
         onnx.save_model(proto, os.fspath(temporary))
         return max(_difference(temporary, images, expected) for images, expected in checks)
 

@@ -285,7 +285,7 @@ RUNS = [
            "test_a_damaged_line_ends_what_is_kept"),
     Mutant("two embeddings write one file", "feature_file.py", "Lock(self.folder, instead=\"--out\").acquire()",
            "Lock(self.folder / str(id(self)), instead=\"--out\").acquire()", "test_two_at_once_do_not_write_one_file"),
-    Mutant("a new file is not on the disk when it takes the old one's place", "runs/files.py", "            os.fsync(file.fileno())",
+    Mutant("a new file is not on the disk when it takes the old one's place", "writing.py", "            os.fsync(file.fileno())",
            "            file.fileno()", "test_a_power_cut_leaves_the_old_file_or_the_new_one"),
     Mutant("TensorBoard keeps steps that are done again", "writers.py", ", purge_step=start + 1", "",
            "test_tensorboard_drops_what_lies_beyond_the_restored_step"),

@@ -1,6 +1,5 @@
 """What a preparation does with each photograph: its face in the crop, or what the user wants where there is none."""
 
-import os
 import threading
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from simfle_jax.data.files import BadImage
 from simfle_jax.data.photographs import NO_FACE
 from simfle_jax.data.photographs.crop import SIDE, VERSION, aligned
 from simfle_jax.data.photographs.detector import Detector, Face
+from simfle_jax.writing import write_whole
 
 CHOICES = ("drop", "centre", "keep")
 LIST = "faces_not_found.txt"
@@ -58,9 +58,7 @@ class Alignment:
         if not self.list.is_file():
             return 0
         lines = sorted(set(self.list.read_text(encoding="utf-8").splitlines()))
-        part = self.list.with_name(f".{self.list.name}.part")
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(part, self.list)
+        write_whole(self.list, "".join(f"{line}\n" for line in lines))
         return len(lines)
 
     def _note(self, name: str) -> None:

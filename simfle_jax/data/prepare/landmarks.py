@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from simfle_jax.data.prepare.plan import Item
 from simfle_jax.data.prepare.video import video_size
 from simfle_jax.data.prepare.writer import names_in
 from simfle_jax.progress import Progress
+from simfle_jax.writing import writing_whole
 
 NAME = "landmarks.npz"
 ORIENTATION = 0x0112  # EXIF's
@@ -33,15 +33,14 @@ def save(items: Iterable[Item], out: Path) -> None:
         progress.update(len(points))
     subsets = sorted({name for item in named for name in item.subsets})
     flags = np.array([[name in item.subsets for name in subsets] for item in named])
-    part = out / f".{NAME}.part.npz"
-    np.savez_compressed(
-        part,
-        name=np.array(list(named.values())),
-        points=np.stack(points),
-        subsets=flags,
-        subset_names=np.array(subsets),
-    )
-    os.replace(part, out / NAME)
+    with writing_whole(out / NAME) as part:
+        np.savez_compressed(
+            part,
+            name=np.array(list(named.values())),
+            points=np.stack(points),
+            subsets=flags,
+            subset_names=np.array(subsets),
+        )
 
 
 def in_pixels(item: Item) -> np.ndarray:

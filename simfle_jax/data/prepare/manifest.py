@@ -23,6 +23,7 @@ from simfle_jax.data.prepare.writer import UNLABELLED
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.data.sources import FolderSource
 from simfle_jax.errors import UserError
+from simfle_jax.writing import write_whole, writing_whole
 
 NAME = "manifest.json"
 Counts = dict[str, dict[str, int]]
@@ -84,10 +85,11 @@ def write_votes(plan: Plan, out: Path, items: list[Item]) -> None:
     lines = [(f"{item.split}/{item.label}/{item.name}", *item.votes) for item in items if item.votes and item.label]
     if not lines:
         return
-    part = out / ".votes.csv.part"
-    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:  # names of other encodings
+    with (
+        writing_whole(out / "votes.csv") as part,
+        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names of other encodings
+    ):
         csv.writer(file, lineterminator="\n").writerows([("name", *plan.choices), *sorted(lines)])
-    os.replace(part, out / "votes.csv")
 
 
 def count(items: Iterable[Item]) -> Counts:
@@ -184,6 +186,4 @@ def _refuse_other(path: Path, settings: dict) -> dict:
 
 
 def _save(path: Path, content: dict) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")

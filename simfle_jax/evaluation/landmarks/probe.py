@@ -31,11 +31,11 @@ from simfle_jax.runs import folder as folders
 from simfle_jax.runs import peers
 from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.environment import environment
-from simfle_jax.runs.files import writing_whole
 from simfle_jax.runs.mirror import shown
 from simfle_jax.runs.together import claimed_together
 from simfle_jax.storage import is_bucket, joined
 from simfle_jax.weights.files import save_arrays, write_safetensors
+from simfle_jax.writing import writing_whole
 
 FILE = "landmarks.safetensors"
 Results = dict[str, Any]

@@ -36,8 +36,8 @@ from simfle_jax.evaluation.sets import Subset
 from simfle_jax.evaluation.settings import LowLabelSettings, Probe
 from simfle_jax.progress import Progress
 from simfle_jax.runs import peers
-from simfle_jax.runs.files import write_json
 from simfle_jax.runs.mirror import mirror_of
+from simfle_jax.writing import write_json
 
 
 class LowLabelProbe(ProbeProtocol):

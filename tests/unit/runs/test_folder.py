@@ -9,9 +9,9 @@ import small
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs import folder as folders
-from simfle_jax.runs.files import write_json
 from simfle_jax.runs.folder import claim, wait_for_claim
 from simfle_jax.training.restore import identity, upgraded_identity
+from simfle_jax.writing import write_json
 
 
 def test_a_folder_that_a_shared_disk_shows_late_is_waited_for(tmp_path):

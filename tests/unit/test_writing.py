@@ -7,12 +7,11 @@ import pytest
 
 from simfle_jax.evaluation import records
 from simfle_jax.evaluation.linear import Linear
-from simfle_jax.runs.files import write_whole
-from simfle_jax.weights.files import replacing
+from simfle_jax.writing import write_whole, writing_output
 
 
 def by_replacing(path):
-    with replacing(path) as temporary:
+    with writing_output(path) as temporary:
         temporary.write_text("new")
 
 
