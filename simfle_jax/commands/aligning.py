@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from simfle_jax.errors import UserError
+
 if TYPE_CHECKING:  # imported when it is used, so that --help stays quick
+    from simfle_jax.data.image_list import ImageList
     from simfle_jax.data.photographs.finding import FaceList
-    from simfle_jax.data.sources import Source
 
 
 def add_align(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +23,16 @@ def add_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", default="", metavar="FILE", help="the face detector (SIMFLE_FACE_DETECTOR)")
 
 
-def faces_of(photographs: "Source", detector: str) -> "tuple[FaceList, dict[str, str]]":
-    """All faces of photographs, and why the others have none, by name; raises UserError."""
+def asked_for(photographs: "ImageList", align: bool, detector: str) -> "tuple[ImageList | FaceList, dict[str, str]]":
+    """The images themselves or, with `align`, all faces in them, and by name why some photographs have none.
+
+    Raises:
+        UserError: a detector without --align, or none that can be used with it.
+    """
+    if not align:
+        if detector:
+            raise UserError("--detector says nothing without --align: leave it out, or give --align")
+        return photographs, {}
     from simfle_jax.data.photographs.detector import YuNet
     from simfle_jax.data.photographs.finding import find_faces
 

@@ -35,15 +35,13 @@ SOURCE, TARGET and probes may lie in buckets, gs:// and s3://. Torch files need 
 """
 
 import argparse
-import ast
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from simfle_jax.commands.convert_run import export_run, import_run
 from simfle_jax.commands.ending import ended
-from simfle_jax.commands.presets import load_config
 from simfle_jax.errors import UserError
 from simfle_jax.storage import place
 
@@ -107,138 +105,86 @@ def convert(args: argparse.Namespace) -> str:
 
 def _convert(args: argparse.Namespace) -> str:
     """The same of paths on this machine."""
-    source = args.source
-    if not source.exists():
-        raise UserError(f"no file or folder {source}")
+    if not args.source.exists():
+        raise UserError(f"no file or folder {args.source}")
     if args.target.is_file():
         raise UserError(f"{args.target} exists already: give another name, or remove it first")
     from simfle_jax import compilation
 
     compilation.require_device()
+    kind = kind_of(args.source, args.target)
+    refuse_unused(args, kind)
+    return kind.make(args)
+
+
+class Kind(NamedTuple):
+    """What is made, what makes it, and which options say something to it."""
+
+    what: str
+    make: Callable[[argparse.Namespace], str]
+    options: tuple[str, ...]
+
+
+def kind_of(source: Path, target: Path) -> Kind:
+    """What becomes of SOURCE, told by what it is and by how TARGET ends; raises UserError."""
     if (source / "probe.safetensors").is_file():
-        return from_classifier(args)
-    if source.is_dir():
-        return from_run(args)
-    if args.target.suffix in (*TORCH, ".md"):
-        raise UserError(
-            f"{args.target} is made from the folder of a run{' or a probe' if args.target.suffix != '.md' else ''}, and {source} is a file"
-        )
-    return from_file(args)
+        kinds, otherwise = _of_probe(), f"{target} must end in .pth.tar, .pth, .safetensors or .onnx"
+    elif source.is_dir():
+        kinds = _of_run()
+        otherwise = f"{target} must end in .pth.tar, .pth, .safetensors, .onnx or .md, or be a new folder"
+    elif target.suffix in (*TORCH, ".md"):
+        owner = "a run" if target.suffix == ".md" else "a run or a probe"
+        raise UserError(f"{target} is made from the folder of {owner}, and {source} is a file")
+    else:
+        kinds = _of_file(source) if not target.suffix else _of_trunk("prefix", "branch")
+        otherwise = f"{target}: know how to write .pth.tar .pth .safetensors .onnx .md or a folder without a dot"
+    suffix = ".pth" if target.suffix in TORCH else target.suffix
+    if suffix not in kinds:
+        raise UserError(otherwise)
+    return kinds[suffix]
 
 
-def from_run(args: argparse.Namespace) -> str:
-    """A run's folder to a published checkpoint, a trunk, a model card or the folder that hubs know."""
-    if args.target.suffix == ".md":
-        return _write_card(args)
-    if args.target.suffix in TORCH:
-        return _export_run(args)
-    return _export_trunk(args) if args.target.suffix else _write_hub_folder(args)
+def refuse_unused(args: argparse.Namespace, kind: Kind) -> None:
+    """Raises UserError where an option was given that says nothing here: its user meant something else."""
+    parser = make_parser()
+    for name, value in vars(args).items():
+        if name not in ("source", "target", *kind.options) and value != parser.get_default(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} says nothing where {args.target} becomes {kind.what}: leave it out")
 
 
-def from_file(args: argparse.Namespace) -> str:
-    """A file to a trunk, to a run, or to a probe."""
-    if args.target.suffix in (".safetensors", ".onnx"):
-        return _export_trunk(args)
-    if args.target.suffix:
-        raise UserError(
-            f"{args.target}: know how to write .pth.tar .pth .safetensors .onnx .md or a folder without a dot"
-        )
+def _of_probe() -> dict[str, Kind]:
+    """What a probe's folder becomes, by the target's ending."""
+    return {
+        "": Kind("the hub's folder of a classifier", _write_hub_folder, ("encoder", "probe")),
+        ".pth": Kind("a classifier", _export_classifier, ("encoder",)),
+        ".safetensors": Kind("a classifier", _export_classifier, ("encoder",)),
+        ".onnx": Kind("an ONNX classifier", _export_classifier, ("encoder", "with_preprocessing")),
+    }
+
+
+def _of_run() -> dict[str, Kind]:
+    return _of_trunk("branch") | {
+        "": Kind("the hub's folder of a trunk", _write_hub_folder, ("branch", "probe")),
+        ".pth": Kind("a published checkpoint", export_run, ("data",)),
+        ".md": Kind("a model card", _write_card, ("branch", "probe")),
+    }
+
+
+def _of_trunk(*options: str) -> dict[str, Kind]:
+    return {
+        ".safetensors": Kind("a file with a trunk", _export_trunk, options),
+        ".onnx": Kind("an ONNX trunk", _export_trunk, (*options, "with_preprocessing")),
+    }
+
+
+def _of_file(source: Path) -> dict[str, Kind]:
     from simfle_jax.weights.files import read_arrays
     from simfle_jax.weights.trunk import is_published
 
-    return _import_run(args) if is_published(read_arrays(args.source)[0]) else _import_classifier(args)
-
-
-# -------------------------------------------------------------------- whole training states
-
-
-def _import_run(args: argparse.Namespace) -> str:
-    """A published checkpoint to the folder of a run."""
-    from simfle_jax.runs import folder as folders
-    from simfle_jax.runs.bucket_checkpoints import open_checkpoints
-    from simfle_jax.training import published
-    from simfle_jax.training.fitting import with_canvas
-    from simfle_jax.training.loop import crop
-    from simfle_jax.training.restore import identity, upgraded_identity
-    from simfle_jax.training.state import trunk_of
-    from simfle_jax.weights.encoder_file import export_encoder
-
-    if args.target.exists() and any(args.target.iterdir()):
-        raise UserError(f"{args.target} holds something already: give a new folder")
-    config = run_settings(args.config, args.set, args.data)
-    published.check_published(config)
-    source = _data_of(config)
-    steps, fingerprint = len(source) // config.batch_size, source.fingerprint
-    config = with_canvas(config, source, args.target)
-    found = published.read_published(args.source)
-    state = published.to_state(found, config, steps, args.source)
-    folder = folders.claim(args.target, identity(config, fingerprint), upgraded_identity)
-    with open_checkpoints(folder, config.keep_checkpoints) as checkpoints:
-        checkpoints.save(state, wait=True)
-    facts = {"step": str(int(state.step)), "data_fingerprint": fingerprint, "crop": crop(config)}
-    facts["converted_from"] = args.source.name
-    export_encoder(folder / "encoder.safetensors", trunk_of(state), config, facts)
-    buffers = "with its momentum" if found.optimizer else "without momentum buffers: there were none"
-    return f"{folder}: goes on at epoch {found.epoch}, step {int(state.step)}, {buffers}"
-
-
-def run_settings(file: str, changes: list[str], data: str) -> Any:
-    """The checked settings in a config file with KEY=VALUE changes, and `data` as their images."""
-    from simfle_jax.config import pretraining, today
-
-    settings = load_config(file)
-    settings.data.path = data or settings.data.path
-    for change in changes:
-        key, _, text = today(f"--config.{change}").removeprefix("--config.").partition("=")
-        try:
-            settings.update_from_flattened_dict({key: _value(text)})
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
-            raise UserError(f"--set {change}: {' '.join(str(error).split())[:200]}") from None
-    return pretraining(settings)
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _data_of(config: Any) -> Any:
-    """A run's images; raises UserError."""
-    from simfle_jax.training.loop import open_data
-
-    if not (config.data.path or config.data.sources or config.data.source.startswith("tfds:")):
-        raise UserError("give --data DIR, the images of the run: they give the steps of an epoch")
-    return open_data(config)[0]
-
-
-def _export_run(args: argparse.Namespace) -> str:
-    """The newest checkpoint of a run to a published checkpoint."""
-    from simfle_jax.training import published, restore
-    from simfle_jax.weights.encoder_file import describe
-
-    published.check_published(restore.run_config(args.source))
-    config, state = restore.run_state(args.source)
-    data = dataclasses.replace(config.data, path=args.data or config.data.path)
-    source = _data_of(dataclasses.replace(config, data=data))
-    steps, fingerprint = len(source) // config.batch_size, source.fingerprint
-    facts, step = restore.recorded_facts(args.source, state), int(state.step)
-    if facts["data_fingerprint"] not in ("unknown", fingerprint):
-        raise UserError(
-            f"the images in {data.path} are not those that {args.source} was trained on: give theirs by --data"
-        )
-    published.write_published(args.target, state, config, steps, describe(config) | facts)
-    inside = (
-        f"; {step % steps} steps of epoch {step // steps} are done, the published program repeats them"
-        if step % steps
-        else ""
-    )
-    lost = "" if config.optimizer.name == "sgd" else "; Adam's state has no place there"
-    return f"{args.target}: epoch {step // steps}, step {step}{inside}{lost}"
-
-
-# -------------------------------------------------------------------- trunks and classifiers
+    if is_published(read_arrays(source)[0]):
+        return {"": Kind("a run", import_run, ("data", "config", "set"))}
+    return {"": Kind("a probe", _import_classifier, ("classes", "prefix"))}
 
 
 def _export_trunk(args: argparse.Namespace) -> str:
@@ -248,8 +194,6 @@ def _export_trunk(args: argparse.Namespace) -> str:
     encoder = load_encoder(args.source, args.branch, prefix=args.prefix)
     if args.target.suffix == ".onnx":
         return _onnx(args, encoder, encoder.torch_arrays(), encoder.metadata, encoder.apply, encoder.features)
-    if args.target.suffix != ".safetensors":
-        raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors, .onnx or .md, or be a new folder")
     write_safetensors(args.target, encoder.torch_arrays(), encoder.metadata)
     return f"{args.target}: {encoder.metadata['branch']} trunk, {encoder.dim} features"
 
@@ -275,10 +219,8 @@ def _onnx(
     return f"{args.target}: ONNX Runtime agrees within {error:.1e} of the largest output"
 
 
-def from_classifier(args: argparse.Namespace) -> str:
-    """A probe's folder to one file with trunk and fc, or to the folder that hubs know."""
-    if not args.target.suffix:
-        return _write_hub_folder(args)
+def _export_classifier(args: argparse.Namespace) -> str:
+    """A probe's folder to one file with trunk and fc."""
     from simfle_jax.evaluation import records
     from simfle_jax.evaluation.classifier import load_classifier, save_file
 
@@ -286,8 +228,6 @@ def from_classifier(args: argparse.Namespace) -> str:
     if args.target.suffix == ".onnx":
         facts = classifier.torch_arrays(), classifier.metadata(), classifier.logits, classifier.probabilities
         return _onnx(args, classifier.encoder, *facts)
-    if args.target.suffix not in (*TORCH, ".safetensors"):
-        raise UserError(f"{args.target} must end in .pth.tar, .pth, .safetensors or .onnx")
     results = records.read_results(args.source) or {}
     save_file(
         args.target, classifier, {"epoch": results.get("best_epoch", 0), "best_acc1": 100 * results.get("accuracy", 0)}

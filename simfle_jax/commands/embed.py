@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from simfle_jax.commands.aligning import add_align, faces_of, warn_of_crop
+from simfle_jax.commands.aligning import add_align, asked_for, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.errors import UserError
 from simfle_jax.storage import place
@@ -82,7 +82,7 @@ def embed(
     compilation.use_cache()
     photographs = ImageList(images)
     extractor = Extractor(load_encoder(encoder, branch, prefix=prefix))
-    source, without = faces_of(photographs, detector) if align else (photographs, {})
+    source, without = asked_for(photographs, align, detector)
     warn_of_crop(extractor.encoder.metadata, None if align else images)
     identity = {"encoder": extractor.encoder.hash, "images": source.fingerprint}
     with FeatureFile(out, source.names, extractor.encoder.dim, identity) as file:

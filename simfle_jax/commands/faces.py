@@ -26,6 +26,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.host import cores
 from simfle_jax.progress import Progress
 from simfle_jax.storage import on_disk
+from simfle_jax.writing import writing_output
 
 _DONE, _UNFINISHED = "faces.json", "unfinished.json"  # the settings, under the second name until all is written
 
@@ -43,7 +44,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.sheet:
         if args.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
             raise UserError(f"--sheet {args.sheet}: give a name that ends in .png or .jpg")
-        contact_sheet(args.seed, args.size, strengths).save(args.sheet)
+        with writing_output(args.sheet) as temporary:
+            contact_sheet(args.seed, args.size, strengths).save(temporary)
         print(f"contact sheet in {args.sheet}")
     if args.out:
         write_faces(args.out, args.count, args.val_count, args.seed, args.size, strengths)
@@ -111,12 +113,21 @@ def _check_size(size: int) -> None:
 
 def _is_done(out: Path, settings: dict) -> bool:
     """Whether these faces are there; UserError if `out` holds others, or anything that this command did not write."""
-    if _note(out / _DONE) == settings:
+    done = _note(out / _DONE)
+    if done == settings:
         return True
+    if isinstance(done, dict) and done.keys() == settings.keys():
+        there, asked = _flat(done), _flat(settings)
+        other = [f"{key} {there.get(key)}, not {value}" for key, value in asked.items() if there.get(key) != value]
+        raise UserError(f"{out} holds faces of {'; '.join(other)}: take another folder, or remove it")
     # An interrupted run of the same settings is drawn again, file for file; nothing else is written over.
     if out.exists() and _note(out / _UNFINISHED) != settings and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} holds something else; take another folder, or remove it")
     return False
+
+
+def _flat(settings: dict) -> dict[str, object]:
+    return {key: value for key, value in settings.items() if key != "strengths"} | dict(settings["strengths"])
 
 
 def _note(path: Path) -> object:

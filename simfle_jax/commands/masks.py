@@ -60,6 +60,7 @@ def _masks(images: list[str], runs: list[Path], out: Path, step: int | None) -> 
     from simfle_jax.reporting.images import sample, spread_rows
     from simfle_jax.reporting.read import names_of
     from simfle_jax.training.restore import run_state
+    from simfle_jax.writing import writing_output
 
     compilation.use_cache()
     source = ImageList(images)
@@ -71,5 +72,6 @@ def _masks(images: list[str], runs: list[Path], out: Path, step: int | None) -> 
         if found is None:
             raise UserError(f"{folder} is a run of {config.method}, which has no masks")
         blocks.append(atlas.mask_atlas(found))
-    atlas.beside(blocks, names_of(runs)).save(out)
+    with writing_output(out) as temporary:
+        atlas.beside(blocks, names_of(runs)).save(temporary)
     return len(chosen.images)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from simfle_jax.commands.aligning import add_align, faces_of, warn_of_crop
+from simfle_jax.commands.aligning import add_align, asked_for, warn_of_crop
 from simfle_jax.commands.ending import ended
 from simfle_jax.data.bad_list import escaped
 from simfle_jax.data.photographs import BOX, NO_FACE
@@ -65,7 +65,7 @@ def predict(args: argparse.Namespace) -> dict[int, str]:
     compilation.use_cache()
     photographs = ImageList(args.images)
     classifier = load_classifier(args.probe, args.encoder, tuple(args.classes))
-    source, without = faces_of(photographs, args.detector) if args.align else (photographs, {})
+    source, without = asked_for(photographs, args.align, args.detector)
     if not args.align:
         print(CROPPED, file=sys.stderr)
     warn_of_crop(classifier.encoder.metadata, None if args.align else args.images)

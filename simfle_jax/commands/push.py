@@ -60,6 +60,10 @@ def _push(args: argparse.Namespace) -> str:
     if args.repository.count("/") != 1:
         raise UserError(f"{args.repository} is no name of a repository: give OWNER/NAME")
     if (args.source / WEIGHTS).is_file():
+        if args.probe or args.encoder or args.branch != "online":
+            raise UserError(
+                f"{args.source} is uploaded as it is: leave --probe, --encoder and --branch out, or give them to convert, which wrote it"
+            )
         return f"pushed: {hub.push(args.source, args.repository, args.private, args.revision)}"
     from simfle_jax.evaluation.hub_folder import write_hub_folder
 

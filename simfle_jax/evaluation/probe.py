@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from simfle_jax import compilation, config
 from simfle_jax.encoder import Encoder, load_encoder, untrained_encoder
-from simfle_jax.evaluation import records, results
+from simfle_jax.evaluation import probe_folder, records, results
 from simfle_jax.evaluation.feature_table import FeatureTable
 from simfle_jax.evaluation.features import Extractor
 from simfle_jax.evaluation.few_labels import summary_scores
@@ -26,12 +25,11 @@ from simfle_jax.evaluation.protocols.base import (
 )
 from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import Sets, check_dataset, crop_of_sets, open_sets, open_val
-from simfle_jax.evaluation.settings import Probe, upgraded
+from simfle_jax.evaluation.settings import Probe
 from simfle_jax.evaluation.tuning import bad_before
 from simfle_jax.runs import peers
 from simfle_jax.runs.environment import environment
-from simfle_jax.runs.mirror import shown
-from simfle_jax.runs.together import claimed_together, opened_together
+from simfle_jax.runs.together import opened_together
 from simfle_jax.storage import joined
 from simfle_jax.weights.files import write_safetensors
 
@@ -86,20 +84,16 @@ def open_model(probe: Probe) -> Encoder | FeatureTable:
 def train(protocol: Protocol, model: Encoder | FeatureTable, folder: Path) -> Results:
     """Fits the probe, or goes on with it, and reports on it; a finished folder is only read."""
     sets = peers.together(lambda: open_sets(protocol.probe))
-    this_probe = identity(protocol.probe, model, sets, folder)
-    peers.check_same(this_probe)
-    with claimed_together(folder, this_probe, upgraded):
-        return _train(protocol, model, sets, folder)
+    return probe_folder.once(
+        folder,
+        probe_folder.identity(protocol.probe, model, sets.fingerprints, folder),
+        lambda: _train(protocol, model, sets, folder),
+        results.summary,
+    )
 
 
 def _train(protocol: Protocol, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
     probe = protocol.probe
-    finished = peers.of_first(lambda: records.read_results(folder))
-    if finished:
-        logging.warning("%s is complete; nothing to do", shown(folder))
-        print(results.summary(finished))
-        return finished
-
     fit = _tuned if isinstance(protocol, TrunkProtocol) else _fitted
     trained, extractor, apart, facts = fit(protocol, model, sets, folder)  # type: ignore[arg-type]
     found = {name: results.predict(trained, labelled) for name, labelled in apart.items() if name != "train-holdout"}
@@ -189,17 +183,6 @@ def make_extractor(probe: Probe, model: Encoder | FeatureTable, canvas: int) -> 
     return Extractor(
         model, canvas=canvas, seed=probe.seed, threads=data.threads, max_bad_fraction=data.max_bad_fraction
     )
-
-
-def identity(probe: Probe, model: Encoder | FeatureTable, sets: Sets, folder: Path) -> Results:
-    """What makes two probes the same: the settings, with encoder and data by their content instead of their place."""
-    settings = config.as_dict(probe)
-    for name in ("eval_only", "encoder", "features", "seeds"):
-        del settings[name]
-    # A version before this one may have begun the folder, with the hash of its time.
-    recorded = records.training_settings(folder).get("encoder_hash", "")
-    hash_ = recorded if model.is_called(recorded) else model.hash
-    return settings | {"encoder_hash": hash_, "data_fingerprint": sets.fingerprints}
 
 
 def about(probe: Probe, model: Encoder | FeatureTable, extractor: Extractor | FeatureTable) -> dict[str, Any]:

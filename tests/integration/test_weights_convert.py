@@ -14,7 +14,7 @@ import small
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
-from simfle_jax.commands import convert
+from simfle_jax.commands import convert, convert_run
 from simfle_jax.data.opening import open_source
 from simfle_jax.errors import UserError
 from simfle_jax.runs.folder import claim
@@ -314,7 +314,7 @@ def test_adam_begins_with_moments_that_are_corrected_for_being_empty(checkpoint,
 def test_the_usual_settings_are_found_from_any_folder(tmp_path, monkeypatch):
     """A wheel's user has no configs/ beside them."""
     monkeypatch.chdir(tmp_path)
-    config = convert.run_settings(convert.make_parser().parse_args(["a.pth.tar", "RUN"]).config, [], str(tmp_path))
+    config = convert_run.run_settings(convert.make_parser().parse_args(["a.pth.tar", "RUN"]).config, [], str(tmp_path))
     assert config.facemae.tie == "published" and config.facemae.grouping_init == "constant"
 
 

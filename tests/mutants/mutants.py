@@ -660,7 +660,7 @@ LOST = [  # what loses or mixes things without a word
            "test_what_cleans_the_copy_on_this_machine_costs_nothing_in_the_bucket"),
     Mutant("bucket: what a killed copy left stays", "mirror.py", "self._empty(place)\n\n    def _empty", "pass\n\n    def _empty",
            "test_what_a_killed_copy_left_is_removed"),
-    Mutant("a converted checkpoint has no canvas", "commands/convert.py", "config = with_canvas(config, source, args.target)", "pass",
+    Mutant("a converted checkpoint has no canvas", "commands/convert_run.py", "config = with_canvas(config, source, args.target)", "pass",
            "test_a_run_of_a_checkpoint_knows_the_canvas_of_its_images"),
     Mutant("words on the command line are dropped", "commands/cli.py", "    if rest:", "    if False:",
            "test_a_mistake_in_flags_is_one_line_and_status_2"),

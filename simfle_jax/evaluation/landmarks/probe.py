@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from safetensors import SafetensorError, safe_open
 
-from simfle_jax import config
 from simfle_jax.data.opening import open_source
 from simfle_jax.data.sources import Source, WithPoints
 from simfle_jax.encoder import Encoder
 from simfle_jax.errors import UserError
-from simfle_jax.evaluation import records, results
+from simfle_jax.evaluation import probe_folder, results
 from simfle_jax.evaluation.landmarks import errors, frozen, pictures, tuning
 from simfle_jax.evaluation.landmarks.data import Learned, Marked, marked
 from simfle_jax.evaluation.landmarks.heads import Head, from_arrays, to_arrays
 from simfle_jax.evaluation.landmarks.reading import NPZ, Table, check_apart, points_in, read_table
 from simfle_jax.evaluation.landmarks.schemes import Scheme, scheme_of
+from simfle_jax.evaluation.results import Results
 from simfle_jax.evaluation.sets import refuse_overlap
 from simfle_jax.evaluation.settings import Probe, trains_trunk, upgraded
 from simfle_jax.runs import folder as folders
@@ -32,13 +31,11 @@ from simfle_jax.runs import peers
 from simfle_jax.runs.at_hand import borrowed
 from simfle_jax.runs.environment import environment
 from simfle_jax.runs.mirror import shown
-from simfle_jax.runs.together import claimed_together
 from simfle_jax.storage import is_bucket, joined
 from simfle_jax.weights.files import save_arrays, write_safetensors
 from simfle_jax.writing import writing_whole
 
 FILE = "landmarks.safetensors"
-Results = dict[str, Any]
 
 
 class Points(NamedTuple):
@@ -81,31 +78,34 @@ def train(probe: Probe, encoder: Encoder, folder: Path) -> Results:
     """Fits the head and reports on val; a finished folder is only read."""
     sources, points = peers.together(lambda: open_marked(probe))
     fingerprints = {name: source.fingerprint for name, source in sources.items()} | {"points": points.fingerprint}
-    settings = config.as_dict(probe)
-    for name in ("eval_only", "encoder", "features", "seeds"):
-        del settings[name]
-    del settings["landmarks"]["file"]
-    identity = settings | {"encoder_hash": encoder.hash, "data_fingerprint": fingerprints}
-    peers.check_same(identity)
-    with claimed_together(folder, identity, _upgraded):
-        finished = peers.of_first(lambda: records.read_results(folder))
-        if finished:
-            logging.warning("%s is complete; nothing to do", shown(folder))
-            print(summary(finished))
-            return finished
-        learn = tuning.learn if trains_trunk(probe) else frozen.learn
-        learned = learn(probe, encoder, sources["train"], points.table, points.scheme, folder)
-        held = marked(sources["val"], "val", points.table, learned.encoder, probe, flip=False)
-        told, bad = report(probe, learned.head, learned.shape, held, points.scheme), learned.bad | held.bad
-        told |= learned.facts | _about(probe, encoder, bad)
-        told |= {"train_count": learned.train_count, "data_fingerprint": fingerprints}
-        tuned = learned.encoder if trains_trunk(probe) else None
-        told |= {"tuned_encoder_hash": tuned.hash} if tuned else {}
-        if jax.process_index() == 0:  # the others know the same
-            if tuned:
-                write_safetensors(folder / "encoder.safetensors", tuned.torch_arrays(), tuned.metadata)
-            save(folder, learned, probe)
-            _write(folder, "results", told, learned.head, held, points.scheme, bad)
+    identity = probe_folder.identity(probe, encoder, fingerprints, folder)
+    del identity["landmarks"]["file"]
+    return probe_folder.once(
+        folder, identity, lambda: _train(probe, encoder, folder, sources, points, fingerprints), summary, _upgraded
+    )
+
+
+def _train(
+    probe: Probe,
+    encoder: Encoder,
+    folder: Path,
+    sources: dict[str, Source],
+    points: Points,
+    fingerprints: dict[str, str],
+) -> Results:
+    learn = tuning.learn if trains_trunk(probe) else frozen.learn
+    learned = learn(probe, encoder, sources["train"], points.table, points.scheme, folder)
+    held = marked(sources["val"], "val", points.table, learned.encoder, probe, flip=False)
+    told, bad = report(probe, learned.head, learned.shape, held, points.scheme), learned.bad | held.bad
+    told |= learned.facts | _about(probe, encoder, bad)
+    told |= {"train_count": learned.train_count, "data_fingerprint": fingerprints}
+    tuned = learned.encoder if trains_trunk(probe) else None
+    told |= {"tuned_encoder_hash": tuned.hash} if tuned else {}
+    if jax.process_index() == 0:  # the others know the same
+        if tuned:
+            write_safetensors(folder / "encoder.safetensors", tuned.torch_arrays(), tuned.metadata)
+        save(folder, learned, probe)
+        _write(folder, "results", told, learned.head, held, points.scheme, bad)
     return told
 
 

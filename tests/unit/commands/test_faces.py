@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,8 @@ def test_the_same_command_again_does_nothing(out, capsys, no_drawing):
 @pytest.mark.parametrize("change", [["--seed", "8"], ["--count", "48"], ["--size", "40"], ["--pose", "0.1"]])
 def test_other_settings_are_refused(out, capsys, no_drawing, change):
     before = contents(out)
-    assert "holds something else" in refused(capsys, "--out", str(out), *COMMAND, *change)
+    said = refused(capsys, "--out", str(out), *COMMAND, *change)
+    assert re.search(rf"holds faces of {change[0][2:]} \S+, not {change[1]}: take another folder", said)
     assert contents(out) == before
 
 
@@ -167,7 +169,9 @@ def test_a_sheet_is_a_picture_of_eight_rows(tmp_path, no_drawing):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("sheet", "ends in .png or .jpg"), ("missing/sheet.png", "No such file or directory")]
+    ("name", "message"),
+    [("sheet", "ends in .png or .jpg"), ("notes.txt/sheet.png", "notes.txt/sheet.png cannot be written")],
 )
 def test_a_sheet_that_cannot_be_written_is_named(tmp_path, capsys, name, message):
+    (tmp_path / "notes.txt").write_text("a file")
     assert message in refused(capsys, "--sheet", str(tmp_path / name), "--size", "16")

@@ -24,7 +24,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_command_is_listed_and_there():
     files = {path.stem for path in (ROOT / "simfle_jax" / "commands").glob("[a-z]*.py")}
-    assert files - set(COMMANDS) == {"aligning", "cli", "ending", "main", "presets"}
+    assert files - set(COMMANDS) == {"aligning", "cli", "convert_run", "ending", "main", "presets"}
     for name in COMMANDS:
         assert callable(importlib.import_module(f"simfle_jax.commands.{name}").main), name
 
