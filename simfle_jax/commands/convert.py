@@ -92,8 +92,6 @@ def convert(args: argparse.Namespace) -> str:
     from simfle_jax.runs.mirror import named, opened
 
     suffix = Path(args.target).suffix
-    if args.with_preprocessing and suffix != ".onnx":
-        raise UserError(f"--with-preprocessing is for ONNX files, and {args.target} does not end in .onnx")
     states = suffix in TORCH or args.branch == "target"  # what is made of a run's checkpoint
     with contextlib.ExitStack() as held:
         source = held.enter_context(borrowed(args.source, checkpoints=int(states)))

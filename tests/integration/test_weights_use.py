@@ -313,7 +313,7 @@ def test_onnx_with_preprocessing_of_an_encoder_gives_features(probe, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 50, 40, 3), np.uint8)
     expected = simfle_jax.load_encoder(probe)(np.stack([decode(image, 24) for image in images]))
     np.testing.assert_allclose(run_onnx(tmp_path / "encoder.onnx", images), expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(UserError, match=r"--with-preprocessing is for ONNX files"):
+    with pytest.raises(UserError, match="--with-preprocessing says nothing where"):
         run(probe, tmp_path / "classifier.safetensors", "--with-preprocessing")
 
 

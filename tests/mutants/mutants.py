@@ -754,6 +754,20 @@ LOST = [  # what loses or mixes things without a word
            "test_bfloat16_has_the_error_of_its_values_and_not_of_its_factors"),
     Mutant("report: axes count cells", "reporting/sections.py", '| {f"d{axis}": block for axis in "xy"}', '| {f"d{axis}": 1 for axis in "xy"}',
            "test_a_large_matrix_is_averaged_and_its_axes_count_channels"),
+    Mutant("convert: an option that says nothing is dropped", "commands/convert.py", "    refuse_unused(args, kind)\n", "",
+           "test_an_option_that_says_nothing_is_refused"),
+    Mutant("convert: every option says something", "commands/convert.py", '("source", "target", *kind.options)',
+           '("source", "target", *vars(args))', "test_an_option_that_says_nothing_is_refused"),
+    Mutant("push: the probes for a card that is there are dropped", "commands/push.py", "if args.probe or args.encoder or", "if args.encoder or",
+           "test_a_folder_of_convert_is_pushed_as_it_is"),
+    Mutant("a detector is dropped without --align", "commands/aligning.py", "        if detector:\n", "        if False:\n",
+           "test_a_detector_without_align_is_refused"),
+    Mutant("faces: what differs is not told", "commands/faces.py", "if there.get(key) != value]", "if there.get(key) == value]",
+           "test_other_settings_are_refused"),
+    Mutant("a probe of a hash of before is another one", "evaluation/probe_folder.py", "recorded if model.is_called(recorded) else model.hash", "model.hash",
+           "test_a_probe_of_before_is_accepted_by_the_hash_of_then"),
+    Mutant("a finished probe is trained again", "evaluation/probe_folder.py", "if not finished:", "if True:",
+           "test_a_head_is_fitted_read_again_and_evaluates_to_the_same"),
 ]  # fmt: skip
 
 MUTANTS = LOST + BUCKETS + GPU + METHOD + OPTIMIZER + CHANCE + RUNS + CONFIG + DATA + EVALUATION + LEARNING
