@@ -10,7 +10,9 @@ from PIL import Image
 ORIENTATION = 0x0112  # Exif's tag
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-APP1 = b"\xff\xe1"  # begins the segments of both
+APP1 = re.compile(rb"\xff\xe1")  # begins the segments of both
+SMALL = 4096  # bytes that are searched sooner than their segments are walked
+SEGMENT = struct.Struct(">BH")  # marker and length
 SCAN = 0xDA  # the marker before the pixels
 END = b"\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -21,11 +23,11 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of the content of every segment up to the first scan, however long they are."""
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 4:
-        marker = data[at + 1]
+        marker, length = SEGMENT.unpack_from(data, at + 1)
         if marker in (0x00, 0xFF, 0x01) or 0xD0 <= marker <= 0xD8:  # fill bytes, and markers without a content
             at += 1
             continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        end = at + 2 + length
         yield marker, at + 4, end
         if marker == SCAN:
             return
@@ -34,7 +36,9 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def jpeg_orientation(data: bytes) -> int:
     """Exif's orientation, 1 to 8, or XMP's where Exif has none; 1 where neither tells."""
-    if APP1 not in data:  # which no compressed pixels hold: most small files are done with here
+    if len(data) < SMALL and not APP1.search(
+        data
+    ):  # which no compressed pixels hold: most small files are done with here
         return 1
     exif, xmp = b"", 1
     for marker, start, end in jpeg_segments(data):
