@@ -1,8 +1,11 @@
 """How programs are compiled: the persistent cache, and the options of a program that trains convolutions."""
 
+import contextlib
 import functools
 import os
+import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,13 @@ from jax.extend import backend
 from simfle_jax.errors import UserError
 from simfle_jax.host import schedulable_cores
 
+UNUSED_DAYS = 60
+
 
 def use_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
+
+    Those that nobody has used for UNUSED_DAYS are removed there.
 
     Does nothing where JAX was told of another folder. A user without a folder gets a warning, and no cache.
 
@@ -32,6 +39,7 @@ def use_cache() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")
+        _forget_unused(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: neither HOME nor an entry of this user in passwd
         print(
             f"warning: compiled programs are not kept, every start compiles anew ({' '.join(str(error).split())}); "
@@ -40,6 +48,16 @@ def use_cache() -> None:
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _forget_unused(folder: Path) -> None:
+    """Removes programs that nobody has used for a long time: each version of a program leaves one, and they add up."""
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process removes the same
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and max(status.st_atime, status.st_mtime) < oldest:
+                path.unlink()
 
 
 def require_device() -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -33,6 +34,21 @@ def test_programs_for_other_numbers_of_cores_are_kept_apart(no_folder, monkeypat
         compilation.use_cache()
         folders.append(jax.config.values["jax_compilation_cache_dir"])
     assert folders == [str(no_folder / f"simfle_jax/{count}-cores") for count in (1, 2, 8)]
+
+
+def test_only_programs_that_nobody_uses_any_more_are_forgotten(no_folder, monkeypatch):
+    monkeypatch.setenv("NPROC", "3")
+    folder = no_folder / "simfle_jax" / "3-cores"
+    ages = {"used": (1, 400), "written": (400, 1), "old": (90, 90), "traced/old": (61, 90), "traced/new": (59, 90)}
+    now = time.time()
+    for name, (read, written) in ages.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"a program")
+        os.utime(folder / name, (now - read * 86400, now - written * 86400))
+    compilation.use_cache()
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "used", "written", "traced/new"
+    }  # fmt: skip
 
 
 def test_a_folder_that_jax_was_told_of_is_kept(no_folder):
