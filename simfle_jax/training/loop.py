@@ -1,7 +1,6 @@
 """A pre-training run from its settings to its encoder; the same call continues it."""
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 from absl import logging
 
 from simfle_jax import canvases, compilation, parallel
@@ -19,10 +17,9 @@ from simfle_jax.data.opening import crop_told, open_source
 from simfle_jax.data.pipeline import TrainBatches
 from simfle_jax.data.sources import Source
 from simfle_jax.errors import UserError
-from simfle_jax.progress import Progress
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
-from simfle_jax.runs.checkpoint import REMEDY, Checkpoints
+from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.mirror import REWRITTEN, shown
 from simfle_jax.runs.together import claimed_together, opened_together
@@ -35,8 +32,8 @@ from simfle_jax.training.restore import identity, upgraded_identity
 from simfle_jax.training.same_data import same_data
 from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
+from simfle_jax.training.step_metrics import StepMetrics, check_finite
 from simfle_jax.training.stop import Stop
-from simfle_jax.training.warnings import Warnings
 from simfle_jax.weights.encoder_file import export_encoder
 from simfle_jax.weights.init import initial_trunk
 from simfle_jax.writing import or_warn
@@ -172,17 +169,14 @@ class Run:
         self.bad_images = BadImages(folder, source)
         self.checkpoint_steps = config.checkpoint_steps or steps_per_epoch
         self.monitor_steps = config.monitor.epochs * steps_per_epoch
-        self.pending: tuple[int, dict[str, Any], float] | None = None
         self.told_of_waiting = False
 
     def until_done(self, state: TrainState, step_function: Any) -> TrainState:
         """Trains from the state's step to the last one."""
-        start = int(state.step)
+        start, log = int(state.step), None
         if self.main:
-            self.log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
-            self.progress = Progress(self.total, "pre-training", start)
-            self.warnings = Warnings(self.config, self.log.earlier)
-        self.began, self.logged = time.monotonic(), (start, time.monotonic())
+            log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
+        self.metrics = StepMetrics(self.config, start, self.steps_per_epoch, self.verify, log)
         if start == self.total:
             logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
         elif start and self.main:
@@ -192,7 +186,7 @@ class Run:
                 "compiling the step: minutes at the first start, seconds when it is cached", file=sys.stderr, flush=True
             )
         with (
-            self.log if self.main else contextlib.nullcontext(),
+            log or contextlib.nullcontext(),
             contextlib.closing(self.live) if self.live else contextlib.nullcontext(),
         ):
             if start < self.total:
@@ -214,11 +208,15 @@ class Run:
                 if stop.asked(step + 1):
                     self._save(state, metrics, step + 1, wait=True)
                     stop.leave(step + 1)
-        self._flush()
+        self.metrics.flush()
         if self.live:
             self.watch.rest()
-            self.log.show(self.live.last())
+            self._show(self.live.last())
         return state
+
+    def _show(self, pictures: list[Picture]) -> None:
+        if self.metrics.log:
+            self.metrics.log.show(pictures)
 
     def _batches(self, start: int, stop: Stop) -> TrainBatches:
         c = self.config
@@ -232,15 +230,13 @@ class Run:
     def _after_step(self, step: int, state: TrainState, metrics: dict[str, jax.Array]) -> None:
         due = self.monitor and (step % self.monitor_steps == 0 or step == self.total)
         if step % self.config.log_steps == 0 or step == self.total or due:
-            # The values of the step before this one's: fetching them now does not make the device wait.
-            self._flush()
-            self.pending = step, metrics, time.monotonic()
+            self.metrics.put_off(step, metrics)
         if due:
             self._look(state, metrics, step)
         if step % self.checkpoint_steps == 0 or step == self.total:
             self._save(state, metrics, step)
         if self.live and step < self.total:
-            self.log.show(self.live.look(step))
+            self._show(self.live.look(step))
 
     def _look(self, state: TrainState, metrics: dict[str, jax.Array], step: int) -> None:
         """Writes the metrics of this step with the monitor's scores, which process 0 computes and the others wait for."""
@@ -250,14 +246,12 @@ class Run:
         trunk = parallel.on_every_process(trunk_of(state), self.mesh)
         self.watch.rest()
         scores = peers.together(lambda: monitor(jax.device_get(trunk), step) if self.main else {})
-        self.pending = step, metrics | scores, when
-        self._flush()
-        self.logged = step, time.monotonic()  # the monitor's time is not that of the images
+        self.metrics.tell(step, metrics | scores, when)
 
     def _save(self, state: TrainState, metrics: dict[str, jax.Array], step: int, wait: bool = False) -> None:
         """Saves checkpoint and encoder, unless the loss is no longer finite: a bad state must not replace a good one."""
         check_finite(jax.device_get(metrics), step)
-        self._flush()
+        self.metrics.flush()
         self.verify()
         self.bad_images.save()
         self.checkpoints.save(state, wait=wait or step == self.total)
@@ -272,32 +266,3 @@ class Run:
             metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": self.crop}
             with or_warn("the encoder"):
                 export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
-
-    def _flush(self) -> None:
-        """Writes the metrics that were put off."""
-        if self.pending is None:
-            return
-        (step, metrics, when), self.pending = self.pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        check_finite(values, step)
-        steps, seconds = step - self.logged[0], when - self.logged[1]
-        speed = steps * self.config.batch_size / max(seconds, 1e-9)
-        self.logged = step, when
-        if self.main:
-            self.verify()
-            self.progress.update(step, loss=values["loss/total"], images_per_s=f"{speed:.4g}")
-            line = {"step": step, "epoch": (step - 1) // self.steps_per_epoch} | values
-            self.warnings.look(line)
-            self.log.write(
-                line | {"images_per_second": speed, "seconds": round(self.log.seconds + when - self.began, 3)}
-            )
-
-
-def check_finite(values: dict[str, Any], step: int) -> None:
-    """Raises UserError naming the first loss term that is not finite."""
-    terms = sorted((name for name in values if name.startswith("loss/")), key=lambda name: name == "loss/total")
-    for name in terms:
-        if not math.isfinite(float(np.asarray(values[name]))):
-            raise UserError(
-                f"{name} is {float(values[name])} at step {step}; the last good checkpoint is kept. {REMEDY}"
-            )

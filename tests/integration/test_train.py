@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 
 from simfle_jax.errors import UserError
 from simfle_jax.training import loop
-from simfle_jax.training.loop import check_finite, train
+from simfle_jax.training.loop import train
 from simfle_jax.training.restore import run_state
+from simfle_jax.training.step_metrics import check_finite
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")

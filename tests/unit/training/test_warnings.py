@@ -12,7 +12,6 @@ import small
 from simfle_jax import compilation
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.training import warnings
-from simfle_jax.training.loop import Run
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.warnings import LINES, SETTLED, Warnings
 
@@ -80,17 +79,6 @@ def test_a_run_that_goes_on_is_not_told_again_and_its_earlier_lines_count(tmp_pa
     log = MetricsLog(tmp_path, resume_step=1000)
     assert [line["step"] for line in log.earlier][-1] == 1000
     assert told(ill[20:], earlier=log.earlier) == []
-
-
-def test_a_run_tells_what_its_metrics_show():
-    """Every line that the loop writes is looked at."""
-    run = object.__new__(Run)
-    run.config, run.main, run.steps_per_epoch, run.logged, run.began = small.config(), True, 50, (0, 0.0), 0.0
-    run.verify, run.progress, run.log, run.warnings = mock.Mock(), mock.Mock(), mock.Mock(seconds=0.0), mock.Mock()
-    run.pending = 650, {name: np.float32(value) for name, value in WELL.items()}, 1.0
-    run._flush()
-    (line,) = run.warnings.look.call_args.args
-    assert line["step"] == 650 and line["features/pooled_rank"] == pytest.approx(2.2)
 
 
 def identities(planted: bool) -> np.ndarray:
