@@ -3,8 +3,8 @@
     python -m benchmarks.demo_seeds --workdir runs/seeds
 
 Faces, settings and scores are the demo's (simfle_jax/commands/demo.py), but the runs come one after the other, each on all
-cores that the command has, so that their seconds compare. The demo's BYOL takes 4,000 updates, about as long as SimFLE's 3,000;
-it is also trained with 3,000. The same command goes on where it was stopped. Writes FILE after every run, and PICTURE with all
+cores that the command has, so that their seconds compare. The demo's BYOL takes 5,250 updates, about as long as SimFLE's 4,000;
+it is also trained with 4,000. The same command goes on where it was stopped. Writes FILE after every run, and PICTURE with all
 values at the end.
 """
 
@@ -24,7 +24,7 @@ from simfle_jax.data.synthetic_faces import DEMO, EXPRESSIONS
 RUNS = {
     "SimFLE": ["--config=demo"],
     "BYOL": ["--config=demo_byol"],
-    "BYOL, equal updates": ["--config=demo_byol", "--config.epochs=12"],
+    "BYOL, equal updates": ["--config=demo_byol", "--config.epochs=16"],
     "SimFLE, published tie": [
         "--config=demo", "--config.facemae.tie=published", "--config.facemae.alpha=0.03",
         "--config.facemae.plain_in_averages=True",

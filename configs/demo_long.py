@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from configs import demo
 from simfle_jax.errors import UserError
 
-EPOCHS = 14
-LONGER = 19  # a step without FaceMAE takes 0.73 of SimFLE's time on a CPU (benchmarks/train_step.py)
+EPOCHS = 24
+LONGER = 33  # a step without FaceMAE takes 0.73 of SimFLE's time on a CPU (benchmarks/train_step.py)
 METHODS = ("simfle", "random", "byol", "byol_longer")
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import stat
 import sys
 import time
 from pathlib import Path
@@ -33,9 +32,10 @@ def use_cache() -> None:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "simfle_jax")
-        if platform == "cpu":
-            # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out.
-            folder /= f"{os.environ.get('NPROC') or schedulable_cores()}-cores"  # NPROC is what XLA asks first
+        # XLA:CPU divides loops among the cores at hand when it compiles, which JAX's key of a program leaves out. NPROC
+        # is what XLA asks first. The folder holds programs alone: beside it lie copies of what is in buckets.
+        cores = os.environ.get("NPROC") or schedulable_cores()
+        folder /= f"{cores}-cores" if platform == "cpu" else f"{platform}-programs"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(f"{folder} cannot be written")
@@ -53,11 +53,13 @@ def use_cache() -> None:
 def _forget_unused(folder: Path) -> None:
     """Removes programs that nobody has used for a long time: each version of a program leaves one, and they add up."""
     oldest = time.time() - UNUSED_DAYS * 86400
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another process removes the same
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode) and max(status.st_atime, status.st_mtime) < oldest:
-                path.unlink()
+    for place, _, names in os.walk(folder):  # it passes over folders that another process removes meanwhile
+        for name in names:
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):  # and so may their files be
+                status = os.lstat(path)
+                if max(status.st_atime, status.st_mtime) < oldest:
+                    os.unlink(path)
 
 
 def require_device() -> str:

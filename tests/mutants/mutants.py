@@ -774,6 +774,8 @@ LOST = [  # what loses or mixes things without a word
            "test_processes_that_tell_nothing_look_whether_the_loss_is_finite"),
     Mutant("metrics: of the step at once", "step_metrics.py", "        self.flush()\n        self.pending = step, metrics, time.monotonic()", "        self.pending = step, metrics, time.monotonic()\n        self.flush()",
            "test_a_step_is_told_when_the_next_one_comes"),
+    Mutant("copies of buckets are forgotten with programs", "compilation.py", 'else f"{platform}-programs"', 'else ""',
+           "test_copies_of_what_is_in_buckets_are_not_forgotten"),
     Mutant("a probe of a hash of before is another one", "evaluation/probe_folder.py", "recorded if model.is_called(recorded) else model.hash", "model.hash",
            "test_a_probe_of_before_is_accepted_by_the_hash_of_then"),
     Mutant("a finished probe is trained again", "evaluation/probe_folder.py", "if not finished:", "if True:",

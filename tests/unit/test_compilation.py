@@ -51,6 +51,18 @@ def test_only_programs_that_nobody_uses_any_more_are_forgotten(no_folder, monkey
     }  # fmt: skip
 
 
+def test_copies_of_what_is_in_buckets_are_not_forgotten(no_folder, monkeypatch):
+    """They lie in the same folder of the user's, and have their own rules."""
+    monkeypatch.setattr(compilation, "require_device", lambda: "gpu")
+    shard = no_folder / "simfle_jax" / "buckets" / "packs" / "abc" / "00000-of-00001.array_record"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"a shard")
+    os.utime(shard, (0, 0))
+    compilation.use_cache()
+    assert shard.exists()
+    assert jax.config.values["jax_compilation_cache_dir"] == str(no_folder / "simfle_jax" / "gpu-programs")
+
+
 def test_a_folder_that_jax_was_told_of_is_kept(no_folder):
     jax.config.update("jax_compilation_cache_dir", str(no_folder / "own"))
     compilation.use_cache()
