@@ -215,15 +215,10 @@ def leave(status: int, alone: bool = False) -> None:
 
     alone: there is nobody left to wait for. Where there is only one process nothing happens.
     """
-    if "jax" not in sys.modules:
+    if not joined():
         return
     import jax
 
-    try:
-        if not jax.distributed.is_initialized() or jax.process_count() == 1:
-            return
-    except (RuntimeError, AssertionError):  # this process has no devices, and the others wait for them
-        pass
     sys.stderr.flush()
     if alone:
         os._exit(status)
@@ -232,3 +227,15 @@ def leave(status: int, alone: bool = False) -> None:
     late.start()
     jax.distributed.shutdown()
     os._exit(status)
+
+
+def joined() -> bool:
+    """Whether this process is one of several that have found each other."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    try:
+        return jax.distributed.is_initialized() and jax.process_count() > 1
+    except (RuntimeError, AssertionError):  # this process has no devices, and the others wait for them
+        return True

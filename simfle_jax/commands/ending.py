@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from simfle_jax import distributed
@@ -27,7 +28,13 @@ def ended(call: Callable[[], object]) -> None:
         _leave(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
         print("stopped; the same command starts again", file=sys.stderr)
+        distributed.leave(128 + signal.SIGINT, alone=True)
         raise SystemExit(128 + signal.SIGINT) from None
+    except Exception:
+        if distributed.joined():  # Python's own end would wait for the others, who may wait for this one
+            traceback.print_exc()
+            distributed.leave(1)
+        raise
 
 
 def _leave(message: str, status: int, alone: bool = False) -> None:

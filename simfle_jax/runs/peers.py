@@ -1,12 +1,13 @@
 """What the processes of one run tell each other: that they do the same, that one cannot go on, that they live."""
 
+import contextlib
 import json
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -97,6 +98,15 @@ def lost(error: Exception) -> LostPeer | None:
         f"process {jax.process_index()} lost another process of the run ({text[:160]}); see what that one says. "
         "The same command on all of them goes on from the last checkpoint"
     )
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns the error of whatever waits for a process that is gone into LostPeer."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise lost(error) or error from None
 
 
 class Watch:

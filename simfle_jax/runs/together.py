@@ -15,10 +15,14 @@ from simfle_jax.runs.mirror import mirror_of, opened
 
 @contextlib.contextmanager
 def opened_together(workdir: str, leave: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The folder on this machine to work in; process 0 alone writes to one in a bucket. leave: files not brought."""
+    """The folder on this machine to work in; process 0 alone writes to one in a bucket. leave: files not brought.
+
+    At a good end all wait for process 0: JAX ends every process when one waits too long for the others to leave.
+    """
     with contextlib.ExitStack() as held:
         main = jax.process_index() == 0
         yield peers.together(lambda: held.enter_context(opened(workdir, writes=main, leave=leave)))
+    peers.gather_texts("done")
 
 
 @contextlib.contextmanager

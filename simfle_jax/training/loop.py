@@ -34,9 +34,8 @@ from simfle_jax.training.state import TrainState, trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.training.step_metrics import StepMetrics, check_finite
 from simfle_jax.training.stop import Stop
-from simfle_jax.weights.encoder_file import export_encoder
+from simfle_jax.weights.encoder_file import encoder_step, export_encoder
 from simfle_jax.weights.init import initial_trunk
-from simfle_jax.writing import or_warn
 
 WAIT = 1.0  # seconds; a save that blocks training for longer is told
 Monitor = Callable[[Any, int], dict[str, float]]  # scores of a trunk ('params' and 'stats') at a step
@@ -72,7 +71,7 @@ def train(
         UserError: whatever the user can mend, before anything is overwritten; the same on all processes.
     """
     compilation.use_cache()
-    with opened_together(workdir, leave=REWRITTEN) as folder:
+    with peers.told(), opened_together(workdir, leave=REWRITTEN) as folder:
         if live:
             live.begin(folder)
         return _train(config, folder, peer_timeout, monitor, live)
@@ -96,17 +95,14 @@ def _train(
     with claimed_together(workdir, this_run, upgraded_identity) as (folder, verify):
         # ------------------------------------------------------------ state: new, or the newest checkpoint
         train_step = TrainStep(config, steps_per_epoch, mesh)
-        try:
-            with (
-                memory.explained(config),
-                peers.Watch(peer_timeout) as watch,
-                open_checkpoints(folder, config.keep_checkpoints) as checkpoints,
-            ):
-                state, step_function = prepare(config, train_step, mesh, checkpoints)
-                run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor, live)
-                return run.until_done(state, step_function)
-        except (RuntimeError, ValueError) as error:
-            raise peers.lost(error) or error from None
+        with (
+            memory.explained(config),
+            peers.Watch(peer_timeout) as watch,
+            open_checkpoints(folder, config.keep_checkpoints) as checkpoints,
+        ):
+            state, step_function = prepare(config, train_step, mesh, checkpoints)
+            run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor, live)
+            return run.until_done(state, step_function)
 
 
 def open_data(config: Config) -> tuple[Source, int]:
@@ -178,7 +174,7 @@ class Run:
             log = MetricsLog(self.folder, start, optional_writers(self.config, self.folder, start))
         self.metrics = StepMetrics(self.config, start, self.steps_per_epoch, self.verify, log)
         if start == self.total:
-            logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), start)
+            self._complete(state)
         elif start and self.main:
             print(f"{shown(self.folder)} goes on from step {start}", file=sys.stderr, flush=True)
         if start < self.total and self.main:
@@ -213,6 +209,29 @@ class Run:
             self.watch.rest()
             self._show(self.live.last())
         return state
+
+    def _complete(self, state: TrainState) -> None:
+        """A run that was ended after its last checkpoint may lack its encoder, or have an earlier one."""
+        path = self.folder / "encoder.safetensors"
+        if peers.of_first(lambda: encoder_step(path) == self.total):
+            logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), self.total)
+            return
+        logging.warning("%s is complete at step %d; its encoder is written", shown(self.folder), self.total)
+        self._export(state, self.total)
+
+    def _export(self, state: TrainState, step: int) -> None:
+        """Writes the encoder. What cannot be written costs this one alone, but for the last, which no other follows."""
+        trunk = parallel.on_every_process(trunk_of(state), self.mesh)
+        if not self.main:
+            return
+        metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": self.crop}
+        try:
+            export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
+        except UserError as error:
+            reason = str(error).partition(";")[0]
+            if step == self.total:
+                raise UserError(f"{reason}; make room there, and the same command writes it") from None
+            logging.warning("%s; training goes on", reason)
 
     def _show(self, pictures: list[Picture]) -> None:
         if self.metrics.log:
@@ -261,8 +280,4 @@ class Run:
                 "step %d waited %.1f s until the checkpoint before it was written: --config.checkpoint_steps=N with an N above %d "
                 "saves less often", step, self.checkpoints.waited, self.checkpoint_steps,
             )  # fmt: skip
-        trunk = parallel.on_every_process(trunk_of(state), self.mesh)
-        if self.main:
-            metadata = {"step": str(step), "data_fingerprint": self.source.fingerprint, "crop": self.crop}
-            with or_warn("the encoder"):
-                export_encoder(self.folder / "encoder.safetensors", trunk, self.config, metadata)
+        self._export(state, step)

@@ -7,6 +7,7 @@ from typing import Any
 import flax
 import jax
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 import simfle_jax
 from simfle_jax.config import Config, TrunkSettings, digest
@@ -30,6 +31,15 @@ def export_encoder(
     """
     arrays = torch_names.to_torch(torch_names.trunk_entries(config.trunk), jax.device_get(trunk))
     write_safetensors(path, arrays, describe(config, branch) | facts)
+
+
+def encoder_step(path: Path) -> int | None:
+    """The step of the run that an encoder file is of; None where there is none that tells."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int((file.metadata() or {})["step"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
 
 
 def describe(config: Config, branch: str = "online") -> dict[str, str]:

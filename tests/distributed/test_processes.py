@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -129,6 +130,33 @@ def test_a_dead_or_hung_process_ends_the_other_with_a_message(number, images, tm
     started[1].kill()
     (status, text), _ = processes.finish(started)
     assert status != 0 and any(message in text for message in LOST), text
+
+
+PROCESS_1_ENDS = """
+import os, signal, sys
+import jax
+from simfle_jax.commands.train import main
+from simfle_jax.training import loop
+
+def opened(config, open_data=loop.open_data):
+    if jax.process_index():
+        {end}
+    return open_data(config)
+
+loop.open_data = opened
+main()
+"""
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "raise KeyError('a fault of the program')"])
+def test_a_process_that_ends_before_the_run_begins_is_told_at_once(end, images, tmp_path):
+    call = [sys.executable, "-c", PROCESS_1_ENDS.format(end=end)]
+    call += processes.command(images, tmp_path / "run", "--peer_timeout=120")[2:]
+    began = time.monotonic()
+    (status, text), (other, said) = processes.finish(processes.launch(call))
+    assert status == 2 and "error: process 0 lost another process of the run" in text, text
+    assert other != 0 and ("KeyError: 'a fault of the program'" in said or other == -signal.SIGKILL), said
+    assert time.monotonic() - began < 110  # JAX itself would wait for --peer_timeout
 
 
 def test_an_unreachable_coordinator_is_told_in_time(images, tmp_path):

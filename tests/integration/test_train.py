@@ -15,13 +15,14 @@ import jax
 import numpy as np
 import pytest
 import small
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from simfle_jax.errors import UserError
 from simfle_jax.training import loop
 from simfle_jax.training.loop import train
 from simfle_jax.training.restore import run_state
 from simfle_jax.training.step_metrics import check_finite
+from simfle_jax.weights.encoder_file import encoder_step
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")
@@ -410,3 +411,40 @@ def test_mistakes_on_the_command_line_end_in_one_line(flags, message, tmp_path):
     assert message in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.removeprefix("distributed: off (no cluster found)\n").count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("left", ["none", "of an earlier step"])
+def test_a_run_that_was_ended_before_its_encoder_was_written_gets_it(left, images, finished, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    encoder = workdir / "encoder.safetensors"
+    encoder.unlink()
+    if left != "none":
+        save_file(load_file(finished / encoder.name), encoder, metadata={"step": "9"})
+    train(small.config(data={"path": str(images)}), str(workdir))
+    assert metrics(workdir) == metrics(finished)
+    assert_same_encoder(workdir, finished)
+
+
+def assert_same_encoder(a: Path, b: Path) -> None:
+    found, expected = (load_file(run / "encoder.safetensors") for run in (a, b))
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert encoder_step(a / "encoder.safetensors") == encoder_step(b / "encoder.safetensors")
+
+
+def test_only_the_last_encoder_must_be_written(images, finished, tmp_path, monkeypatch, caplog):
+    """A full disk costs one of those before; a run that ends without any would not be told from a whole one."""
+    written, export = [], loop.export_encoder
+
+    def full(path, trunk, config, facts):
+        written.append(facts["step"])
+        raise UserError(f"{path} cannot be written: No space left on device; give another place")
+
+    monkeypatch.setattr(loop, "export_encoder", full)
+    settings = small.config(data={"path": str(images)}, checkpoint_steps=5)
+    with pytest.raises(UserError, match="No space left on device; make room there, and the same command writes it"):
+        train(settings, str(tmp_path / "run"))
+    assert written == ["5", "10"] and "No space left on device; training goes on" in caplog.text
+    monkeypatch.setattr(loop, "export_encoder", export)
+    train(settings, str(tmp_path / "run"))
+    assert_same_encoder(tmp_path / "run", finished)
