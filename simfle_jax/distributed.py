@@ -21,7 +21,9 @@ from simfle_jax import launchers
 from simfle_jax.errors import UserError
 from simfle_jax.launchers import Decision, number
 
-GOOGLE = "0x1ae0"  # PCI vendor of TPUs
+GOOGLE = "0x1ae0"  # PCI vendor of TPUs, and of the disks and network cards of its virtual machines
+DEVICES = "/sys/bus/pci/devices"
+OTHER_CLASSES = ("0x01", "0x02")  # PCI classes of the latter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,8 @@ def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> D
         return Decision(False, "--distributed=off")
     by_hand = _by_hand(options, environ)
     found = launchers.innermost(([by_hand] if by_hand else []) + launchers.found(environ))
-    if found is None and tpu and "TPU_SKIP_MDS_QUERY" not in environ:
-        found = Decision(True, "Cloud TPU host")
+    if found is None and tpu:
+        found = _tpu(environ)
     if found is not None and options.coordinator:
         found = dataclasses.replace(found, coordinator=options.coordinator)
     if found is not None and found.processes != 1:
@@ -88,6 +90,14 @@ def decide(options: Options, environ: Mapping[str, str], tpu: bool = False) -> D
     return Decision(False, "one process" + (f": {found.why}" if "inside" in found.why else ""))
 
 
+def _tpu(environ: Mapping[str, str]) -> Decision | None:
+    """A Cloud TPU host: in Kubernetes variables name the others, elsewhere JAX asks the machine."""
+    hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
+    if "," in hosts or (number(environ, "MEGASCALE_NUM_SLICES") or 1) > 1:
+        return Decision(True, "Cloud TPU hosts of a pod")
+    return None if "TPU_SKIP_MDS_QUERY" in environ else Decision(True, "Cloud TPU host")
+
+
 def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
     """Flags, or the variables that a pod's description sets."""
     coordinator = options.coordinator or environ.get("JAX_COORDINATOR_ADDRESS")
@@ -101,8 +111,8 @@ def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
             missing = [n for n, v in zip(given, (coordinator, count, index), strict=True) if v is None]
             raise UserError(f"{' and '.join(missing)} must be given too, to join the processes by hand")
         return None
-    if not re.fullmatch(r".+:\d+", coordinator):
-        raise UserError(f"--coordinator={coordinator} is not HOST:PORT")
+    if not re.fullmatch(r".+:\d{1,5}", coordinator) or not 0 < int(coordinator.rpartition(":")[2]) < 65536:
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT, with a port from 1 to 65535")
     if not index < count:
         raise UserError(f"--process={index} does not exist among --processes={count}: they count from 0")
     return Decision(True, "given by hand", coordinator, count, index)
@@ -110,8 +120,10 @@ def _by_hand(options: Options, environ: Mapping[str, str]) -> Decision | None:
 
 def on_tpu_host() -> bool:
     """Whether TPUs are plugged in and their library is installed."""
-    vendors = (Path(path).read_text().strip() for path in glob.glob("/sys/bus/pci/devices/*/vendor"))
-    return importlib.util.find_spec("libtpu") is not None and GOOGLE in vendors
+    if importlib.util.find_spec("libtpu") is None:
+        return False
+    made = (Path(path).parent for path in glob.glob(f"{DEVICES}/*/vendor") if Path(path).read_text().strip() == GOOGLE)
+    return any(not (device / "class").read_text().startswith(OTHER_CLASSES) for device in made)
 
 
 def join_by_flags() -> bool:
@@ -160,7 +172,7 @@ def join(decision: Decision, init_timeout: int, peer_timeout: int) -> None:
     import jax
 
     place = f"process {decision.process} of {decision.processes}, coordinator {decision.coordinator}"
-    place = place if decision.coordinator else "found by JAX"
+    place = place if decision.processes else "found by JAX"
     print(f"distributed: on ({decision.why}): {place}", file=sys.stderr, flush=True)
     if decision.coordinator and decision.process == 0:
         _require_free_port(decision.coordinator)
@@ -171,7 +183,7 @@ def join(decision: Decision, init_timeout: int, peer_timeout: int) -> None:
     try:
         jax.distributed.initialize(
             decision.coordinator, decision.processes, decision.process, decision.devices,
-            cluster_detection_method="deactivate" if decision.coordinator else None,
+            cluster_detection_method="deactivate" if decision.processes else None,
             initialization_timeout=init_timeout + 60, heartbeat_timeout_seconds=peer_timeout + 30,
             shutdown_timeout_seconds=peer_timeout,
         )  # fmt: skip
@@ -198,7 +210,10 @@ def _require_free_port(coordinator: str) -> None:
 
 
 def _join_problem(text: str, decision: Decision) -> str:
-    return f"the processes could not be joined ({decision.why}): {text[:300]}"
+    return (
+        f"the processes could not be joined ({decision.why}): {text[:300]}; where this process runs alone, "
+        "--distributed=off says so"
+    )
 
 
 def _give_up(place: str, seconds: int) -> None:

@@ -81,7 +81,12 @@ def holding(file: Path, alone: bool = True) -> Iterator[None]:
     number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl:
-            fcntl.flock(number, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            except OSError as error:  # network file systems that know no locks
+                raise UserError(
+                    f"{file} cannot be locked: {error.strerror}; SIMFLE_CACHE_DIR=DIR names a disk of this machine"
+                ) from None
         yield
     finally:
         os.close(number)

@@ -72,7 +72,8 @@ def refuse_half(environ: Mapping[str, str]) -> None:
 
 
 _REMEDY = (
-    "is not said: give --coordinator=HOST:PORT, --processes=N and --process=I, or --distributed=off if it runs alone"
+    "is not said: unset it where this runs alone (train and probe: or give --distributed=off), else give them "
+    "--coordinator=HOST:PORT, --processes=N and --process=I"
 )
 
 
@@ -137,8 +138,9 @@ def _rank(
 
 def _devices(environ: Mapping[str, str], local: int, here: int) -> tuple[int, ...] | None:
     """All devices for a lone process of a node, or where the launcher already hands each process its own; else one."""
-    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
-    return None if here == 1 or (visible and "," not in visible) else (local,)
+    visible = len([name for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name])
+    handed = 0 < visible < here or visible == 1 or (visible and visible == number(environ, "SLURM_GPUS_PER_TASK"))
+    return None if here == 1 or handed else (local,)
 
 
 def _port(job: str) -> int:

@@ -48,7 +48,7 @@ def make_plan(config: Any, name: str) -> Any:
     images = canvases.shapes(config.batch_size, config.canvas, config.own_sizes)
     with tracing_for(target.chip.platform):
         traced = train_step.jitted(shardings).trace(state, images)
-    compiled = _compile(traced, target)
+    compiled = _compile(traced, target, config)
     text, cost = compiled.as_text(), compiled.cost_analysis() or {}
     return Plan(
         target=target,
@@ -66,7 +66,7 @@ def make_plan(config: Any, name: str) -> Any:
     )
 
 
-def _compile(traced: Any, target: Any) -> Any:
+def _compile(traced: Any, target: Any, config: Any) -> Any:
     from jax.errors import JaxRuntimeError
 
     try:
@@ -74,19 +74,18 @@ def _compile(traced: Any, target: Any) -> Any:
     except JaxRuntimeError as error:
         message = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" in message:
-            raise UserError(f"{target.name}: {too_large(message)}") from None
+            raise UserError(f"{target.name}: {too_large(message, config, target.count)}") from None
         raise UserError(f"the compiler for {target.name} refuses the step: {message[:300]}") from None
 
 
-def too_large(message: str) -> str:
+def too_large(message: str, config: Any, devices: int) -> str:
     """What the compiler's RESOURCE_EXHAUSTED means for a user, and which settings help."""
+    from simfle_jax.training.memory import ways
+
     sizes = re.search(r"\(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)|Used ([\d.]+)G of ([\d.]+)G", message)
     used, there = [size for size in sizes.groups() if size] if sizes else ("more memory", "what there is")
     needs = f"{used} GiB of {there} GiB" if sizes else f"{used} than {there}"
-    return (
-        f"the step needs {needs} on each device; try --config.remat=True, --config.shard_state=True, "
-        "a larger --config.accumulate, a smaller --config.batch_size or more devices"
-    )
+    return f"the step needs {needs} on each device; try {', or '.join(ways(config, devices))}"
 
 
 def _memory(analysis: Any, state: Any, shardings: Any, images: int) -> Any:

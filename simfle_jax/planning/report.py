@@ -7,6 +7,7 @@ from typing import Any
 
 from simfle_jax.planning.collectives import Collective, seconds
 from simfle_jax.planning.targets import Target
+from simfle_jax.training.memory import BY_DEFAULT, FRACTION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Plan:
         ]
         available = self.target.chip.memory
         verdict = "" if math.isinf(available) else f" of {_size(available)}: {'fits' if self.fits else 'DOES NOT FIT'}"
+        if self.fits and self.target.chip.platform == "cuda" and self.memory.total > 0.75 * available:
+            verdict += f" with {FRACTION}=.95 in the environment: {BY_DEFAULT}"
         return [*lines, f"  {'total':<28}{_size(self.memory.total):>12}{verdict}"]
 
     def _exchange_lines(self) -> list[str]:

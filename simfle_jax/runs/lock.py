@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ BEAT = 5.0  # seconds between two renewals
 STALE = 60.0  # seconds without one after which a holder elsewhere counts as gone; file systems may show one late
 COUNT_DIGITS = 12
 NAME = "lock.json"
+WINDOWS = os.name == "nt"
 
 
 class Lock:
@@ -137,10 +139,11 @@ class Lock:
         """Moves the file of a holder that is gone out of the way; raises UserError if it lives."""
         if not self._is_there():
             return
-        if holder.get("machine") == self.me["machine"]:
-            if alive(holder.get("pid"), holder.get("started")):
-                raise self._refusal(holder)
-        else:
+        here = holder.get("machine") == self.me["machine"]
+        lives = alive(holder.get("pid"), holder.get("started")) if here else None
+        if lives:
+            raise self._refusal(holder)
+        if lives is None:
             self._watch(holder)
         self._remove(holder)
 
@@ -216,18 +219,38 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did; '' if it is dead but not buried, None where none tells."""
+    """When a process began, in ticks since the machine did or as `ps` says; '' if it is dead but not buried.
+
+    None where nothing tells.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return _by_ps(pid)
     return "" if state in "ZX" else fields[18]
 
 
-def alive(pid: Any, started: Any) -> bool:
-    """Whether that process of this machine still runs; its number may have been given to another one since."""
+def _by_ps(pid: int) -> str | None:
+    """The same where there is no /proc, as on macOS."""
+    try:
+        asked = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
+        state, _, began = (
+            subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip().partition(" ")
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return "" if state.startswith("Z") else began.strip() or None
+
+
+def alive(pid: Any, started: Any) -> bool | None:
+    """Whether that process of this machine still runs; its number may have been given to another one since.
+
+    None: this system does not tell.
+    """
     if not isinstance(pid, int) or not 0 < pid < 2**31:
         return False
+    if WINDOWS:  # where os.kill would end it
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -235,4 +258,4 @@ def alive(pid: Any, started: Any) -> bool:
     except PermissionError:  # that of another user
         pass
     now = process_start(pid)
-    return now is None or now == started
+    return None if now is None or started is None else now == started

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from simfle_jax import distributed
 from simfle_jax.distributed import Options, decide
 from simfle_jax.errors import UserError
 
@@ -58,6 +59,14 @@ def test_the_coordinator_is_on_the_first_node(nodes, first):
 def test_a_process_per_device(tasks, visible, devices):
     environ = STEP | {"SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_LOCALID": "1", "CUDA_VISIBLE_DEVICES": visible}
     assert decide(Options(), environ).devices == devices
+
+
+def test_several_devices_that_slurm_hands_to_each_task_are_all_its_own():
+    four = STEP | {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LOCALID": "3"}
+    assert decide(Options(), four | {"CUDA_VISIBLE_DEVICES": "0,1"}).devices is None
+    two = STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_LOCALID": "1", "SLURM_GPUS_PER_TASK": "2"}
+    assert decide(Options(), two | {"CUDA_VISIBLE_DEVICES": "0,1"}).devices is None
+    assert decide(Options(), two | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}).devices == (1,)
 
 
 def test_mpirun_on_one_host_and_on_several():
@@ -140,7 +149,7 @@ HALF = [
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_several_processes_of_which_the_number_is_missing_are_refused(environ, mode):
     with pytest.raises(
-        UserError, match=r"process.* is not said: give --coordinator=HOST:PORT, .* or --distributed=off"
+        UserError, match=r"process.* is not said: unset it .*--distributed=off.*--coordinator=HOST:PORT, --processes=N"
     ):
         decide(Options(mode), environ)
     assert not decide(Options("off"), environ).on
@@ -152,6 +161,29 @@ def test_a_pod_and_a_tpu_host():
     assert (pod.on, pod.coordinator, pod.processes, pod.process) == (True, "run-workers-0-0.run:1234", 8, 3)
     assert decide(Options(), {}, tpu=True).on
     assert not decide(Options(), {"TPU_SKIP_MDS_QUERY": "1"}, tpu=True).on
+
+
+@pytest.mark.parametrize(
+    "more", [{"TPU_WORKER_HOSTNAMES": "a,b"}, {"TPU_PROCESS_ADDRESSES": "a:1,b:1"}, {"MEGASCALE_NUM_SLICES": "2"}]
+)
+def test_kubernetes_names_the_other_tpu_hosts(more):
+    alone = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    assert not decide(Options(), alone, tpu=True).on
+    found = decide(Options(), alone | more, tpu=True)
+    assert found.on and found.processes is None, "JAX counts them"
+    assert decide(Options(coordinator="host:1"), alone | more, tpu=True).coordinator == "host:1"
+    assert not decide(Options(), alone | more).on, "of another machine, and inherited"
+
+
+@pytest.mark.parametrize("kind, tpu", [("0xff0000", True), ("0x020000", False), ("0x010802", False)])
+def test_a_network_card_of_google_is_no_tpu(kind, tpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "DEVICES", str(tmp_path))
+    monkeypatch.setattr(distributed.importlib.util, "find_spec", lambda name: name == "libtpu")
+    for number, (vendor, class_) in enumerate([("0x8086", "0xff0000"), ("0x1ae0", kind)]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "vendor").write_text(vendor + "\n")
+        (tmp_path / str(number) / "class").write_text(class_ + "\n")
+    assert distributed.on_tpu_host() == tpu
 
 
 def test_the_command_line_wins():
@@ -168,6 +200,7 @@ def test_the_command_line_wins():
         (Options("on"), "no Slurm step, mpirun or TPU pod is found"),
         (Options(processes=2), "--coordinator and --process must be given"),
         (Options("auto", "host", 2, 0), "is not HOST:PORT"),
+        (Options("auto", "host:99999", 2, 0), "is not HOST:PORT, with a port from 1 to 65535"),
         (
             Options(coordinator="host:1"),
             "--coordinator is given, .* --processes=N and --process=I must be given too",

@@ -1,5 +1,6 @@
 """What this machine lets a process use."""
 
+import errno
 import os
 
 import pytest
@@ -16,3 +17,15 @@ def test_a_container_counts_by_the_time_that_it_has(text, most, tmp_path, monkey
     assert host.cores() == most and host.schedulable_cores() == 99
     monkeypatch.setattr(host, "QUOTA", tmp_path / "nothing")
     assert host.cores() == 99
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(host.fcntl, "flock", refused)
+    with pytest.raises(
+        UserError, match="a.held cannot be locked: No locks available; SIMFLE_CACHE_DIR=DIR names a disk"
+    ):
+        with host.holding(tmp_path / "a.held"):
+            pass

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import small
 
 from simfle_jax.commands import plan as command
 from simfle_jax.planning import targets
@@ -45,6 +46,13 @@ def test_the_table_says_whether_the_step_fits():
     assert "22.00 GiB of 15.75 GiB: DOES NOT FIT" in plan(workspace=20 * GIB).table()
 
 
+def test_a_gpu_of_which_jax_takes_three_quarters():
+    """151.4e9 bytes are 141 GiB, three quarters of them 105.75."""
+    assert "XLA_CLIENT" not in plan("h200-8", workspace=103 * GIB).table()
+    assert "fits with XLA_CLIENT_MEM_FRACTION=.95 in the environment" in plan("h200-8", workspace=105 * GIB).table()
+    assert "DOES NOT FIT\n" in plan("h200-8", workspace=140 * GIB).table()
+
+
 def test_what_a_cpu_does_not_know_is_left_out_and_null_in_json():
     unknown = plan("cpu-8", seconds=None)
     assert "images/s" not in unknown.table()
@@ -56,10 +64,11 @@ def test_too_little_memory_names_sizes_and_settings():
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (161.02G) exceeds "
         "available HBM (15.75G)."
     )
-    assert command.too_large(message).startswith(
-        "the step needs 161.02 GiB of 15.75 GiB on each device; try --config.remat"
-    )
-    assert "more memory than what there is" in command.too_large("RESOURCE_EXHAUSTED: another wording")
+    config = small.config(batch_size=64, remat=True)
+    told = command.too_large(message, config, 8)
+    assert told.startswith("the step needs 161.02 GiB of 15.75 GiB on each device; try --config.dtype=bfloat16")
+    assert "remat" not in told and "--config.batch_size=32" in told
+    assert "more memory than what there is" in command.too_large("RESOURCE_EXHAUSTED: another wording", config, 8)
 
 
 def test_calls_that_the_compiler_cannot_judge_leave_its_estimate():

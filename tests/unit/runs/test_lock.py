@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,28 @@ def test_a_process_number_that_another_process_got_is_no_holder(tmp_path):
     lock.me["started"] = "1"
     assert lock._create()
     Lock(tmp_path).acquire().release()
+
+
+@pytest.mark.parametrize("lacks", ["Windows", "no /proc and no ps"])
+def test_where_nothing_tells_whether_a_process_lives_the_lock_itself_does(lacks, tmp_path, monkeypatch, capfd):
+    """The number of a process that is gone may have been given to another one."""
+    if lacks == "Windows":
+        monkeypatch.setattr(locks, "WINDOWS", True)
+        monkeypatch.setattr(locks.os, "kill", lambda *_: pytest.fail("that ends the process on Windows"))
+    else:
+        monkeypatch.setattr(locks, "process_start", lambda pid: None)
+    gone = Lock(tmp_path)
+    assert gone._create()
+    with Lock(tmp_path, beat=0.1, stale=0.4).acquire():
+        assert "to see whether it lives" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="no ps")
+def test_ps_tells_when_a_process_began(holder):
+    assert locks._by_ps(holder.pid) == locks._by_ps(holder.pid) != locks._by_ps(1)
+    holder.kill()
+    holder.wait()
+    assert locks._by_ps(holder.pid) is None
 
 
 def test_a_holder_elsewhere_that_lives_is_refused_when_it_is_heard(tmp_path, capfd):

@@ -25,6 +25,25 @@ def test_settings_in_use_are_not_named_again():
     assert "--config.accumulate" not in text  # eight micro-batches would leave one image in each
 
 
+def test_only_what_the_devices_divide_is_proposed():
+    """24 images on 8 devices: neither two micro-batches of 12 nor a batch of 12 can be divided among them."""
+    found = memory.ways(small.config(batch_size=24), 8, cpu=True)
+    assert not any("accumulate" in way for way in found) and "--config.batch_size=8" in found
+    assert "--config.shard_state=True (same numbers)" in found
+    found = memory.ways(small.config(batch_size=32), 8, cpu=True)
+    assert any("--config.accumulate=2 " in way for way in found) and "--config.batch_size=16" in found
+    found = memory.ways(small.config(batch_size=8), 8, cpu=True)
+    assert not any("batch_size" in way for way in found) and "more devices" in found[-1]
+
+
+def test_a_gpu_has_more_memory_than_jax_takes(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.delenv(memory.FRACTION, raising=False)
+    assert "XLA_CLIENT_MEM_FRACTION=.95 in the environment (JAX takes 75 %" in memory.message(small.config())
+    monkeypatch.setenv(memory.FRACTION, ".95")
+    assert memory.FRACTION not in memory.message(small.config())
+
+
 def test_other_errors_of_the_device_stay_what_they_are():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.explained(small.config()):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
