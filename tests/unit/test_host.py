@@ -6,6 +6,7 @@ import os
 import pytest
 
 from simfle_jax import host
+from simfle_jax.errors import UserError
 
 
 @pytest.mark.parametrize("text, most", [("max 100000", 99), ("250000 100000\n", 3), ("50000 100000", 1), ("", 99)])
@@ -24,8 +25,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(host.fcntl, "flock", refused)
-    with pytest.raises(
-        UserError, match="a.held cannot be locked: No locks available; SIMFLE_CACHE_DIR=DIR names a disk"
-    ):
-        with host.holding(tmp_path / "a.held"):
-            pass
+    told = r"a\.held cannot be locked: No locks available; SIMFLE_CACHE_DIR=DIR names a disk"
+    with pytest.raises(UserError, match=told), host.holding(tmp_path / "a.held"):
+        pass
