@@ -188,9 +188,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of faces, runs and probes; none: the sheet"
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/small-cpu/align.json"), metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORKDIR/scores.json")
     args = parser.parse_args(argv)
-    ended(lambda: run(args.workdir, args.detector, args.seeds, args.out))
+    ended(lambda: run(args.workdir, args.detector, args.seeds, args.out or args.workdir / "scores.json"))
 
 
 def run(workdir: Path, model: str, seeds: Sequence[int], out: Path) -> None:

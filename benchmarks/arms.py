@@ -20,13 +20,24 @@ TRAIN = ("simfle_jax", "train")
 
 
 class Table:
-    """Scores by arm and seed, in a JSON file that is written anew after each; a second start goes on with it."""
+    """Scores by arm and seed, in a JSON file that is written anew after each; a second start goes on with it.
+
+    about: what else decides the scores, by name; of a mapping, such as that of the arms, what both starts name must agree.
+
+    Raises:
+        UserError: the file holds scores of something else.
+    """
 
     def __init__(self, file: Path, about: Mapping[str, Any]):
         self.file = file
-        self.found: dict[str, Any] = {**about, "machine": timing.machine(), "scores": {}}
+        now = json.loads(json.dumps(about))
+        self.found: dict[str, Any] = {**now, "machine": timing.machine(), "scores": {}}
         if file.is_file():
-            self.found["scores"] = json.loads(file.read_text())["scores"]
+            before = json.loads(file.read_text())
+            other = [name for name in now if name in before and not _agree(before[name], now[name])]
+            if other:
+                raise UserError(f"{file} holds scores of other {' and '.join(other)}: give another --out")
+            self.found["scores"] = before["scores"]
 
     def has(self, arm: str, seed: int) -> bool:
         return str(seed) in self.found["scores"].get(arm, {})
@@ -46,6 +57,12 @@ class Table:
         return {
             int(seed): scores for seed, scores in sorted(self.found["scores"][arm].items(), key=lambda x: int(x[0]))
         }
+
+
+def _agree(before: Any, now: Any) -> bool:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(before[name] == now[name] for name in before.keys() & now.keys())
+    return bool(before == now)
 
 
 def measure(

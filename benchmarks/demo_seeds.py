@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/seeds"), help="default %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="of faces, runs and probes")
     parser.add_argument("--arms", nargs="+", choices=list(RUNS), default=list(RUNS), metavar="ARM", help="default: all")
-    parser.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results/small-cpu/demo_seeds.json"), metavar="FILE"
-    )
-    parser.add_argument("--picture", type=Path, default=Path("docs/demo_seeds.png"))
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORKDIR/scores.json")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="default: WORKDIR/scores.png")
     args = parser.parse_args(argv)
+    args.out = args.out or args.workdir / "scores.json"
+    args.picture = args.picture or args.workdir / "scores.png"
     ended(lambda: run(args))
 
 
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         check_seed(seed, "--seeds")
     compilation.use_cache()
-    table = arms.Table(args.out, {"faces": demo.FACES, "held_out": demo.HELD_OUT, "size": demo.SIZE})
+    about = {"faces": demo.FACES, "held_out": demo.HELD_OUT, "size": demo.SIZE, "arms": RUNS}
+    table = arms.Table(args.out, about)
     for seed in args.seeds:
         write_faces(args.workdir / f"faces{seed}", demo.FACES, demo.HELD_OUT, seed, demo.SIZE, DEMO)
         names = [*args.arms, "untrained", *([CEILING] if seed == 0 else [])]

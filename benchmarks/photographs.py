@@ -1,7 +1,7 @@
 """A small network on photographs for some hundred updates: what it learns, by method, and what is done against shortcuts.
 
     python -m benchmarks.photographs --data DIR --workdir runs/photographs
-    python -m benchmarks.photographs --data DIR --workdir runs/longer --epochs 20 --arms BYOL SimFLE --out longer.json
+    python -m benchmarks.photographs --data DIR --workdir runs/longer --epochs 20 --arms BYOL SimFLE
 
 DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE. Settings are those of configs/small.py with fewer epochs; runs come one after
 the other. Some arms train and are scored on changed copies of the images: histograms equalised, local contrast normalised, or all
@@ -67,11 +67,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of runs and probes")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="default %(default)s")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="default: all")
-    parser.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results/small-cpu/photographs.json"), metavar="FILE"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORKDIR/scores.json")
     args = parser.parse_args(argv)
-    ended(lambda: run(args.data, args.workdir, args.seeds, args.epochs, args.arms, args.out))
+    out = args.out or args.workdir / "scores.json"
+    ended(lambda: run(args.data, args.workdir, args.seeds, args.epochs, args.arms, out))
 
 
 def run(data: Path, workdir: Path, seeds: Sequence[int], epochs: int, chosen: Sequence[str], out: Path) -> None:
@@ -81,7 +80,8 @@ def run(data: Path, workdir: Path, seeds: Sequence[int], epochs: int, chosen: Se
     compilation.use_cache()
     workdir.mkdir(parents=True, exist_ok=True)
     base = [*BASE, f"--config.epochs={epochs}"]
-    table = arms.Table(out, {"settings": base, "arms": ARMS})
+    images = {split: open_source("folder", str(data), split=split).fingerprint for split in ("train", "val")}
+    table = arms.Table(out, {"settings": base, "arms": ARMS, "images": images})
     # An untrained encoder has the trunk and the preprocessing of the first arm that is compared with it.
     untrained = {ARMS[arm][0]: arm for arm in reversed(chosen)}
 

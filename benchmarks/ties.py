@@ -81,9 +81,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/ties"), help="default %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102], help="of faces, runs and probes")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="default: all")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/small-cpu/ties.json"), metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORKDIR/scores.json")
     args = parser.parse_args(argv)
-    ended(lambda: run(args.workdir, args.seeds, args.arms, args.out))
+    ended(lambda: run(args.workdir, args.seeds, args.arms, args.out or args.workdir / "scores.json"))
 
 
 def run(workdir: Path, seeds: Sequence[int], names: Sequence[str], out: Path) -> None:

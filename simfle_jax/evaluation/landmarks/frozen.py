@@ -58,10 +58,14 @@ def chosen_ridge(plain: Pair, mirrored: Pair, seed: int) -> tuple[LinearHead, fl
         raise UserError(f"landmarks: {count} training images are too few: two at least")
     maps, points = _both(plain, mirrored)
     both = np.tile(~apart, 2)  # a mirrored image is on the side of its own
-    candidates = fit_ridge(maps[both], points[both], STRENGTHS)
-    judged = [errors.distances(one.points(plain[0][apart]), plain[1][apart]).mean().item() for one in candidates]
+    candidates = list(fit_ridge(maps[both], points[both], STRENGTHS))
+    asked, true = plain[0][apart], plain[1][apart]
+    judged = [errors.distances(one.points(asked), true).mean().item() if one else np.inf for one in candidates]
     best = int(np.argmin(judged))
-    return fit_ridge(maps, points, STRENGTHS[best : best + 1])[0], STRENGTHS[best]
+    fitted = zip(
+        fit_ridge(maps, points, STRENGTHS[best:]), STRENGTHS[best:]
+    )  # the next one where this is too weak for all
+    return next((head, strength) for head, strength in fitted if head)
 
 
 def _both(plain: Pair, mirrored: Pair) -> Pair:

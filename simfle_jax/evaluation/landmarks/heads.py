@@ -1,5 +1,6 @@
 """From a frozen feature map to points: one linear layer to its optimum, or attention pooling for each point."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from simfle_jax.progress import Progress
 
@@ -64,27 +65,37 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Head:
 # ---------------------------------------------------------------- linear
 
 
-def fit_ridge(maps: np.ndarray, points: np.ndarray, strengths: tuple[float, ...]) -> list[LinearHead]:
-    """A ridge regression for each strength: maps [n, h, w, D], points [n, P, 2].
+def fit_ridge(maps: np.ndarray, points: np.ndarray, strengths: tuple[float, ...]) -> Iterator[LinearHead | None]:
+    """A ridge regression for each strength: maps [n, h, w, D], which are centred in place, points [n, P, 2].
 
-    Solved in the smaller of images and features, in float64. Neither the mean map nor the mean shape is penalised.
+    Solved in the smaller of images and features, in float64. Neither the mean map nor the mean shape is penalised. None
+    where a strength is too weak for the rounding of the maps: nearly all that they hold is then one direction.
     """
     x, y = maps.reshape(len(maps), -1), points.reshape(len(points), -1).astype(np.float64)
     middle, shape = x.mean(0, dtype=np.float64), y.mean(0)
-    x = x - middle.astype(x.dtype)
+    x -= middle.astype(x.dtype)
     primal = x.shape[1] <= x.shape[0]
     gram = (x.T @ x if primal else x @ x.T).astype(np.float64)
     if not primal:  # its sums are 0 but for the rounding of float32, which would make an eigenvalue of 0 a negative one
         gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     scale = np.trace(gram) / x.shape[1]  # n times the mean square of a feature
-    right, heads = (x.T @ (y - shape) if primal else y - shape), []
+    right = _transposed_product(x, y - shape) if primal else y - shape
     for strength in strengths:
         ridged = gram.copy()
         ridged[np.diag_indices_from(ridged)] += strength * max(scale, 1e-12)
-        solved = cho_solve(cho_factor(ridged, overwrite_a=True), right)
-        kernel = solved if primal else x.T @ solved
-        heads.append(LinearHead(kernel.astype(np.float32), (shape - middle @ kernel).astype(np.float32)))
-    return heads
+        try:
+            solved = cho_solve(cho_factor(ridged, overwrite_a=True), right)
+        except LinAlgError:
+            yield None
+            continue
+        kernel = solved if primal else _transposed_product(x, solved)
+        yield LinearHead(kernel.astype(np.float32), (shape - middle @ kernel).astype(np.float32))
+
+
+def _transposed_product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x.T @ y in float64, x [n, F] float32: in parts, because numpy would make a copy of all of x."""
+    parts = range(0, len(x), AT_ONCE)
+    return sum((x[at : at + AT_ONCE].astype(np.float64).T @ y[at : at + AT_ONCE] for at in parts), np.zeros(1))
 
 
 # ---------------------------------------------------------------- attention
