@@ -17,6 +17,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.storage import place
 
 FILES = ("predictions.csv", "predictions_evaluation.csv")
+LANDMARKS = "landmarks.safetensors"  # of a probe that predicts no classes
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -72,6 +73,8 @@ def _read(folder: Path) -> dict[str, tuple[str, str]]:
     from simfle_jax.evaluation.records import read_predictions
 
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if file is None and (folder / LANDMARKS).is_file():
+        raise UserError(f"{folder} is a probe of landmarks: only classes are compared image by image")
     if file is None:
         raise UserError(
             f"{folder} holds no {FILES[0]}: probe.py with --config.eval_only=True writes the one of a probe"

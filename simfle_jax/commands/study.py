@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,36 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _do(study: Study, pieces: list[Piece], workdir: Path, data: Path | None, usual: Any) -> None:
-    """The pieces that are not done; the table is written anew after each, and the end is told by epochs."""
+    """The pieces that are not done; the table is written anew after each, and the end is told by epochs.
+
+    Raises:
+        UserError: at the end, where pieces could not be done; the others are.
+    """
     from simfle_jax.studies import table, work
 
     done = [work.is_done(study, piece, workdir) for piece in pieces]
-    costs = [study.arm(piece.arm).config.epochs if study.arm(piece.arm).kind != "untrained" else 1 for piece in pieces]
+    costs = [study.epochs(piece.arm) for piece in pieces]
     spent = sum(cost for cost, is_done in zip(costs, done) if is_done)
     progress = Progress(sum(costs), "study, epochs", spent, every=0)
+    failed = dict[Piece, str]()
     for piece, cost, is_done in zip(pieces, costs, done):
         if is_done:
             continue
         print(f"piece {piece.number}: {piece.arm}, seed {piece.seed}", flush=True)
-        work.do_piece(study, piece, workdir, data or _faces(study, workdir, piece.seed), usual)
+        try:
+            work.do_piece(study, piece, workdir, data or _faces(study, workdir, piece.seed), usual)
+        except UserError as error:
+            failed[piece] = str(error)
+            print(f"piece {piece.number} could not be done: {error}", file=sys.stderr, flush=True)
         spent += cost
         table.write(study, workdir)
         progress.update(spent, pieces=f"{sum(work.is_done(study, p, workdir) for p in pieces)} of {len(pieces)}")
+    if failed:
+        numbers = ", ".join(str(piece.number) for piece in failed)
+        raise UserError(
+            f"{len(failed)} of {len(pieces)} pieces could not be done ({numbers}), the first because: "
+            f"{next(iter(failed.values()))}; the table has the others, and the same command does what is missing"
+        )
 
 
 def _check_data(study: Study, data: Path | None) -> None:

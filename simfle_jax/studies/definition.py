@@ -73,6 +73,10 @@ class Study:
         pairs = [(seed, arm) for seed in self.seeds for arm in self.arms]
         return [Piece(number, arm, seed) for number, (seed, arm) in enumerate(pairs)]
 
+    def epochs(self, name: str) -> int:
+        """Of an arm's training; 1 where nothing is trained."""
+        return 1 if self.arm(name).kind == "untrained" else self.pretraining(Piece(0, name, 0), Path.cwd()).epochs
+
     def pretraining(self, piece: "Piece", data: Path) -> Config:
         """The checked settings of a piece; its images are those of its config or data/train."""
         settings = _plain(self.arm(piece.arm).config) | {"seed": piece.seed}

@@ -26,8 +26,7 @@ def draw(found: dict[str, Any], probe: str, path: Path) -> None:
         for points in curves:
             for axis, x in zip(axes, _times(points), strict=True):
                 axis.plot(x, [100 * point["score"] for point in points], color=colour, linewidth=0.8, alpha=0.6)
-        shared = [points for points in curves if len(points) == max(map(len, curves))]
-        if shared:
+        if shared := at_shared_steps(curves):
             mean = 100 * np.mean([[point["score"] for point in points] for points in shared], 0)
             for axis, x in zip(axes, np.mean([_times(points) for points in shared], 0), strict=True):
                 axis.plot(x, mean, color=colour, marker="o", linewidth=2.5, label=arm)
@@ -37,6 +36,14 @@ def draw(found: dict[str, Any], probe: str, path: Path) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+
+
+def at_shared_steps(curves: list[list[dict[str, float]]]) -> list[list[dict[str, float]]]:
+    """The points of all seeds that are at their end, at the steps that they share: one that was stopped has more."""
+    last = max((points[-1]["step"] for points in curves if points), default=0)
+    ended = [{point["step"]: point for point in points} for points in curves if points and points[-1]["step"] == last]
+    steps = sorted(set.intersection(*map(set, ended))) if ended else []
+    return [[points[step] for step in steps] for points in ended]
 
 
 def _times(points: list[dict[str, float]]) -> list[list[float]]:

@@ -86,13 +86,19 @@ def _supervised(config: Config, run: Path, data: Path) -> dict[str, Any]:
 
 def _probe_checkpoints(study: Study, piece: Piece, folder: Path, data: Path, usual: Any) -> None:
     for step in checkpoint_steps(folder / "run"):
-        place = folder / "curve" / f"{step:08d}"
-        if (place / "probe" / "results.json").is_file():
+        place, probe = _of_checkpoint(study, folder, step)
+        if (probe / "results.json").is_file():
             continue
         encoder = load_encoder(folder / "run", step=step)
         place.mkdir(parents=True, exist_ok=True)
         write_safetensors(place / "encoder.safetensors", encoder.torch_arrays(), encoder.metadata)
-        run_probe(study.probing(study.curve, usual, place, data, piece.seed), str(place / "probe"))
+        run_probe(study.probing(study.curve, usual, place, data, piece.seed), str(probe))
+
+
+def _of_checkpoint(study: Study, folder: Path, step: int) -> tuple[Path, Path]:
+    """Where a checkpoint's encoder lies, and its probe: by its name, for a study may choose another one later."""
+    place = folder / "curve" / f"{step:08d}"
+    return place, place / slug(study.curve)
 
 
 def is_done(study: Study, piece: Piece, workdir: Path) -> bool:
@@ -104,7 +110,7 @@ def is_done(study: Study, piece: Piece, workdir: Path) -> bool:
     if not study.curve or study.arm(piece.arm).kind != "pretrained":
         return True
     steps = checkpoint_steps(folder / "run")
-    return all((folder / "curve" / f"{step:08d}" / "probe" / "results.json").is_file() for step in steps)
+    return all((_of_checkpoint(study, folder, step)[1] / "results.json").is_file() for step in steps)
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
@@ -148,7 +154,7 @@ def _below(results: Any, path: str) -> Any:
 def found_curve(study: Study, piece: Piece, workdir: Path) -> list[dict[str, float]]:
     """Step, seconds of training and score of every checkpoint of a piece that has been probed."""
     folder, points = piece.folder(workdir), []
-    for place in sorted((folder / "curve").glob("*/probe/results.json")):
+    for place in sorted((folder / "curve").glob(f"*/{slug(study.curve)}/results.json") if study.curve else ()):
         results = read_results(place.parent)
         values = columns("", results or {}, study.scores[:1])
         if values:

@@ -13,6 +13,7 @@ from small_probe import write_encoder
 
 from simfle_jax.commands import study
 from simfle_jax.encoder import load_encoder
+from simfle_jax.errors import UserError
 from simfle_jax.evaluation.supervised import train_supervised
 from simfle_jax.studies import work
 
@@ -104,6 +105,23 @@ def test_an_arm_that_changed_after_it_began_is_refused_and_named(done, capsys):
     error = capsys.readouterr().err
     assert "has begun arm 'BYOL' with optimizer.lr = 0.05, now 0.1: give the old value back" in error
     assert len(error.splitlines()) == 1 and (folder / "study.json").read_text() == record
+
+
+def test_a_piece_that_cannot_be_done_does_not_hold_up_the_others(tmp_path, capsys, monkeypatch):
+    tried = []
+
+    def do_piece(study, piece, *rest):
+        tried.append(piece.number)
+        if piece.number == 0:
+            raise UserError("loss/total is nan at step 3")
+
+    monkeypatch.setattr(work, "do_piece", do_piece)
+    monkeypatch.setattr(study, "_faces", lambda *rest: tmp_path)
+    assert call(tmp_path / "s") == 2 and tried == [0, 1]
+    told = capsys.readouterr().err
+    assert "piece 0 could not be done: loss/total is nan at step 3\n" in told
+    assert "error: 1 of 2 pieces could not be done (0), the first because: loss/total is nan at step 3; " in told
+    assert (tmp_path / "s" / "table.md").is_file()
 
 
 def test_what_cannot_run_is_one_line(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What the benchmarks read and count, and that the one for a GPU goes on where it was cut."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -13,12 +14,13 @@ import pytest
 import small
 from flax import nnx
 
-from benchmarks import step_flops
+from benchmarks import arms, step_flops
 from benchmarks.composed import compose, error, is_of
 from benchmarks.kernels import kernels
 from simfle_jax.config import named_trunk
 from simfle_jax.data.photographs.crop import SIDE, aligned
 from simfle_jax.data.synthetic_faces import DEMO, draw_face
+from simfle_jax.errors import UserError
 from simfle_jax.models.trunks import make_trunk
 from simfle_jax.planning.expected import products
 
@@ -158,3 +160,24 @@ def test_the_faces_of_composed_photographs_are_where_they_are_said_to_be(half):
     moved = face._replace(eyes=face.eyes + 0.1 * (face.eyes[1] - face.eyes[0]))
     assert error(face, face) < 1e-9 and error(moved, face) == pytest.approx(0.03, rel=1e-6), "of the crop's side"
     assert is_of(moved, face) and not is_of(face._replace(eyes=face.eyes + SIDE), face)
+
+
+def test_scores_of_something_else_are_not_gone_on_with(tmp_path):
+    about = {"settings": ["--config.epochs=5"], "arms": {"BYOL": ["--config.method=byol"]}}
+    table = arms.Table(tmp_path / "scores.json", about)
+    table.add("BYOL", 0, {"probe": 0.5})
+    more = {**about, "arms": {**about["arms"], "SimFLE": ("a",)}}
+    assert arms.Table(tmp_path / "scores.json", more).has("BYOL", 0), "an arm more changes none that is there"
+    for other in ({**about, "settings": ["--config.epochs=20"]}, {**about, "arms": {"BYOL": []}}):
+        with pytest.raises(UserError, match=r"scores\.json holds scores of other (settings|arms): give another --out"):
+            arms.Table(tmp_path / "scores.json", other)
+
+
+@pytest.mark.parametrize("name", ["photographs", "ties", "align", "demo_seeds"])
+def test_a_comparison_writes_into_its_own_folder(name, tmp_path, monkeypatch):
+    """Not over, and not on from, the results of the repository."""
+    module, written = importlib.import_module(f"benchmarks.{name}"), []
+    monkeypatch.setattr(module, "run", lambda *args: written.extend(args))
+    module.main(["--workdir", str(tmp_path), *(["--data", "DIR"] if name == "photographs" else [])])
+    out = written[0].out if name == "demo_seeds" else written[-1]
+    assert out == tmp_path / "scores.json"

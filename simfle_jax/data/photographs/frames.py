@@ -1,5 +1,6 @@
 """The frames of a video file or of a folder, one after the other: no more than one is in memory."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ class Frame(NamedTuple):
 
 
 def frames_of(path: Path, fps: float = 0.0) -> Iterator[Frame]:
-    """The frames of a video in order, or the images of a folder by name.
+    """The frames of a video in order, or the images of a folder by their names, numbers counted: frame2 before frame10.
 
     fps: frames a second; 0: each frame's own time in the video, which need not be even, and 25 of a folder. A video that breaks off
     or is damaged gives what can be read, and a warning says so.
@@ -41,13 +42,18 @@ def frames_of(path: Path, fps: float = 0.0) -> Iterator[Frame]:
 
 def _of_folder(folder: Path, fps: float) -> Iterator[Frame]:
     images = ImageList([folder])
-    for number in range(len(images)):
+    for number, index in enumerate(sorted(range(len(images)), key=lambda index: _as_counted(images.name(index)))):
         try:
-            pixels = read_photograph(images, number)
+            pixels = read_photograph(images, index)
         except BadImage as error:
-            logging.warning("%s: %s", images.name(number), error)
+            logging.warning("%s: %s", images.name(index), error)
             pixels = None
         yield Frame(number / fps, pixels)
+
+
+def _as_counted(name: str) -> list[tuple[int, str]]:
+    """What sorts frame2 before frame10: numbers count, and the text between them."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _of_video(path: Path, fps: float) -> Iterator[Frame]:

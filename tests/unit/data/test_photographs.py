@@ -18,6 +18,7 @@ from simfle_jax.data.photographs import crop, finding
 from simfle_jax.data.photographs.alignment import Alignment, chosen
 from simfle_jax.data.photographs.detector import MODEL, MODELS, Face, YuNet, default_model, import_cv2
 from simfle_jax.data.photographs.finding import find_faces
+from simfle_jax.data.photographs.frames import frames_of
 from simfle_jax.data.prepare import folder as folder_plan
 from simfle_jax.data.prepare.run import prepare
 from simfle_jax.data.synthetic_faces import WILD, draw_face
@@ -370,3 +371,11 @@ def test_a_folder_is_prepared_to_aligned_faces(model, photographs, tmp_path, not
     other = {"drop": "keep"}.get(not_found, "drop")
     with pytest.raises(UserError, match=f"was prepared otherwise .not_found {not_found} -> {other}"):
         prepare(folder_plan.plan, photographs, out, alignment=Alignment(detector, detector.name, other))
+
+
+def test_frames_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+    for number in (1, 2, 9, 10, 100):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"frame{number}.png")
+    found = list(frames_of(tmp_path, 10))
+    assert [int(frame.pixels[0, 0, 0]) for frame in found] == [1, 2, 9, 10, 100]
+    assert [frame.time for frame in found] == [0, 0.1, 0.2, 0.3, 0.4]

@@ -1,17 +1,20 @@
 """The numbers of a study's table, and the studies that are shipped."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_study
 from scipy import stats
 
 from simfle_jax.commands.presets import FOLDER, load_config, load_study
 from simfle_jax.config import pretraining
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.scores import over_seeds
-from simfle_jax.studies import Piece, Study, definition, table, work
+from simfle_jax.studies import Piece, Study, definition, picture, table, work
 
 
 def test_intervals_are_those_of_a_t_test():
@@ -148,3 +151,44 @@ def test_other_images_than_those_that_a_study_began_with_are_refused(tmp_path):
     (tmp_path / "moved" / "val" / "c.jpg").touch()
     with pytest.raises(UserError, match=r"has begun with other images than those in .*moved: give --data DIR with"):
         record(tmp_path / "moved")
+
+
+def test_the_curve_is_of_the_probe_that_the_study_names(tmp_path, monkeypatch):
+    """Another one may be chosen later, and must not be drawn with the scores of the first."""
+    study = small_study.get_study()
+    piece, other = study.pieces()[0], dataclasses.replace(study, curve="k-NN", probes={"k-NN": {"protocol": "knn"}})
+    run = piece.folder(tmp_path) / "run"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text('{"step": 2, "seconds": 1.0}\n{"step": 4, "seconds": 3.0}\n')
+    for name, score in (("few", 0.5), ("k-NN", 0.75)):
+        place = piece.folder(tmp_path) / "curve" / "00000004" / name
+        place.mkdir(parents=True)
+        (place / "results.json").write_text(json.dumps({"balanced_accuracy": score}))
+    assert work.found_curve(study, piece, tmp_path) == [{"step": 4, "score": 0.5, "seconds": 3.0}]
+    assert work.found_curve(other, piece, tmp_path) == [{"step": 4, "score": 0.75, "seconds": 3.0}]
+    shutil.rmtree(piece.folder(tmp_path) / "curve" / "00000004" / "k-NN")
+    place = piece.folder(tmp_path) / "probes"
+    for name in ("few", "k-NN"):
+        (place / name).mkdir(parents=True)
+        (place / name / "results.json").write_text("{}")
+    (piece.folder(tmp_path) / work.TRAINED).write_text("{}")
+    monkeypatch.setattr(work, "checkpoint_steps", lambda run: [4])
+    assert work.is_done(study, piece, tmp_path) and not work.is_done(other, piece, tmp_path)
+
+
+def test_a_mean_curve_is_of_the_steps_that_all_seeds_share():
+    """A seed that was stopped has a point more, and one that has not ended fewer."""
+    curves = [[{"step": step, "score": step * seed} for step in steps] for seed, steps in
+              enumerate([(100, 200), (100, 150, 200), (100,), (100, 120, 200)], 1)]  # fmt: skip
+    found = picture.at_shared_steps(curves)
+    assert [[point["step"] for point in points] for points in found] == [[100, 200]] * 3
+    assert [points[1]["score"] for points in found] == [200, 400, 800]
+    assert picture.at_shared_steps([]) == picture.at_shared_steps([[]]) == []
+
+
+def test_an_arm_may_be_a_plain_dict():
+    study = small_study.get_study()
+    plain = dataclasses.replace(
+        study, arms={"BYOL": study.arms["BYOL"].to_dict(), "no training": study.arms["no training"]}
+    )
+    assert [plain.epochs(arm) for arm in plain.arms] == [2, 1]
