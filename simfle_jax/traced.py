@@ -26,7 +26,7 @@ def kept(trace: Callable[[], export.Exported], identity: Any) -> export.Exported
     programs, but has to trace and lower a program before it can ask for it.
     """
     folder = jax.config.values.get("jax_compilation_cache_dir")
-    if not folder or "://" in folder:
+    if not folder or "://" in folder or _sources() != SOURCES:  # edited since: what this process runs is older
         return trace()
     path = Path(folder, "traced", hashlib.sha256(repr((identity, _surroundings())).encode()).hexdigest())
     program = _read(path)
@@ -44,7 +44,7 @@ def _surroundings() -> tuple[Any, ...]:
     # The attribute is what holds here and now: a context manager changes it and not the value.
     settings = sorted((name, str(getattr(jax.config, name, value))) for name, value in jax.config.values.items())
     devices = [(device.platform, device.device_kind) for device in jax.devices()]
-    return _sources(), versions, settings, devices, jax.process_count()
+    return SOURCES, versions, settings, devices, jax.process_count()
 
 
 def _sources() -> str:
@@ -54,6 +54,9 @@ def _sources() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+SOURCES = _sources()  # when this process imported them
 
 
 def _read(path: Path) -> export.Exported | None:

@@ -101,11 +101,16 @@ class _Part:
         number = bisect.bisect_right(self._starts, index) - 1
         try:
             record = self._reader(number).read([index - self._starts[number]])[0]
-            return record[HEADER.size + HEADER.unpack_from(record)[1] :]
+            label, length = HEADER.unpack_from(record)
         except (ValueError, RuntimeError, IndexError) as error:
             raise record_error(error, f"shard {self.shards[number]['name']}") from None
         except struct.error:
             raise BadImage(f"damaged shard {self.shards[number]['name']}: a record without its beginning") from None
+        end = HEADER.size + length
+        start = self._ends[index - 1] if index else 0
+        if label != self.labels[index] or record[HEADER.size : end] != self._names[start : self._ends[index]]:
+            raise UserError(f"index and {self.shards[number]['name']} in {self.folder} are of different packs: {AGAIN}")
+        return record[end:]
 
     def _reader(self, number: int) -> Any:
         # One reader a shard, shared by all threads: it may be read from several at once.

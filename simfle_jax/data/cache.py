@@ -1,16 +1,18 @@
 """Decoded canvases kept in one memory-mapped file, for data sets that are read a hundred times.
 
 The file is a page of JSON, then the pixels, uint8 [n, S, S, 3], then the sides, int32 [n], and the list of unreadable
-images as JSON. It is built under a name of its own, PATH.partial, and takes its place by renaming: a run that is killed
-leaves the old file.
+images as JSON. It is built under a name of its own, PATH.TOKEN.partial, and takes its place by renaming: a run that is
+killed leaves the old file.
 One process builds it, which holds the lock PATH.lock; all others that want it wait.
 """
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -178,8 +180,15 @@ def _wait_for(lock: int, stopped: Callable[[], bool]) -> None:
 
 
 def _build(path: str, source: Source, how: Decoding, key: str, stopped: Callable[[], bool]) -> None:
-    temporary = f"{path}.partial"  # one of a process that was killed is of no use
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    place = glob.escape(path)
+    for left in glob.glob(f"{place}.{'?' * 8}.partial") + glob.glob(
+        f"{place}.partial"
+    ):  # of processes that were killed
+        with contextlib.suppress(OSError):
+            os.unlink(left)
+    # Its own: locks of some network file systems do not reach other hosts, and two may build at once.
+    temporary = f"{path}.{secrets.token_hex(4)}.partial"
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         tail = _write_canvases(file, source, how, stopped)
         header = json.dumps({"format": FORMAT, "key": key, "count": len(source), "canvas": how.canvas, "tail": tail})

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from absl import logging
+
 from simfle_jax.data.files import is_image, is_service, patiently
 
 CHUNK = 512  # files that a thread asks for their sizes at a time
@@ -44,7 +46,7 @@ def list_images(root: str) -> Listing:
     Raises:
         UserError: a folder that cannot be listed.
     """
-    names, nowhere = list[bytes](), set[bytes]()
+    names, nowhere, lost = list[bytes](), set[bytes](), list[bytes]()
     listed = dict[bytes, int]()
     # By their path and not as found: the folders behind the first are walked, with the links in them, then the next.
     links = [(b"", os.path.realpath(os.fsencode(root)))]
@@ -57,15 +59,21 @@ def list_images(root: str) -> Listing:
                 names.append(place)
                 if not entry.kind:
                     nowhere.add(place)
+            elif not entry.kind:
+                lost.append(place)
+                listed[os.path.realpath(entry.path)] = -1  # a folder that is not mounted yet, perhaps
+    if lost:
+        logging.warning("%d links below %s lead nowhere, such as %s: folders behind them are left out",
+                        len(lost), root, os.fsdecode(lost[0]))  # fmt: skip
     return Listing(sorted(names), frozenset(nowhere), listed)
 
 
 def last_change(folder: bytes) -> int:
-    """When a folder was last changed, in nanoseconds; 0: it is gone."""
+    """When a folder was last changed, in nanoseconds; -1: it is gone."""
     try:
         return os.stat(folder).st_mtime_ns
     except (FileNotFoundError, NotADirectoryError):
-        return 0
+        return -1
 
 
 def _walk(top: bytes, prefix: bytes, listed: dict[bytes, int]) -> Iterator[tuple[bytes, Entry]]:

@@ -62,8 +62,12 @@ class MixedSource:
         return fingerprint(zip(quick, np.diff(self._starts).tolist()))
 
     def _find(self, index: int) -> tuple[int, int]:
+        """The part of a place, and which of its images: all of them so many times, then some from all over its listing."""
         number = int(np.searchsorted(self._starts, index, "right")) - 1
-        return number, int(index - self._starts[number]) % len(self._parts[number])
+        position, length = int(index - self._starts[number]), len(self._parts[number])
+        rounds, further = divmod(int(self._starts[number + 1] - self._starts[number]), length)
+        surplus = position - rounds * length
+        return number, position % length if surplus < 0 else surplus * length // further
 
 
 def open_mixed(entries: tuple[str, ...]) -> MixedSource:

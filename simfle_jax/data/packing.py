@@ -13,6 +13,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from simfle_jax.data.array_record import FORMAT, HEADER, SPLITS, read_index
 from simfle_jax.data.files import BadImage, patiently
+from simfle_jax.data.listing import file_sizes
 from simfle_jax.data.photographs.crop import NOT_ALIGNED, crop_of
 from simfle_jax.data.read_back import one_line
 from simfle_jax.data.sources import FolderSource
@@ -80,6 +81,7 @@ def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) 
     os.makedirs(temporary)
     try:
         sizes, counts = _write_shards(source, temporary, shard_bytes)
+        _refuse_changed(source, sizes)
         _write_index(source, temporary, sizes, counts)
         os.rename(temporary, out)
     except (OSError, RuntimeError, ValueError) as error:  # the writer of records raises the latter two
@@ -90,6 +92,17 @@ def pack_source(source: FolderSource, out: str, shard_bytes: int = SHARD_BYTES) 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone already when all went well
     return len(source)
+
+
+def _refuse_changed(source: FolderSource, sizes: np.ndarray) -> None:
+    """Raises UserError where files are not as they were packed: the pack would pass for that of the folder as it is."""
+    now = np.fromiter(file_sizes(len(source), source.path), np.int64, len(source))
+    changed = np.flatnonzero((sizes >= 0) & (sizes != now))
+    if len(changed):
+        raise UserError(
+            f"{len(changed)} files in {source.root} changed while they were packed, such as {source.name(int(changed[0]))}: "
+            "pack them when nothing writes there any more"
+        )
 
 
 def _is_of(index: dict[str, Any], source: FolderSource) -> bool:

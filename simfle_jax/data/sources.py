@@ -78,6 +78,7 @@ class FolderSource:
         self, path: str | os.PathLike[str], labelled: bool = False, split: str | None = None, listing: str = ""
     ):
         self.root = existing_folder(os.fspath(path), split)
+        self._real = os.path.realpath(self.root)  # a link may come to lead elsewhere
         self._fingerprint: str | None = None
         if listing:
             (names, self.nowhere, _), self._fingerprint = kept_listing(self.root, listing, self._fingerprint_of)
@@ -111,19 +112,19 @@ class FolderSource:
             self.nowhere and os.fsencode(name) in self.nowhere
         ):  # also when something is there by now: every run sees the same images
             raise BadImage("a link to nowhere")
-        return Record(name, read_file(f"{self.root}/{name}"), None if self.labels is None else int(self.labels[index]))
+        return Record(name, read_file(f"{self._real}/{name}"), None if self.labels is None else int(self.labels[index]))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and sizes; asks for every size on first use (-1: there is no such file)."""
         if self._fingerprint is None:
-            sizes = file_sizes(len(self), self._path)
+            sizes = file_sizes(len(self), self.path)
             self._fingerprint = fingerprint(zip(map(self.name, range(len(self))), sizes))
         return self._fingerprint
 
     def _fingerprint_of(self, listing: Listing) -> str:
         names = [os.fsdecode(name) for name in listing.names]
-        return fingerprint(zip(names, file_sizes(len(names), lambda index: f"{self.root}/{names[index]}")))
+        return fingerprint(zip(names, file_sizes(len(names), lambda index: f"{self._real}/{names[index]}")))
 
     @property
     def quick_fingerprint(self) -> str:
@@ -132,11 +133,12 @@ class FolderSource:
             return self._fingerprint
         asked = set(np.linspace(0, len(self) - 1, min(SAMPLE, len(self)), dtype=int).tolist())
         return fingerprint(
-            (self.name(index), file_size(self._path(index)) if index in asked else 0) for index in range(len(self))
+            (self.name(index), file_size(self.path(index)) if index in asked else 0) for index in range(len(self))
         )
 
-    def _path(self, index: int) -> str:
-        return f"{self.root}/{self.name(index)}"
+    def path(self, index: int) -> str:
+        """Where image `index` lies."""
+        return f"{self._real}/{self.name(index)}"
 
 
 def fingerprint(names_and_sizes: Iterable[tuple[str, int]]) -> str:

@@ -97,9 +97,11 @@ class TfdsSource:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the full name, the split, its number of images and its bytes."""
-        split = self._info.splits[self.split]
-        name = f"{self._info.full_name}:{self.split}"
+        """SHA-256 over the full name, the split, its number of images and its bytes, and features that were named."""
+        split, labelled = self._info.splits[self.split], self.labels is not None
+        named = {"image": self._spec.image, "label": self._spec.label if labelled else None}
+        chosen = "&".join(f"{kind}={feature}" for kind, feature in named.items() if feature)
+        name = f"{self._info.full_name}:{self.split}" + (f"?{chosen}" if chosen else "")
         return fingerprint([(name, split.num_examples), (name, split.num_bytes)])
 
     def read_points(self) -> np.ndarray:

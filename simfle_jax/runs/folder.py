@@ -69,14 +69,17 @@ def take(workdir: str | os.PathLike, settings: dict[str, Any], upgrade: Upgrade)
 
 def is_begun(folder: Path) -> bool:
     """Whether a run or a probe left something to go on from, so that its settings must stay."""
+    done = ("progress.npz", "probe.safetensors", "results.json", "encoder.safetensors")
+    return has_checkpoints(folder) or any((folder / name).exists() for name in done)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run has any, damaged ones included; in a bucket they may not have been copied here."""
     if (mirror := mirror_of(folder)) and mirror.steps:
         return True
-    done = ("progress.npz", "probe.safetensors", "results.json")
     checkpoints = folder / "checkpoints"
     saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    return any((folder / name).exists() for name in done) or any(
-        path.name.isdigit() or path.name.startswith("damaged-") for path in saved
-    )
+    return any(path.name.isdigit() or path.name.startswith("damaged-") for path in saved)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

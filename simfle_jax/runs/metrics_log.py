@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from simfle_jax.runs.writers import Picture, Writer
 from simfle_jax.writing import or_warn, write_whole
 
 KINDS = {"step": (int,), "seconds": (int, float)}  # without these a line is damaged
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    """A line; None: it is damaged."""
+    try:
+        line = parse_json(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and all(type(line.get(name)) in kinds for name, kinds in KINDS.items())
+    return line if whole else None
 
 
 class MetricsLog:
@@ -36,16 +47,15 @@ class MetricsLog:
             ) from None
 
     def _lines(self) -> list[dict[str, Any]]:
-        lines = []
-        for text in self.path.read_text(errors="replace").splitlines() if self.path.exists() else []:
-            try:
-                line = parse_json(text)
-            except ValueError:  # the last line of a killed run may be half written
-                break
-            if not isinstance(line, dict) or not all(type(line.get(name)) in kinds for name, kinds in KINDS.items()):
-                break
-            lines.append(line)
-        return lines
+        texts = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+        lines = [_read(text) for text in texts]
+        if None in lines[:-1]:  # the last one of a killed run may be half written
+            kept = self.path.with_name("metrics.damaged.jsonl")
+            with or_warn(str(kept)):
+                shutil.copyfile(self.path, kept)
+            logging.warning("%s has %d damaged lines: they are left out, and kept in %s",
+                            self.path, lines.count(None), kept.name)  # fmt: skip
+        return [line for line in lines if line is not None]
 
     def write(self, values: dict[str, Any]) -> None:
         """Appends one line and hands the same values to the other writers."""

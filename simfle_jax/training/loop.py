@@ -20,6 +20,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.runs import peers
 from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import Checkpoints
+from simfle_jax.runs.folder import has_checkpoints
 from simfle_jax.runs.metrics_log import MetricsLog
 from simfle_jax.runs.mirror import REWRITTEN, shown
 from simfle_jax.runs.together import claimed_together, opened_together
@@ -100,6 +101,8 @@ def _train(
             peers.Watch(peer_timeout) as watch,
             open_checkpoints(folder, config.keep_checkpoints) as checkpoints,
         ):
+            first = config.checkpoint_steps or steps_per_epoch
+            peers.together(lambda: refuse_restart(folder, min(first, config.epochs * steps_per_epoch - 1)))
             state, step_function = prepare(config, train_step, mesh, checkpoints)
             run = Run(config, folder, source, mesh, checkpoints, steps_per_epoch, watch, verify, monitor, live)
             return run.until_done(state, step_function)
@@ -125,6 +128,19 @@ def warn_of_val(config: Config) -> None:
     ):
         logging.warning("%s holds train/ and val/, and both are trained on: --config.data.path=%s/train leaves val out",
                         path, path)  # fmt: skip
+
+
+def refuse_restart(folder: Path, first: int) -> None:
+    """Raises UserError where a run would begin anew over what it came to: its checkpoints were removed.
+
+    first: the step of its first checkpoint. An encoder of that one may be there before the checkpoint is.
+    """
+    step = encoder_step(folder / "encoder.safetensors")
+    if step and step > first and not has_checkpoints(folder):
+        raise UserError(
+            f"{folder} holds the encoder of step {step} and no checkpoint to go on from: put the checkpoints back, or give "
+            "another --workdir to train anew"
+        )
 
 
 def crop(config: Config) -> str:

@@ -43,7 +43,7 @@ def test_a_signal_to_one_stops_both_while_the_cache_is_built(slow_images, tmp_pa
     kept = tmp_path / "canvases"
     started = processes.start(slow_images, tmp_path / "run", f"--config.data.cache={kept}")
     end = time.monotonic() + 120
-    while not list(tmp_path.glob("canvases.partial")):
+    while not list(tmp_path.glob("canvases.*.partial")):
         assert all(process.poll() is None for process in started), processes.finish(started)
         assert time.monotonic() < end
         time.sleep(0.02)

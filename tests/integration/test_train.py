@@ -448,3 +448,21 @@ def test_only_the_last_encoder_must_be_written(images, finished, tmp_path, monke
     monkeypatch.setattr(loop, "export_encoder", export)
     train(settings, str(tmp_path / "run"))
     assert_same_encoder(tmp_path / "run", finished)
+
+
+def test_a_run_whose_checkpoints_were_removed_does_not_begin_anew_over_it(images, finished, tmp_path):
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match="holds the encoder of step 10 and no checkpoint to go on from: put the"):
+        train(small.config(data={"path": str(images)}), str(workdir))
+    assert metrics(workdir) == metrics(finished)
+    assert_same_encoder(workdir, finished)
+
+
+def test_a_run_that_was_killed_while_it_saved_first_begins_anew(images, finished, tmp_path):
+    """Its encoder may be there before its checkpoint is."""
+    workdir = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(workdir / "checkpoints")
+    save_file(load_file(finished / "encoder.safetensors"), workdir / "encoder.safetensors", metadata={"step": "4"})
+    train(small.config(data={"path": str(images)}, checkpoint_steps=4), str(workdir))
+    assert_same_run(workdir, finished)

@@ -72,6 +72,7 @@ def test_other_surroundings_are_another_program(trace, cache, what, monkeypatch)
     traced.kept(trace, "doubling")
     if what == "sources":
         monkeypatch.setattr(traced, "_sources", lambda: "other")
+        monkeypatch.setattr(traced, "SOURCES", "other")
     elif what == "a version":
         monkeypatch.setattr(traced.importlib.metadata, "version", lambda name: "0.0")
     elif what == "devices":
@@ -117,3 +118,12 @@ def test_without_a_local_cache_nothing_is_kept(trace, folder):
     with cache_in(folder):
         programs = [traced.kept(trace, "doubling") for _ in range(2)]
     assert all(map(doubles, programs)) and trace.count == 2
+
+
+def test_a_program_of_sources_that_were_edited_since_is_not_kept(trace, cache, monkeypatch):
+    """It is of the code that this process imported, and would pass for that of the code as it is now."""
+    with monkeypatch.context() as edited:
+        edited.setattr(traced, "_sources", lambda: "new")
+        assert doubles(traced.kept(trace, "doubling")) and not cache.exists()
+    traced.kept(trace, "doubling")
+    assert trace.count == 2 and len(list(cache.iterdir())) == 1

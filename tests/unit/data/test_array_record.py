@@ -193,3 +193,39 @@ def test_a_pack_can_be_pickled_after_reading(tmp_path):
     kept = open_source("array_record", str(tmp_path / "pack"))
     first = kept[0]
     assert pickle.loads(pickle.dumps(kept))[0] == first
+
+
+def test_files_that_change_while_they_are_packed_are_told(faces, tmp_path, monkeypatch):
+    """The pack would hold half of one, and pass for the folder as it is later."""
+    write = packing._write_shards
+
+    def written(*arguments):
+        found = write(*arguments)
+        with (faces / "train" / "angry" / "003.jpg").open("ab") as file:
+            file.write(b"the other half")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_write_shards", written)
+        with pytest.raises(
+            UserError, match=r"1 files in .*train changed while they were packed, such as angry/003.jpg"
+        ):
+            pack(str(faces), str(tmp_path / "pack"))
+    assert not list((tmp_path / "pack").iterdir())
+    assert pack(str(faces), str(tmp_path / "pack")) == {"train": 40, "val": 7}
+
+
+def test_an_index_of_another_pack_is_told(tmp_path):
+    """A relabelled set of as many bytes, whose copy over the old one was cut: labels would be those of the old one."""
+    places = {}
+    for name, counts in (("old", {"a": 3, "b": 2}), ("new", {"a": 2, "b": 3})):
+        write_classes(tmp_path / name / "train", counts)
+        pack(str(tmp_path / name), str(tmp_path / f"{name} pack"))
+        (places[name],) = (tmp_path / f"{name} pack" / "train").glob("*.array_record")
+    assert places["old"].stat().st_size == places["new"].stat().st_size
+    places["new"].replace(places["old"])
+    source = open_source("array_record", str(tmp_path / "old pack"), labelled=True, split="train")
+    with pytest.raises(
+        UserError, match=r"index and 00000-of-00001\.array_record in .*old pack/train are of different packs"
+    ):
+        [source[index] for index in range(5)]

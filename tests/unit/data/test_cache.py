@@ -209,3 +209,27 @@ def test_one_of_several_processes_builds_and_the_others_take_it(folder, tmp_path
     for thread in threads:
         thread.join()
     assert len(builds) == 1 and all(isinstance(kept, CachedSource) for kept in results) and len(results) == 4
+
+
+def test_where_locks_do_not_reach_other_hosts_each_builds_its_own(folder, tmp_path, monkeypatch):
+    """Two that write into one file would leave the images of one black."""
+    monkeypatch.setattr(cache.fcntl, "flock", lambda *_: None)
+    path, source, write = str(tmp_path / "cache"), FolderSource(folder), cache._write_canvases
+
+    def another_meanwhile(*arguments):
+        tail = write(*arguments)
+        with monkeypatch.context() as other:
+            other.setattr(cache, "_write_canvases", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                cached(source, 16, path)
+        return tail
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "_write_canvases", another_meanwhile)
+    cached(source, 16, path)
+    monkeypatch.undo()
+    kept = cached(source, 16, path)
+    for index in range(20):
+        np.testing.assert_array_equal(kept[index].data, decode(source[index].data, 16))

@@ -113,3 +113,11 @@ def test_what_is_no_listing_stays_and_a_place_in_the_folder_is_refused(faces, tm
     monkeypatch.setattr(kept_listing.np, "savez", full)
     assert len(opened(faces, tmp_path)) == 8
     assert "could not be written (No space left on device)" in caplog.text and not list((tmp_path / "kept").iterdir())
+
+
+def test_a_folder_behind_a_link_that_is_mounted_later_is_noticed(faces, tmp_path, caplog):
+    (faces / "three").symlink_to(tmp_path / "not mounted")
+    first = opened(faces, tmp_path)
+    assert "1 links below" in caplog.text and "three: folders behind them are left out" in caplog.text
+    small.write_images(tmp_path / "not mounted", 5)
+    assert len(opened(faces, tmp_path)) == len(first) + 5

@@ -321,3 +321,15 @@ def test_the_quick_fingerprint_sees_other_names_and_other_sizes(tmp_path):
     assert FolderSource(tmp_path).quick_fingerprint == first
     (tmp_path / "002.jpg").write_bytes(b"another")
     assert FolderSource(tmp_path).quick_fingerprint != first
+
+
+def test_a_link_that_comes_to_lead_elsewhere_changes_no_image_of_a_run(tmp_path):
+    for version in (1, 2):
+        write_folder(tmp_path / f"v{version}", 3, 20 + version)
+    (tmp_path / "current").symlink_to(tmp_path / "v1")
+    source = FolderSource(tmp_path / "current")
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to(tmp_path / "v2")
+    before, after = FolderSource(tmp_path / "v1"), FolderSource(tmp_path / "v2")
+    assert source.fingerprint == before.fingerprint != after.fingerprint
+    assert [source[i].data for i in range(3)] == [before[i].data for i in range(3)]

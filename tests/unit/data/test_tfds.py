@@ -212,6 +212,13 @@ def test_features_are_named_where_there_are_several(many):
         open_source("tfds:many:test?image=photo&label=glasses", many, labelled=True)
 
 
+def test_fingerprints_tell_the_features_apart_that_were_named(many):
+    """Else a cache, or a finished probe, of one feature would be taken for that of another."""
+    prints = [open_source(f"tfds:many:test?image={name}", many).fingerprint for name in ("photo", "mask")]
+    prints.append(open_source("tfds:many:test?image=photo&label=smile", many, labelled=True).fingerprint)
+    assert len(set(prints)) == 3
+
+
 def test_val_is_served_by_test(many):
     assert len(open_source("tfds:many?image=photo&label=smile", many, True, "val")) == 6
 

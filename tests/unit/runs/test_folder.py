@@ -97,3 +97,11 @@ def test_the_folder_of_a_pre_training_is_not_taken_over_by_a_probe(tmp_path):
     claim(tmp_path / "run", settings(), upgraded_identity)
     with pytest.raises(UserError, match="is the folder of a pre-training, not of a probe"):
         claim(tmp_path / "run", {"protocol": "knn"}, lambda found: found)
+
+
+def test_a_run_whose_checkpoints_were_removed_keeps_its_settings(tmp_path):
+    claim(tmp_path / "run", settings(), upgraded_identity)
+    (tmp_path / "run" / "encoder.safetensors").touch()
+    claim(tmp_path / "run", settings(), upgraded_identity)
+    with pytest.raises(UserError, match=r"is a run with optimizer\.lr = "):
+        claim(tmp_path / "run", settings(optimizer={"lr": 9.0}), upgraded_identity)
