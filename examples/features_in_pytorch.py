@@ -3,17 +3,19 @@
     python examples/features_in_pytorch.py RUN/encoder.safetensors FACES
     python examples/features_in_pytorch.py RUN/encoder.safetensors FACES --name resnet50
 
-The names in the file are torchvision's: with --name, and where torchvision is installed, its own network is used. The
-package's module of the same names gives the same numbers.
+The names in the file are torchvision's: with --name, and where torchvision is installed, its own network is used, unless the
+last stride is another. The package's module of the same names gives the same numbers.
 """
 
 import argparse
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from simfle_jax.weights.torch_network import load_torch
@@ -22,7 +24,9 @@ from simfle_jax.weights.torch_network import load_torch
 def main(file: Path, folder: Path, name: str = "") -> dict[str, torch.Tensor]:
     """Features [dim] of every image below a folder, by its path."""
     network, preprocessing = load_torch(file)
-    if name and importlib.util.find_spec("torchvision"):
+    with safe_open(file, framework="pt") as opened:
+        stride = json.loads((opened.metadata() or {}).get("architecture", "{}")).get("last_stride", 2)
+    if name and stride == 2 and importlib.util.find_spec("torchvision"):
         network = importlib.import_module("torchvision.models").get_model(name)
         network.fc = torch.nn.Identity()
         network.load_state_dict(load_file(file), strict=True)

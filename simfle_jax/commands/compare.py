@@ -9,6 +9,7 @@ two probes may overlap where that of the difference leaves 0 out, because both f
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("a", type=place, metavar="PROBE_A", help="folder of a finished probe")
     parser.add_argument("b", type=place, metavar="PROBE_B", help="another, of the same val images")
+    parser.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="of the images that both were evaluated on last (--config.eval_only=True)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -41,12 +47,16 @@ def _run(args: argparse.Namespace) -> None:
     from simfle_jax.runs.at_hand import borrowed
 
     with borrowed(args.a) as a, borrowed(args.b) as b:
-        found = compare(a, b) | {"a": args.a, "b": args.b}
+        found = compare(a, b, args.evaluation) | {"a": args.a, "b": args.b}
+        if not args.evaluation and all((folder / FILES[1]).is_file() for folder in (a, b)):
+            print("of the training's own val; --evaluation compares what was evaluated later", file=sys.stderr)
     print(json.dumps(found, indent=2) if args.json else table(found))
 
 
-def compare(a: Path, b: Path) -> dict[str, Any]:
+def compare(a: Path, b: Path, evaluation: bool = False) -> dict[str, Any]:
     """Scores of both probes, their differences with intervals, and how many images only one of them gets right.
+
+    evaluation: of what `--config.eval_only=True` wrote, and not of the training's val.
 
     Raises:
         UserError: a folder holds no predictions, or the two are of other images or other classes.
@@ -55,7 +65,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
 
     from simfle_jax.evaluation.scores import paired
 
-    one, other = (_read(folder) for folder in (a, b))
+    one, other = (_read(folder, FILES[1:] if evaluation else FILES) for folder in (a, b))
     _check_same(a, one, b, other)
     rows = [(*one[name], other[name][1]) for name in one]
     classes = sorted({label for row in rows for label in row})
@@ -68,16 +78,16 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _read(folder: Path) -> dict[str, tuple[str, str]]:
+def _read(folder: Path, files: tuple[str, ...] = FILES) -> dict[str, tuple[str, str]]:
     """Class and predicted class of every image by its name."""
     from simfle_jax.evaluation.records import read_predictions
 
-    file = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    file = next((folder / name for name in files if (folder / name).is_file()), None)
     if file is None and (folder / LANDMARKS).is_file():
         raise UserError(f"{folder} is a probe of landmarks: only classes are compared image by image")
     if file is None:
         raise UserError(
-            f"{folder} holds no {FILES[0]}: probe.py with --config.eval_only=True writes the one of a probe"
+            f"{folder} holds no {files[0]}: probe.py with --config.eval_only=True writes the one of a probe"
         )
     return {row["name"]: (row["label"], row["predicted"]) for row in read_predictions(file)}
 

@@ -65,6 +65,11 @@ def _push(args: argparse.Namespace) -> str:
                 f"{args.source} is uploaded as it is: leave --probe, --encoder and --branch out, or give them to convert, which wrote it"
             )
         return f"pushed: {hub.push(args.source, args.repository, args.private, args.revision)}"
+    is_probe = (args.source / "probe.safetensors").is_file()
+    if args.branch != "online" if is_probe else args.encoder:
+        raise UserError(
+            f"{'--branch is of a run' if is_probe else '--encoder is of a probe'}, and {args.source} is none"
+        )
     from simfle_jax.evaluation.hub_folder import write_hub_folder
 
     with tempfile.TemporaryDirectory() as place:

@@ -61,7 +61,9 @@ def run_one(probe: Probe, workdir: str) -> Results:
     compilation.use_cache()
     with opened_together(workdir) as folder:
         protocol = asked or trained_protocol(probe, records.training_settings(folder).get("protocol", ""))
-        model = peers.together(lambda: (own_model(folder) if probe.eval_only else None) or open_model(probe))
+        model = peers.together(
+            lambda: (own_model(folder) if probe.eval_only else None) or open_model(as_begun(probe, folder))
+        )
         if isinstance(protocol, TargetProtocol):
             assert isinstance(model, Encoder)  # features are refused above
             return (protocol.evaluate if probe.eval_only else protocol.train)(model, folder)
@@ -71,6 +73,12 @@ def run_one(probe: Probe, workdir: str) -> Results:
 def own_model(folder: Path) -> Encoder | None:
     """The trunk that a probe trained itself and keeps in its folder; None where it took a frozen one."""
     return load_encoder(folder) if "tuned_encoder_hash" in (records.read_results(folder) or {}) else None
+
+
+def as_begun(probe: Probe, folder: Path) -> Probe:
+    """The settings of an evaluation, with the untrained network that the probe in the folder was fitted to, if it was one."""
+    begun = records.read_results(folder) or {} if probe.eval_only else {}
+    return dataclasses.replace(probe, untrained=True, seed=begun["seed"]) if begun.get("untrained") else probe
 
 
 def open_model(probe: Probe) -> Encoder | FeatureTable:

@@ -21,6 +21,7 @@ PROTOCOLS = tuple(
     sorted(path.stem for path in (Path(__file__).parent / "protocols").glob("[a-z]*.py") if path.stem != "base")
 )
 OLD_NAMES = {"paper": "linear"}  # of protocols
+USUAL_LR = 0.5  # of configs/probe.py, as published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +202,10 @@ def trains_trunk(probe: Probe) -> bool:
 
 def _check_finetune(probe: Probe) -> None:
     tune = probe.finetune
+    require(
+        not trains_trunk(probe) or probe.lr == USUAL_LR,
+        f"lr = {probe.lr} is of a layer on frozen features; where the trunk is trained give --config.finetune.lr",
+    )
     one_of("finetune.optimizer", tune.optimizer, ("adamw", "sgd"))
     require(tune.lr > 0, f"finetune.lr = {tune.lr} must be positive")
     require(tune.weight_decay >= 0, f"finetune.weight_decay = {tune.weight_decay} must not be negative")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from simfle_jax.encoder import load_encoder
+from simfle_jax.errors import UserError
 from simfle_jax.reporting import page, sections
 from simfle_jax.reporting.collect import Answers, Material, Seen, answer, attempt, material_of, see
 from simfle_jax.reporting.feature_section import feature_map
@@ -36,11 +38,16 @@ def gather(runs: Sequence[Path], probes: Sequence[Path], data: str | Path | None
     notes: list[str] = []
     first = next((probe for probe in told if probe.tells_classes), None)
     material = attempt("What the networks see", lambda: material_of(read[0], first, data), notes)
+    if material is None and first is not None:  # the images of the run at least
+        material = attempt("What the run sees", lambda: material_of(read[0], None, None), notes)
     seen: dict[str, Seen] = {}
     answers: dict[str, Answers] = {}
     if material is not None:
         for run in read:
             _look_and_ask(run, probe_of(run, told), material, points, seen, answers, notes)
+    for probe in filter(_has_encoder, told):
+        if not any(_is_of(probe, run) for run in read):
+            notes.append(f"{probe.name} probed the encoder of none of these runs: of its mistakes nothing is shown")
     return Gathered(read, told, material, seen, answers, notes)
 
 
@@ -63,12 +70,22 @@ def steps_of(folder: Path) -> list[int]:
 
 def probe_of(run: RunRecord, probes: list[ProbeRecord]) -> ProbeRecord | None:
     """The first finished probe of this run's encoder that tells classes."""
-    for probe in probes:
-        place = str(probe.results.get("encoder", ""))
-        of_it = place and Path(place).absolute() == Path(shown(run.folder)).absolute()
-        if of_it and probe.tells_classes and not probe.results.get("untrained"):
-            return probe
-    return None
+    return next((probe for probe in probes if _has_encoder(probe) and _is_of(probe, run)), None)
+
+
+def _has_encoder(probe: ProbeRecord) -> bool:
+    """Whether a finished probe of classes is of a trained encoder."""
+    return probe.tells_classes and bool(probe.results.get("encoder")) and not probe.results.get("untrained")
+
+
+def _is_of(probe: ProbeRecord, run: RunRecord) -> bool:
+    """By the place of the encoder, or by its numbers: a run may be moved, and its place be spelled in many ways."""
+    if Path(str(probe.results["encoder"])).absolute() == Path(shown(run.folder)).absolute():
+        return True
+    try:
+        return load_encoder(run.folder).is_called(str(probe.results.get("encoder_hash", "")))
+    except UserError:  # no encoder yet
+        return False
 
 
 def build(found: Gathered, show: bool | None) -> str:

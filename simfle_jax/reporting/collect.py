@@ -77,7 +77,7 @@ def attempt(what: str, call: Callable[[], T], notes: list[str]) -> T | None:
     try:
         return call()
     except UserError as error:
-        notes.append(f"{what} is not shown: {named(str(error))}")
+        notes.append(f"{what} is not shown: {named(str(error)).replace('--config.data.path=', '--data ')}")
         return None
 
 

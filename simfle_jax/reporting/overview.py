@@ -6,6 +6,7 @@ from typing import Any
 from simfle_jax.reporting import page
 from simfle_jax.reporting.page import Html
 from simfle_jax.reporting.read import ProbeRecord, RunRecord
+from simfle_jax.weights.card import protocol_title
 
 PLACES = ("data.path", "data.cache")  # where things lie says nothing of what a run does
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
@@ -45,7 +46,7 @@ def score_table(probes: list[ProbeRecord]) -> str:
     found = [probe for probe in probes if "accuracy" in probe.results]
     rows = [
         [probe.name, "untrained" if probe.results.get("untrained") else probe.results.get("encoder"),
-         probe.results.get("protocol"), probe.results.get("count"), *(_score(probe, name) for name in SCORES),
+         protocol_title(probe.results), probe.results.get("count"), *(_score(probe, name) for name in SCORES),
          probe.results.get("best_epoch"), probe.results.get("selected_on")]
         for probe in found
     ]  # fmt: skip

@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from simfle_jax.config import flatten, upgrade
+from simfle_jax.config import Config, flatten, upgrade
+from simfle_jax.config.typed import with_defaults
 from simfle_jax.data.read_back import parse_json
 from simfle_jax.errors import UserError
 from simfle_jax.runs.folder import read_settings
@@ -52,7 +53,9 @@ def read_run(folder: Path, name: str, steps: list[int]) -> RunRecord:
     metrics = read_metrics(folder / "metrics.jsonl", notes)
     if not steps:
         notes.append("no checkpoint yet, so nothing can be shown of what the networks see")
-    return RunRecord(name, folder, flatten(upgrade(read_settings(folder))), environment, metrics, steps, notes)
+    recorded = upgrade(read_settings(folder))
+    settings = flatten(recorded) | flatten(with_defaults(Config, recorded))  # settings that came later are as before
+    return RunRecord(name, folder, settings, environment, metrics, steps, notes)
 
 
 def read_probe(folder: Path, name: str) -> ProbeRecord:

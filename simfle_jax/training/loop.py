@@ -85,6 +85,7 @@ def _train(
     source, steps_per_epoch = peers.together(lambda: open_data(config))
     if jax.process_index() == 0:
         warn_of_val(config)
+        warn_of_canvas(config)
     source = same_data(source)
     config = with_canvas(config, source, workdir)
 
@@ -128,6 +129,15 @@ def warn_of_val(config: Config) -> None:
     ):
         logging.warning("%s holds train/ and val/, and both are trained on: --config.data.path=%s/train leaves val out",
                         path, path)  # fmt: skip
+
+
+def warn_of_canvas(config: Config) -> None:
+    """Says where images may be made smaller than what the networks see."""
+    if 0 < config.data.canvas < config.largest_view:
+        logging.warning(
+            "data.canvas = %d is smaller than the views of %d pixels: larger images are shrunk to it and enlarged again; "
+            "--config.data.canvas=0 fits it to the data", config.data.canvas, config.largest_view,
+        )  # fmt: skip
 
 
 def refuse_restart(folder: Path, first: int) -> None:

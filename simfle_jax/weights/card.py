@@ -102,6 +102,13 @@ def tells_classes(results: dict[str, Any]) -> bool:
     return "classes" in results
 
 
+def protocol_title(results: dict[str, Any]) -> str:
+    """The protocol, and how few labels its scores are of."""
+    shares = [row["share"] for row in results.get("shares") or ()]
+    share = max(shares) if shares else results.get("share", 1.0)
+    return results["protocol"] + (f", {100 * share:g} % of the labels" if share < 1 else "")
+
+
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
@@ -109,7 +116,7 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
 def _row(results: dict[str, Any]) -> list[str]:
     name = results.get("dataset") or f"{len(results['classes'])} classes"
     scores = [f"{results[score]:.4f}" for score in SCORES]
-    return [name + _start(results), results["protocol"], str(results["count"]), *scores]
+    return [name + _start(results), protocol_title(results), str(results["count"]), *scores]
 
 
 def _landmarks(results: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from simfle_jax.config.trunks import TRUNKS, trunk_name
 from simfle_jax.errors import UserError
-from simfle_jax.weights.card import SCORES, model_card, tells_classes
+from simfle_jax.weights.card import SCORES, model_card, protocol_title, tells_classes
 from simfle_jax.weights.files import read_arrays, write_safetensors
 from simfle_jax.weights.hub import WEIGHTS
 from simfle_jax.weights.trunk import architecture, classifier_name
@@ -143,7 +143,7 @@ def _result(results: dict[str, Any]) -> dict[str, Any]:
     data = results.get("dataset") or f"{len(results['classes'])} classes"
     kinds = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "macro_f1": "f1"}
     return {
-        "task": {"type": "image-classification", "name": f"Expression recognition, {results['protocol']} probe"},
+        "task": {"type": "image-classification", "name": f"Expression recognition, {protocol_title(results)} probe"},
         "dataset": {"type": data, "name": data},
         "metrics": [{"type": kinds[score], "name": score, "value": results[score]} for score in SCORES],
     }

@@ -200,6 +200,8 @@ def test_untrained_is_another_encoder_and_repeats(settings, tmp_path):
     assert fresh["encoder_hash"] != trained["encoder_hash"]
     assert (fresh["encoder_hash"], fresh["confusion"]) == (again["encoder_hash"], again["confusion"])
     assert fresh["untrained"] and not trained["untrained"]
+    evaluated = probes.run_probe(settings(eval_only=True), str(tmp_path / "b"))  # with the encoder that was given then
+    assert evaluated["confusion"] == fresh["confusion"] and evaluated["untrained"] is False
 
 
 def refuse(*_):

@@ -194,6 +194,20 @@ def test_probes_of_other_classes_and_of_points_are_kept_apart(run, data, probe, 
     assert not points.tells_classes and build.probe_of(own, [points, first]) is first
 
 
+def test_a_probe_is_found_however_its_encoder_is_spelled(run, data, probe, tmp_path):
+    own, first = read_run(run, "run", [6]), read_probe(probe, "probe")
+    for place in (f"{run}/encoder.safetensors", f"../{run.parent.name}/{run.name}", "/moved/from/here"):
+        elsewhere = dataclasses.replace(first, results=first.results | {"encoder": place})
+        assert build.probe_of(own, [elsewhere]) is elsewhere, place
+    other = dataclasses.replace(first, results=first.results | {"encoder": "/x", "encoder_hash": "v2-0"})
+    assert build.probe_of(own, [other]) is None
+    shutil.copytree(probe, tmp_path / "other")
+    results = json.loads((probe / "results.json").read_text()) | {"encoder": "/x", "encoder_hash": "v2-0"}
+    (tmp_path / "other" / "results.json").write_text(json.dumps(results))
+    found = build.gather([run], [tmp_path / "other"], None, points=8)
+    assert "other probed the encoder of none of these runs: of its mistakes nothing is shown" in found.notes
+
+
 def test_data_that_are_gone_cost_their_part_alone(run, probe, data, tmp_path):
     page = made(tmp_path / "a.html", run, "--probe", probe, "--data", tmp_path / "gone")
     assert "is not shown: no folder" in page.text.replace("\n", " ") and page.curve("loss/total") and not page.images

@@ -1,5 +1,6 @@
 """The exported encoder: a torch ResNet loads it and agrees; damaged and foreign files are named."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -8,17 +9,20 @@ import jax
 import numpy as np
 import pytest
 import small
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import simfle_jax
+from simfle_jax.config import TrunkSettings, named_trunk
 from simfle_jax.encoder import untrained_encoder
 from simfle_jax.errors import UserError
 from simfle_jax.evaluation.classifier import load_classifier
+from simfle_jax.models.trunks import fresh_trunk
 from simfle_jax.training.published import read_published
 from simfle_jax.training.state import trunk_of
 from simfle_jax.training.step import TrainStep
 from simfle_jax.weights import torch_names
-from simfle_jax.weights.encoder_file import export_encoder
+from simfle_jax.weights.encoder_file import architecture_text, export_encoder
 from simfle_jax.weights.files import read_arrays
 from simfle_jax.weights.init import initial_trunk
 from simfle_jax.weights.trunk import find_trunk
@@ -109,6 +113,37 @@ def test_pretraining_starts_from_a_trunk(file, state):
     trunk = initial_trunk(small.config(trunk={"init_from": str(file)}).trunk)
     for ours, theirs in ((trunk["params"], state.params), (trunk["stats"], state.stats)):
         jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(theirs["online"]["encoder"]))
+
+
+def test_a_start_with_another_last_stride_or_other_heads_is_refused(file, tmp_path):
+    """No array shows either: the network would be another one, without a word."""
+    with safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+    sizes = json.loads(metadata["architecture"])
+    save_file(load_file(file), tmp_path / "other.safetensors",
+              metadata=metadata | {"architecture": json.dumps(sizes | {"last_stride": 3 - sizes["last_stride"]})})  # fmt: skip
+    with pytest.raises(UserError, match=rf"is of trunk\.last_stride = {3 - sizes['last_stride']}, .* give --config"):
+        initial_trunk(small.config(trunk={"init_from": str(tmp_path / "other.safetensors")}).trunk)
+    vit = named_trunk("vit_small_patch16_224") | {
+        "stage_sizes": (1,),
+        "width": 16,
+        "heads": 2,
+        "patch": 4,
+        "init_from": "",
+    }
+    vit = TrunkSettings(**vit)
+    arrays = torch_names.to_torch(torch_names.trunk_entries(vit), jax.device_get(fresh_trunk(vit, 0, 16)))
+    sizes = json.loads(architecture_text(vit))
+    for heads in (vit.heads, 2 * vit.heads):
+        save_file(arrays, tmp_path / "vit.safetensors", metadata={"architecture": json.dumps(sizes | {"heads": heads})})
+        start = dataclasses.replace(vit, init_from=str(tmp_path / "vit.safetensors"))
+        if heads == vit.heads:
+            initial_trunk(start, 16)
+        else:
+            with pytest.raises(
+                UserError, match=rf"is of trunk\.heads = {heads}, .* give --config\.trunk\.heads={heads}"
+            ):
+                initial_trunk(start, 16)
 
 
 def test_the_published_layout_round_trips_to_the_bit(state):

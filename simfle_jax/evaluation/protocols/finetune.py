@@ -25,7 +25,8 @@ class FineTune(TrunkProtocol):
         if share < 1:
             assert images.labels is not None
             images = Subset(images, few_rows(images.labels, share, (self.probe.seed, 0)))
-        return fine_tuned(self.probe, encoder, dataclasses.replace(train, images=images))
+        found = fine_tuned(self.probe, encoder, dataclasses.replace(train, images=images))
+        return found._replace(facts=found.facts | {"share": share}) if share < 1 else found
 
 
 def fine_tuned(probe: Probe, encoder: Encoder, train: TuningSet, told: str = "fine-tuning") -> Tuned:

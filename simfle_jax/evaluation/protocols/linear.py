@@ -95,7 +95,7 @@ def _warn_of_divergence(history: History, n_classes: int) -> None:
     if history.loss[-1] > 1.01 * np.log(n_classes):  # features that tell nothing end a hair above it
         logging.warning(
             "the loss after the last epoch, %.3g, is above that of guessing, %.3g: the learning rate is too high for "
-            "these features, try a tenth of it (--config.lr, in another --workdir)", history.loss[-1], np.log(n_classes),
+            "these features, try a tenth of it (--config.lr, or --config.cached.lrs where it is set, in another --workdir)", history.loss[-1], np.log(n_classes),
         )  # fmt: skip
 
 

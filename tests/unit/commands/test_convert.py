@@ -91,3 +91,10 @@ def test_a_folder_of_convert_is_pushed_as_it_is(tmp_path):
 def test_a_detector_without_align_is_refused(tmp_path):
     with pytest.raises(UserError, match="--detector says nothing without --align"):
         embed.asked_for(argparse.Namespace(), align=False, detector="yunet.onnx")
+
+
+@pytest.mark.parametrize("kind, flags", [("probe", ["--branch", "target"]), ("run", ["--encoder", "elsewhere"])])
+def test_what_push_would_not_listen_to_is_refused(sources, kind, flags):
+    args = push.make_parser().parse_args([str(sources[kind]), "owner/name", *flags])
+    with pytest.raises(UserError, match=rf"^{flags[0]} is of a .* is none"):
+        push.push(args)

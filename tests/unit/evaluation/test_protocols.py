@@ -18,6 +18,7 @@ from simfle_jax.evaluation.protocols import find_protocol, trained_protocol
 from simfle_jax.evaluation.protocols.base import ProbeProtocol, Protocol, TargetProtocol, TrainingSet, TrunkProtocol
 from simfle_jax.evaluation.protocols.lowlabel import few_rows
 from simfle_jax.evaluation.settings import PROTOCOLS, probing
+from simfle_jax.weights.card import protocol_title
 
 CLASSES = 4
 ON_FEATURES = sorted(set(PROTOCOLS) - {"finetune", "landmarks"})  # those two take images
@@ -214,7 +215,7 @@ def test_what_is_evaluated_is_what_the_folder_recorded(settings):
 
 def test_few_labels_are_learned_by_what_is_asked_for(settings):
     for on, kind in (("logistic", ProbeProtocol), ("finetune", TrunkProtocol)):
-        assert isinstance(find_protocol(settings("lowlabel", lowlabel={"on": on})), kind)
+        assert isinstance(find_protocol(settings("lowlabel", lr=0.5, lowlabel={"on": on})), kind)
 
 
 def test_a_probe_that_tuned_its_trunk_is_evaluated_with_it(tmp_path):
@@ -225,3 +226,19 @@ def test_a_probe_that_tuned_its_trunk_is_evaluated_with_it(tmp_path):
     (tmp_path / "results.json").write_text('{"encoder_hash": "v2-0", "tuned_encoder_hash": "v2-1"}')
     found = own_model(tmp_path)
     assert found is not None and found.hash == encoder.hash
+
+
+@pytest.mark.parametrize("protocol, changes", [("finetune", {}), ("lowlabel", {"lowlabel": {"on": "finetune"}})])
+def test_the_rate_of_a_layer_is_none_of_a_trunk(settings, protocol, changes):
+    with pytest.raises(UserError, match=r"lr = 0\.001 is of a layer on frozen features; .* --config\.finetune\.lr"):
+        settings(protocol, lr=0.001, **changes)
+    settings(protocol, lr=0.5, **changes)
+
+
+def test_scores_of_few_labels_say_so():
+    assert protocol_title({"protocol": "logistic"}) == "logistic"
+    assert protocol_title({"protocol": "finetune", "share": 0.05}) == "finetune, 5 % of the labels"
+    assert (
+        protocol_title({"protocol": "lowlabel", "shares": [{"share": 0.01}, {"share": 0.25}]})
+        == "lowlabel, 25 % of the labels"
+    )

@@ -8,7 +8,7 @@ import small
 
 from simfle_jax.errors import UserError
 from simfle_jax.runs.metrics_log import MetricsLog
-from simfle_jax.training import step_metrics
+from simfle_jax.training import loop, step_metrics
 from simfle_jax.training.step_metrics import StepMetrics
 
 WELL = {"loss/total": np.float32(1.5), "features/pooled_rank": np.float32(2.25)}
@@ -70,3 +70,9 @@ def test_warnings_see_every_line(metrics, monkeypatch):
     metrics.put_off(650, WELL)
     metrics.flush()
     assert [(line["step"], line["features/pooled_rank"]) for line in seen] == [(650, 2.25)]
+
+
+@pytest.mark.parametrize("canvas, told", [(0, False), (12, True), (16, False), (48, False)])
+def test_a_canvas_below_the_views_is_told(canvas, told, caplog):
+    loop.warn_of_canvas(small.config(data={"canvas": canvas}))
+    assert ("larger images are shrunk to it and enlarged again" in caplog.text) == told
