@@ -38,7 +38,7 @@ def gather(runs: Sequence[Path], probes: Sequence[Path], data: str | Path | None
     notes: list[str] = []
     first = next((probe for probe in told if probe.tells_classes), None)
     material = attempt("What the networks see", lambda: material_of(read[0], first, data), notes)
-    if material is None and first is not None:  # the images of the run at least
+    if material is None and first is not None and data is None:  # the images of the run at least
         material = attempt("What the run sees", lambda: material_of(read[0], None, None), notes)
     seen: dict[str, Seen] = {}
     answers: dict[str, Answers] = {}

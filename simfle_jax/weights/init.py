@@ -30,10 +30,10 @@ def initial_trunk(trunk: TrunkSettings, image_size: int = 224) -> dict[str, Tree
     if not trunk.init_from:
         return None
     held, metadata = read_arrays(trunk.init_from)
-    _check_told(trunk, held, metadata)
     arrays = find_trunk(held, "online", trunk.init_from)
     entries = torch_names.trunk_entries(trunk)
     check_names(arrays, entries, trunk.init_from)
+    _check_told(trunk, held, metadata)
     check_values(arrays, trunk.init_from)
     check_shapes(arrays, entries, trunk_shapes(trunk, infer_image_size(trunk, arrays)), trunk.init_from)
     trees = torch_names.to_ours(entries, arrays)

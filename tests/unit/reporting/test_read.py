@@ -44,7 +44,9 @@ def test_a_run_with_nothing_but_its_settings(tmp_path):
 
 
 def test_settings_of_an_earlier_version_have_todays_names(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model": {"facemae": False, "width": 8}, "alpha": 0.3, "views": {"size": 16}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model": {"facemae": False, "width": 8}, "alpha": 0.3, "views": {"size": 16}})
+    )
     settings = read_run(tmp_path, "run", []).settings
     assert (settings["method"], settings["trunk.width"], settings["facemae.alpha"]) == ("byol", 8, 0.3)
     assert settings["views.light"] == 0, "one that came later is as it was before, and no difference between two runs"
