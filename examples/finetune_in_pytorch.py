@@ -24,7 +24,7 @@ def batches(folder, classes, preprocessing, size, shuffle):
         return torch.cat(images), torch.tensor([number for _, number in items])
 
     files = [(path, number) for number, name in enumerate(classes) for path in sorted((folder / name).glob("*"))]
-    return torch.utils.data.DataLoader(files, size, shuffle, collate_fn=together)
+    return torch.utils.data.DataLoader(files, size, shuffle, collate_fn=together)  # type: ignore[arg-type]
 
 
 def main(file: Path, folder: Path, epochs: int, batch: int = 32) -> float:
