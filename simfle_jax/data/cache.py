@@ -112,6 +112,8 @@ def cached(
                 return found  # another process has built it meanwhile
             _build(path, source, Decoding(canvas, least, threads), key, stopped)
     except OSError as error:
+        if (found := _open(path, source, canvas, key)) is not None:
+            return found  # another host, which locks do not reach here, was faster
         logging.warning("cannot write the cache %s (%s): decoding every time instead", path, error.strerror)
         return source
     return _open(path, source, canvas, key) or source

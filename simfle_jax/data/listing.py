@@ -70,10 +70,8 @@ def list_images(root: str) -> Listing:
 
 def last_change(folder: bytes) -> int:
     """When a folder was last changed, in nanoseconds; -1: it is gone."""
-    try:
-        return os.stat(folder).st_mtime_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
+    status = _status(folder)
+    return status.st_mtime_ns if status else -1
 
 
 def _walk(top: bytes, prefix: bytes, listed: dict[bytes, int]) -> Iterator[tuple[bytes, Entry]]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -53,13 +54,19 @@ class MixedSource:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprints of the parts and the number of their places in the listing."""
-        return fingerprint(zip((part.fingerprint for part in self._parts), np.diff(self._starts).tolist()))
+        return self._fingerprint_of(part.fingerprint for part in self._parts)
 
     @property
     def quick_fingerprint(self) -> str:
         """The same over the quick ones of those parts that have one; see `FolderSource`."""
         quick = (getattr(part, "quick_fingerprint", None) or part.fingerprint for part in self._parts)
-        return fingerprint(zip(quick, np.diff(self._starts).tolist()))
+        return self._fingerprint_of(quick)
+
+    def _fingerprint_of(self, parts: Iterable[str]) -> str:
+        counts = np.diff(self._starts).tolist()
+        # Before, the images left over a whole number of rounds were the first ones of their part.
+        spread = any(count % len(part) for count, part in zip(counts, self._parts))
+        return fingerprint([*zip(parts, counts), *([("spread", 1)] if spread else [])])
 
     def _find(self, index: int) -> tuple[int, int]:
         """The part of a place, and which of its images: all of them so many times, then some from all over its listing."""

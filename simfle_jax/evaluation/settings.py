@@ -152,7 +152,9 @@ def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
     found = with_defaults(Probe, recorded)
     for name in ("features", "seeds"):  # recorded by their content, as an encoder is; and in folders of their own
         found.pop(name)
-    return found | {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
+    found |= {"protocol": OLD_NAMES.get(found.get("protocol", ""), found.get("protocol"))}
+    trained = _trains_trunk(found["protocol"], found["lowlabel"]["on"], found["landmarks"]["head"])
+    return found | ({"lr": USUAL_LR} if trained else {})  # another one was recorded, and did nothing
 
 
 def _check_groups(probe: Probe) -> None:
@@ -196,8 +198,11 @@ def _check_landmarks(probe: Probe) -> None:
 
 def trains_trunk(probe: Probe) -> bool:
     """Whether these settings train the trunk, with those of `finetune`."""
-    how = {"finetune": "finetune", "lowlabel": probe.lowlabel.on, "landmarks": probe.landmarks.head}
-    return how.get(probe.protocol) == "finetune"
+    return _trains_trunk(probe.protocol, probe.lowlabel.on, probe.landmarks.head)
+
+
+def _trains_trunk(protocol: str, on: str, head: str) -> bool:
+    return {"finetune": "finetune", "lowlabel": on, "landmarks": head}.get(protocol) == "finetune"
 
 
 def _check_finetune(probe: Probe) -> None:

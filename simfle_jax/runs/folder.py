@@ -107,7 +107,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _is_ours(name: str) -> bool:
     """Whether a file may stand in a folder that is not claimed yet: of the lock, or of a claim that was cut short."""
-    return name == LOCK or name.startswith((f".{LOCK}.", ".config.json."))
+    return name == LOCK or name.startswith((f".{LOCK}.", ".config."))
 
 
 def wait_for_claim(folder: Path, seconds: float = 60) -> None:

@@ -234,8 +234,9 @@ def _by_ps(pid: int) -> str | None:
     """The same where there is no /proc, as on macOS."""
     try:
         asked = ["ps", "-o", "state=,lstart=", "-p", str(pid)]
+        plain = os.environ | {"TZ": "UTC", "LC_ALL": "C"}  # it tells the time as the shell of its caller does
         state, _, began = (
-            subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip().partition(" ")
+            subprocess.run(asked, env=plain, capture_output=True, text=True, timeout=10).stdout.strip().partition(" ")
         )
     except (OSError, subprocess.SubprocessError):
         return None

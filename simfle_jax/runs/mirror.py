@@ -234,6 +234,14 @@ def mirror_of(folder: Path) -> Mirror | None:
     return _mirrors.get(folder)
 
 
+def brought(folder: Path, name: str) -> Path:
+    """A file of a folder; of one that stands for a bucket it is copied from there where it was left."""
+    path, mirror = folder / name, mirror_of(folder)
+    if mirror and not path.exists():
+        mirror.fetch_one(name)
+    return path
+
+
 @contextlib.contextmanager
 def opened(workdir: str, writes: bool = True, leave: tuple[str, ...] = ()) -> Iterator[Path]:
     """A run's or probe's folder on this machine, whether `workdir` names it or one in a bucket.

@@ -22,7 +22,7 @@ from simfle_jax.runs.bucket_checkpoints import open_checkpoints
 from simfle_jax.runs.checkpoint import Checkpoints
 from simfle_jax.runs.folder import has_checkpoints
 from simfle_jax.runs.metrics_log import MetricsLog
-from simfle_jax.runs.mirror import REWRITTEN, shown
+from simfle_jax.runs.mirror import REWRITTEN, brought, shown
 from simfle_jax.runs.together import claimed_together, opened_together
 from simfle_jax.runs.writers import Picture, optional_writers
 from simfle_jax.training import keeping, memory
@@ -145,8 +145,8 @@ def refuse_restart(folder: Path, first: int) -> None:
 
     first: the step of its first checkpoint. An encoder of that one may be there before the checkpoint is.
     """
-    step = encoder_step(folder / "encoder.safetensors")
-    if step and step > first and not has_checkpoints(folder):
+    step = None if has_checkpoints(folder) else encoder_step(brought(folder, "encoder.safetensors"))
+    if step and step > first:
         raise UserError(
             f"{folder} holds the encoder of step {step} and no checkpoint to go on from: put the checkpoints back, or give "
             "another --workdir to train anew"
@@ -238,8 +238,7 @@ class Run:
 
     def _complete(self, state: TrainState) -> None:
         """A run that was ended after its last checkpoint may lack its encoder, or have an earlier one."""
-        path = self.folder / "encoder.safetensors"
-        if peers.of_first(lambda: encoder_step(path) == self.total):
+        if peers.of_first(lambda: encoder_step(brought(self.folder, "encoder.safetensors")) == self.total):
             logging.warning("%s is complete at step %d; nothing to do", shown(self.folder), self.total)
             return
         logging.warning("%s is complete at step %d; its encoder is written", shown(self.folder), self.total)

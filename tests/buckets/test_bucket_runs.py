@@ -28,6 +28,7 @@ from simfle_jax.evaluation.settings import probing
 from simfle_jax.host import host_folder
 from simfle_jax.runs.at_hand import ALL, borrowed
 from simfle_jax.storage import Bucket
+from simfle_jax.training import loop
 from simfle_jax.training.loop import Run, train
 
 
@@ -123,6 +124,11 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(server, faces, on_disk, monkeypa
         "checkpoints/6.json",
         "checkpoints/8.json",
     ]
+    before, told = len(server.buckets["bucket"]), []
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "export_encoder", lambda *_: told.append("the encoder was written again"))
+        train(config(where), run)
+    assert not told and len(server.buckets["bucket"]) == before, "it was complete"
     probed_and_embedded(run, where, faces, on_disk[1], tmp_path)
     reported_and_converted(run, where)
     for name in [name for name in server.buckets["bucket"] if name.startswith("faces/")]:

@@ -8,7 +8,7 @@ from simfle_jax.data.decode import decode
 from simfle_jax.data.mixing import MixedSource, Part, open_mixed
 from simfle_jax.data.packing import pack
 from simfle_jax.data.pipeline import TrainBatches
-from simfle_jax.data.sources import FolderSource
+from simfle_jax.data.sources import FolderSource, fingerprint
 from simfle_jax.errors import UserError
 
 
@@ -28,6 +28,10 @@ def test_the_listing_has_the_shares_and_every_image(parts):
     assert len(mixed) == 32
     assert [counts[f"0:{n:03d}.jpg"] for n in range(24)] == [1] * 24
     assert [counts[f"1:{n:03d}.jpg"] for n in range(6)] == [2, 1, 1, 2, 1, 1]
+    even = MixedSource([Part(parts[0], 4), Part(parts[1], 1)])
+    as_before = fingerprint([(part.fingerprint, count) for part, count in zip(parts, (24, 6))])
+    assert even.fingerprint == as_before, "a run of before goes on where every image has as many places as then"
+    assert mixed.fingerprint != fingerprint([(part.fingerprint, count) for part, count in zip(parts, (24, 8))])
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,8 @@ def test_settings_that_an_earlier_version_recorded_are_brought_up(settings):
     for new in ("features", "cached", "knn", "lowlabel", "finetune", "landmarks"):
         del recorded[new]
     del recorded["encoder"]
+    tuned = upgraded(recorded | {"protocol": "finetune", "lr": 0.01})
+    assert tuned["lr"] == 0.5, "it was recorded and did nothing"
     found = upgraded(recorded | {"protocol": "paper"})
     now = as_dict(probing(settings))
     del now["encoder"], now["features"], now["seeds"]

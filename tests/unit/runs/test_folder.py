@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import threading
 
 import pytest
@@ -11,7 +12,7 @@ from simfle_jax.errors import UserError
 from simfle_jax.runs import folder as folders
 from simfle_jax.runs.folder import claim, wait_for_claim
 from simfle_jax.training.restore import identity, upgraded_identity
-from simfle_jax.writing import write_json
+from simfle_jax.writing import write_json, writing_whole
 
 
 def test_a_folder_that_a_shared_disk_shows_late_is_waited_for(tmp_path):
@@ -105,3 +106,14 @@ def test_a_run_whose_checkpoints_were_removed_keeps_its_settings(tmp_path):
     claim(tmp_path / "run", settings(), upgraded_identity)
     with pytest.raises(UserError, match=r"is a run with optimizer\.lr = "):
         claim(tmp_path / "run", settings(optimizer={"lr": 9.0}), upgraded_identity)
+
+
+def test_a_start_that_was_killed_while_it_wrote_its_settings_goes_on(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(KeyError), writing_whole(tmp_path / "run" / "config.json") as temporary:
+        temporary.write_text("{")
+        left = shutil.copy(temporary, tmp_path / "left")
+        name = temporary.name
+        raise KeyError
+    shutil.move(left, tmp_path / "run" / name)  # as a kill leaves it
+    claim(tmp_path / "run", settings(), upgraded_identity)
