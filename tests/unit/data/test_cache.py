@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import threading
@@ -212,24 +213,35 @@ def test_one_of_several_processes_builds_and_the_others_take_it(folder, tmp_path
 
 
 def test_where_locks_do_not_reach_other_hosts_each_builds_its_own(folder, tmp_path, monkeypatch):
-    """Two that write into one file would leave the images of one black."""
+    """Else the first to end would put the file of another one in place, half written, which is killed then."""
     monkeypatch.setattr(cache.fcntl, "flock", lambda *_: None)
     path, source, write = str(tmp_path / "cache"), FolderSource(folder), cache._write_canvases
+    began, killed = threading.Event(), threading.Event()
 
-    def another_meanwhile(*arguments):
+    def other():
+        with contextlib.suppress(Interrupted):
+            cached(source, 16, path)
+
+    def of_other(*_):
+        began.set()
+        killed.wait(60)
+        raise Interrupted
+
+    host = threading.Thread(target=other)
+
+    def of_first(*arguments):
         tail = write(*arguments)
-        with monkeypatch.context() as other:
-            other.setattr(cache, "_write_canvases", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                cached(source, 16, path)
+        monkeypatch.setattr(cache, "_write_canvases", of_other)
+        host.start()
+        began.wait(60)
         return tail
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache, "_write_canvases", another_meanwhile)
+    monkeypatch.setattr(cache, "_write_canvases", of_first)
     cached(source, 16, path)
+    killed.set()
+    host.join()
     monkeypatch.undo()
     kept = cached(source, 16, path)
+    assert isinstance(kept, CachedSource)
     for index in range(20):
         np.testing.assert_array_equal(kept[index].data, decode(source[index].data, 16))
