@@ -66,10 +66,10 @@ def _push(args: argparse.Namespace) -> str:
             )
         return f"pushed: {hub.push(args.source, args.repository, args.private, args.revision)}"
     is_probe = (args.source / "probe.safetensors").is_file()
-    if args.branch != "online" if is_probe else args.encoder:
-        raise UserError(
-            f"{'--branch is of a run' if is_probe else '--encoder is of a probe'}, and {args.source} is none"
-        )
+    if is_probe and args.branch != "online":
+        raise UserError(f"--branch is of a run, and {args.source} is none: leave it out")
+    if args.encoder and not is_probe:
+        raise UserError(f"--encoder is of a probe, and {args.source} is none: leave it out")
     from simfle_jax.evaluation.hub_folder import write_hub_folder
 
     with tempfile.TemporaryDirectory() as place:

@@ -182,12 +182,10 @@ def _wait_for(lock: int, stopped: Callable[[], bool]) -> None:
 
 
 def _build(path: str, source: Source, how: Decoding, key: str, stopped: Callable[[], bool]) -> None:
-    place = glob.escape(path)
-    for left in glob.glob(f"{place}.{'?' * 8}.partial") + glob.glob(
-        f"{place}.partial"
-    ):  # of processes that were killed
-        with contextlib.suppress(OSError):
-            os.unlink(left)
+    for end in (f".{'?' * 8}.partial", ".partial"):  # of processes that were killed; the second of earlier versions
+        for left in glob.glob(glob.escape(path) + end):
+            with contextlib.suppress(OSError):
+                os.unlink(left)
     # Its own: locks of some network file systems do not reach other hosts, and two may build at once.
     temporary = f"{path}.{secrets.token_hex(4)}.partial"
     file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)

@@ -837,7 +837,7 @@ LOST = [  # what loses or mixes things without a word
            "test_settings_of_an_earlier_version_have_todays_names"),
     Mutant("compare: what was evaluated is not compared", "commands/compare.py", "FILES[1:] if evaluation else FILES", "FILES",
            "test_what_was_evaluated_later_is_compared_when_asked_for"),
-    Mutant("push: options that say nothing are dropped", "commands/push.py", 'if args.branch != "online" if is_probe else args.encoder:', "if False:",
+    Mutant("push: options that say nothing are dropped", "commands/push.py", "if args.encoder and not is_probe:", "if False:",
            "test_what_push_would_not_listen_to_is_refused"),
     Mutant("probe: the rate of a layer is dropped", "evaluation/settings.py", "not trains_trunk(probe) or probe.lr == USUAL_LR", "True",
            "test_the_rate_of_a_layer_is_none_of_a_trunk"),
